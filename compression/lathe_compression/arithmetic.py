@@ -1,0 +1,59 @@
+"""What a graph costs on paper: multiply-accumulates, parameters, zeros."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import numpy_helper, shape_inference
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Cost of one picture.
+
+    Attributes:
+        macs: multiply-accumulates of convolutions and matrix products.
+        parameters: elements of the weights.
+        sparsity: share of the multiplied weights that are zero.
+    """
+
+    macs: int
+    parameters: int
+    sparsity: float
+
+
+def arithmetic(model: onnx.ModelProto, size_wh: tuple[int, int]) -> Arithmetic:
+    """Counts a float graph whose input is 1 × H × W × 3."""
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    sides = fixed.graph.input[0].type.tensor_type.shape.dim
+    for side, length in zip(sides, (1, size_wh[1], size_wh[0], 3), strict=True):
+        side.dim_value = length
+    for output in fixed.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    inferred = shape_inference.infer_shapes(fixed, data_prop=True).graph
+    shapes = {
+        value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
+        for value in (*inferred.value_info, *inferred.output, *inferred.input)
+    }
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in inferred.initializer}
+    macs, multiplied, zeros = 0, 0, 0
+    for node in inferred.node:
+        weight = weights.get(node.input[1]) if len(node.input) > 1 else None
+        if weight is None or node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+            continue
+        macs += _macs(node, weight, shapes)
+        multiplied += weight.size
+        zeros += int(np.count_nonzero(weight == 0))
+    floats = [weight for weight in weights.values() if weight.dtype.kind == "f"]
+    return Arithmetic(macs, sum(weight.size for weight in floats), zeros / multiplied if multiplied else 0.0)
+
+
+def _macs(node: onnx.NodeProto, weight: np.ndarray, shapes: dict[str, list[int]]) -> int:
+    if node.op_type == "Conv":  # every output element sums over inputs / groups × kernel
+        return int(np.prod(shapes[node.output[0]])) * int(np.prod(weight.shape[1:]))
+    if node.op_type == "ConvTranspose":  # every input element spreads over outputs / groups × kernel
+        return int(np.prod(shapes[node.input[0]])) * int(np.prod(weight.shape[1:]))
+    return int(np.prod(shapes[node.output[0]])) * int(weight.shape[0])

@@ -1,0 +1,120 @@
+"""A torch module as an ONNX file that takes camera pixels as they are.
+
+The graph's input is uint8, batch × height × width × RGB; casting, transposing and normalising are
+nodes of the graph. So the server copies pixels and nothing else, and no client can normalise wrongly.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from lathe.errors import BadVariant
+
+INPUT_NAME = "pixels"
+OPSET = 17
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """(pixel − mean) / std, channel by channel (R, G, B), on pixels of 0 to 255."""
+
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    @property
+    def is_identity(self) -> bool:
+        return not any(self.mean) and all(std == 1.0 for std in self.std)
+
+
+class PixelInput(nn.Module):
+    """A network behind its own preprocessing: uint8 N×H×W×3 in, the network's outputs out."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, normalisation: Normalisation) -> None:
+        super().__init__()
+        self.network = network
+        self.identity = normalisation.is_identity
+        self.register_buffer("mean", torch.tensor(normalisation.mean).reshape(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(normalisation.std).reshape(1, 3, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, ...]:
+        planes = pixels.permute(0, 3, 1, 2).float()
+        if not self.identity:
+            planes = (planes - self.mean) / self.std
+        outputs: Tensor | tuple[Tensor, ...] = self.network(planes)
+        return outputs
+
+
+def export(
+    network: nn.Module,
+    normalisation: Normalisation,
+    output_names: Sequence[str],
+    size_multiple: int,
+) -> onnx.ModelProto:
+    """Exports a network with batch, height and width free, and checks the file against it.
+
+    Raises:
+        BadVariant: the network gives another number of outputs than there are names, or the
+            exported graph differs from it by more than `TOLERANCE`.
+    """
+    twin = PixelInput(network, normalisation).eval()
+    example = _noise(2 * size_multiple, 3 * size_multiple)
+    with torch.no_grad():
+        expected = _as_tuple(twin(torch.from_numpy(example)))
+    if len(expected) != len(output_names):
+        raise BadVariant(f"the network has {len(expected)} outputs, and {len(output_names)} names are given for them")
+    model = _to_onnx(twin, example, output_names)
+    # Another size than the traced one, so that a size frozen into the graph shows.
+    check = _noise(3 * size_multiple, 2 * size_multiple)
+    with torch.no_grad():
+        expected = _as_tuple(twin(torch.from_numpy(check)))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for name, reference, value in zip(output_names, expected, session.run(None, {INPUT_NAME: check}), strict=True):
+        difference = float(np.abs(reference.numpy() - value).max())
+        allowed = TOLERANCE * max(1.0, float(reference.abs().max()))
+        if not difference <= allowed:
+            raise BadVariant(
+                f"the exported graph differs from the network by {difference:.2g} in output {name}; "
+                f"{allowed:.2g} is allowed"
+            )
+    return model
+
+
+def _to_onnx(twin: nn.Module, example: np.ndarray, output_names: Sequence[str]) -> onnx.ModelProto:
+    buffer = io.BytesIO()
+    free = {0: "batch", 1: "height", 2: "width"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            twin,
+            (torch.from_numpy(example),),
+            buffer,  # type: ignore[arg-type]  # takes a file too, as its documentation says
+            input_names=[INPUT_NAME],
+            output_names=list(output_names),
+            dynamic_axes={INPUT_NAME: free} | {name: {0: "batch", 2: "rows", 3: "columns"} for name in output_names},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    model = onnx.load_model_from_string(buffer.getvalue())
+    onnx.checker.check_model(model)
+    return model
+
+
+def _noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
+
+
+def _as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return outputs if isinstance(outputs, tuple) else (outputs,)

@@ -1,0 +1,143 @@
+"""A recipe: one TOML file that says how the variants of one model are made."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lathe.card import check_name
+from lathe.config import load, nearest
+from lathe.errors import InvalidInput
+from lathe_compression.pictures import PictureSet
+from lathe_compression.quantize import Quantize
+
+
+@dataclass(frozen=True)
+class Input:
+    """(pixel − mean) / std for R, G, B of 0 to 255; it becomes part of the graph."""
+
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Operating:
+    """The operating point that the variants are served at."""
+
+    min_score: float
+    nms: float
+    max_detections: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """The contract that all variants share, and the teacher that they come from.
+
+    Attributes:
+        teacher: `package.module:factory` of an nn.Module, or an ONNX file relative to the recipe.
+        outputs: names for the teacher's outputs, in its order.
+        serving_size: width and height that pictures are scaled to fit into.
+        size_multiple: the network takes widths and heights in multiples of this.
+        notices: licences and origins of the weights and of the pictures used.
+    """
+
+    name: str
+    task: Literal["detection"]
+    decoder: Literal["heatmap", "boxes"]
+    classes: tuple[str, ...]
+    teacher: str
+    outputs: tuple[str, ...]
+    serving_size: tuple[int, int]
+    size_multiple: int
+    thresholds: Operating
+    input: Input = Input()
+    notices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(side < 1 or side % self.size_multiple for side in self.serving_size):
+            raise ValueError(f"serving_size must be multiples of size_multiple, {self.size_multiple}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a variant: exactly one of its fields."""
+
+    quantize: Quantize
+
+    def describe(self) -> str:
+        return self.quantize.describe()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A variant: its parent's network (the teacher's where there is none) after the steps.
+
+    Attributes:
+        recommended: what a server answers with where nobody has set a route.
+    """
+
+    name: str
+    parent: str = ""
+    steps: tuple[Step, ...] = ()
+    recommended: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All of it. Variants are made in order; the first is the reference for quality and speed.
+
+    Attributes:
+        calibration: pictures that set the ranges of activations.
+        evaluation: others, on which agreement with the reference is measured for the card.
+    """
+
+    model: Model
+    variant: tuple[Variant, ...]
+    calibration: tuple[PictureSet, ...] = ()
+    evaluation: tuple[PictureSet, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.variant:
+            raise ValueError("a recipe needs at least one [[variant]]")
+        known: list[str] = []
+        for variant in self.variant:
+            if variant.name in known:
+                raise ValueError(f'two variants are named "{variant.name}"')
+            if variant.parent and variant.parent not in known:
+                raise ValueError(
+                    f'the parent "{variant.parent}" of "{variant.name}" is no earlier variant'
+                    f"{nearest(variant.parent, known)}"
+                )
+            known.append(variant.name)
+        if self.variant[0].steps:
+            raise ValueError("the first variant is the reference: it has no steps")
+        if any(variant.steps for variant in self.variant) and not self.calibration:
+            raise ValueError("quantizing needs [[calibration]] pictures")
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """A recipe with the folder its paths are relative to and the digest of its text."""
+
+    recipe: Recipe
+    folder: Path
+    sha256: str
+
+
+def load_recipe(path: Path) -> RecipeFile:
+    """Reads and checks a recipe.
+
+    Raises:
+        NotFound: no such file.
+        InvalidInput: an unknown key, a wrong type, or a plan that cannot be; names the line.
+    """
+    recipe = load(Recipe, path)
+    try:
+        check_name(recipe.model.name, "model")
+        for variant in recipe.variant:
+            check_name(variant.name, "variant")
+    except InvalidInput as error:
+        raise InvalidInput(f"{path.name}: {error.message}") from error
+    return RecipeFile(recipe, path.parent, hashlib.sha256(path.read_bytes()).hexdigest())

@@ -1,0 +1,69 @@
+"""A variant's card on disk: the wire's message as JSON beside model.onnx."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from google.protobuf import json_format
+
+from lathe.errors import BadVariant, InvalidInput, NotFound
+from lathe.v1 import card_pb2
+
+CARD_FILE = "card.json"
+MODEL_FILE = "model.onnx"
+
+_MAX_CARD_BYTES = 1 << 20
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+def check_name(name: str, what: str) -> str:
+    """Returns a model's or variant's name if it is one: lower case, so that no two differ by case alone.
+
+    Raises:
+        InvalidInput: not 1 to 63 of a–z, 0–9, dot, dash, underscore, beginning with a letter or digit.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(
+            f"a {what} is named by 1 to 63 of a-z, 0-9, '.', '-' and '_', beginning with a letter or digit"
+        )
+    return name
+
+
+def read_card(path: Path) -> card_pb2.Card:
+    """Reads and checks a card.
+
+    Raises:
+        NotFound: there is no card.
+        BadVariant: over 1 MiB, not JSON, unknown fields, or a digest or size missing.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_CARD_BYTES + 1)
+    except FileNotFoundError as error:
+        raise NotFound("the variant has no card", detail=str(path)) from error
+    except OSError as error:
+        raise BadVariant("the card cannot be read", detail=f"{path}: {error}") from error
+    if len(content) > _MAX_CARD_BYTES:
+        raise BadVariant("the card is larger than 1 MiB", detail=str(path))
+    card = card_pb2.Card()
+    try:
+        json_format.Parse(content, card)
+    except (json_format.ParseError, UnicodeDecodeError) as error:
+        raise BadVariant("the card is not valid", detail=f"{path}: {error}") from error
+    if not re.fullmatch(r"[0-9a-f]{64}", card.sha256):
+        raise BadVariant("the card holds no sha256 of the model", detail=str(path))
+    if not (card.serving_size.width and card.serving_size.height and card.size_multiple):
+        raise BadVariant("the card holds no serving size", detail=str(path))
+    return card
+
+
+def write_card(card: card_pb2.Card, path: Path) -> None:
+    """Writes a card as JSON, field names as in the proto file."""
+    path.write_text(json_format.MessageToJson(card, preserving_proto_field_name=True, indent=2) + "\n", "utf-8")
+
+
+def enum_word(kind: str, value: int) -> str:
+    """The plain word of an enum value of the card: `("Precision", PRECISION_INT8)` is `int8`."""
+    name: str = getattr(card_pb2, kind).Name(value)
+    return name.removeprefix(f"{kind.upper()}_").lower()

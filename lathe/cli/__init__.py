@@ -1,0 +1,43 @@
+"""The `lathe` command. Each subcommand imports what it needs when it runs, and nothing before."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from lathe.cli import compress, ctl, demo, evaluate, serve, stream
+from lathe.errors import LatheError
+
+EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+_EXTRAS = {"torch": "compression", "onnx": "compression"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Returns:
+        The exit code: 0 done, 1 an error that one line on standard error tells, 2 a wrong command line.
+    """
+    parser = argparse.ArgumentParser(
+        prog="lathe", description="Vision inference on compressed models, swapped while they serve."
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in (compress, evaluate, serve, stream, ctl, demo):
+        module.add_command(commands)
+    options = parser.parse_args(arguments)
+    run: Callable[[argparse.Namespace], int | None] = options.run
+    try:
+        return run(options) or 0
+    except LatheError as error:
+        print(f"lathe: {error.message}", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        print(f"lathe: this needs {error.name}: pip install 'lathe[{extra}]'", file=sys.stderr)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+    return EXIT_ERROR

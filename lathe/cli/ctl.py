@@ -1,0 +1,107 @@
+"""lathe ctl: look at the variants and change the route."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+from typing import Any
+
+from lathe.errors import InvalidInput
+
+
+def add_command(commands: Any) -> None:
+    parser = commands.add_parser("ctl", help="list variants, read and change routes")
+    parser.add_argument(
+        "--control",
+        default="127.0.0.1:8502",
+        metavar="HOST:PORT",
+        help="the server's control port (default %(default)s)",
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    variants = verbs.add_parser("variants", help="newest version of every variant, and its state")
+    variants.add_argument("model", nargs="?", default="")
+    variants.set_defaults(run=list_variants)
+    route = verbs.add_parser("route", help="print the route of a model, or set it")
+    route.add_argument("model")
+    route.add_argument("weights", nargs="*", metavar="VARIANT[/VERSION]=WEIGHT", help="relative whole numbers")
+    swap = verbs.add_parser("swap", help="send all of a model's frames to one variant")
+    swap.add_argument("model")
+    swap.add_argument("variant", metavar="VARIANT[/VERSION]")
+    for verb in (route, swap):
+        verb.add_argument("--expect", type=int, default=0, metavar="REVISION", help="fail unless this revision holds")
+        verb.add_argument("--reason", default="", help="kept with the revision")
+    route.set_defaults(run=show_or_set_route)
+    swap.set_defaults(run=set_route, weights=None)
+
+
+def list_variants(options: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from lathe.client import Client
+    from lathe.v1 import control_pb2
+
+    with Client(control=options.control) as client:
+        statuses = client.variants(options.model)
+    table = Table()
+    for heading in ("model", "variant", "version", "state", "weight", "size MB", "infer ms", "speed"):
+        table.add_column(heading)
+    for status in statuses:
+        card = status.card
+        latency = card.latency[0] if card.latency else None
+        table.add_row(
+            card.model,
+            card.variant,
+            str(card.version),
+            control_pb2.ServableState.Name(status.state).removeprefix("SERVABLE_STATE_").lower(),
+            str(status.weight),
+            f"{card.size_bytes / 1e6:.2f}",
+            f"{latency.stages.infer * 1e3:.2f}" if latency else "",
+            f"{latency.speedup:.2f}×" if latency else "",
+        )
+    Console().print(table)
+
+
+def show_or_set_route(options: argparse.Namespace) -> None:
+    from lathe.client import Client
+
+    if options.weights:
+        set_route(options)
+        return
+    with Client(control=options.control) as client:
+        print_route(client.route(options.model))
+
+
+def set_route(options: argparse.Namespace) -> None:
+    from lathe.client import Client
+
+    weights = {options.variant: 1} if options.weights is None else parse_weights(options.weights)
+    with Client(control=options.control) as client:
+        route = client.set_route(
+            options.model,
+            weights,
+            expected_revision=options.expect,
+            author=getpass.getuser(),
+            reason=options.reason,
+        )
+    print_route(route)
+
+
+def parse_weights(words: list[str]) -> dict[str, int]:
+    """`["fp32=3", "int8=1"]` as a table.
+
+    Raises:
+        InvalidInput: a word that is not VARIANT[/VERSION]=WEIGHT.
+    """
+    weights: dict[str, int] = {}
+    for word in words:
+        name, _, weight = word.partition("=")
+        if not weight.isdecimal():
+            raise InvalidInput(f"{word} is not VARIANT=WEIGHT with a whole number")
+        weights[name] = int(weight)
+    return weights
+
+
+def print_route(route: Any) -> None:
+    shares = " ".join(f"{weight.variant}/{weight.version}={weight.weight}" for weight in route.weights)
+    print(f"{route.model} revision {route.revision}: {shares}")

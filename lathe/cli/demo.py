@@ -1,0 +1,40 @@
+"""lathe demo: the whole way, on real videos, in minutes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_command(commands: Any) -> None:
+    parser = commands.add_parser("demo", help="compress a face detector, serve it, swap it under load, report")
+    parser.add_argument("--recipe", type=Path, default=Path("recipes/face.toml"), help="(default %(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("work/demo"), help="(default %(default)s)")
+    parser.add_argument(
+        "--source",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="VIDEO",
+        help="your own video; give several for several cameras",
+    )
+    parser.add_argument("--frames", type=Path, metavar="FOLDER", help="your own pictures for evaluation")
+    parser.add_argument("--data", type=Path, metavar="COCO", help="labelled pictures, for average precision")
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of the live part (default %(default)s)")
+    parser.add_argument("--price-per-core-hour", type=float, default=0.04, help="US dollars (default %(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from lathe.demo import Demo
+
+    return Demo(
+        recipe=options.recipe,
+        output=options.output,
+        sources=tuple(options.source),
+        frames=options.frames,
+        data=options.data,
+        seconds=options.seconds,
+        price_per_core_hour=options.price_per_core_hour,
+    ).run()

@@ -1,0 +1,29 @@
+"""lathe serve: the server."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from lathe_server.settings import add_flags, load_settings, unknown_variables
+
+
+def add_command(commands: Any) -> None:
+    parser = commands.add_parser(
+        "serve", help="serve a repository", description="Flags win over LATHE_… variables, these over --config."
+    )
+    parser.add_argument("repository", type=Path, help="folder that `lathe compress` published into")
+    add_flags(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    from lathe_server.server import run as run_server
+
+    settings = load_settings(options, os.environ)
+    for warning in unknown_variables(os.environ):
+        print(f"lathe: {warning}", file=sys.stderr)
+    run_server(options.repository, settings)

@@ -1,0 +1,372 @@
+"""The Python client, asyncio and blocking.
+
+A stream sends frames and yields one result for each, in order. Two ways to feed it: *live* sends every frame
+at once, as a camera must, and lets the server drop what is stale; otherwise it holds back until the server
+keeps up, and nothing is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+import numpy as np
+from grpc import aio
+from numpy.typing import NDArray
+
+from lathe.errors import InvalidInput, LatheError, Unavailable
+from lathe.v1 import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2_grpc
+
+T = TypeVar("T")
+
+FRAMES_IN_HAND = 2
+"""Frames that a stream which is not live sends ahead: one being judged, one waiting its turn."""
+
+_END_OF_STREAM: Any = aio.EOF  # type: ignore[attr-defined]  # missing from the stubs
+
+_OPTIONS = [("grpc.max_receive_message_length", 64 * 2**20), ("grpc.max_send_message_length", 64 * 2**20)]
+
+
+class ServerError(LatheError):
+    """The server's answer was an error.
+
+    Attributes:
+        code: its gRPC status.
+    """
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Parallel arrays, best score first, in pixels of the upright frame.
+
+    Attributes:
+        xyxy: N × 4, float32.
+        score: N, float32.
+        class_id: N, int64.
+        landmarks: N × K × 2, float32.
+    """
+
+    xyxy: NDArray[np.float32]
+    score: NDArray[np.float32]
+    class_id: NDArray[np.int64]
+    landmarks: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a frame.
+
+    Attributes:
+        outcome: `answered`, `dropped_…`, `rejected` or `failed`.
+        variant, version: what answered; empty and 0 where nothing did.
+        stage_seconds: by stage.
+        age_seconds: from the capture to the answer.
+        error: why it was rejected or failed; empty otherwise.
+    """
+
+    index: int
+    outcome: str
+    detections: Detections
+    model: str
+    variant: str
+    version: int
+    stage_seconds: dict[str, float]
+    age_seconds: float
+    error: str
+
+    @property
+    def answered(self) -> bool:
+        return self.outcome == "answered"
+
+    @staticmethod
+    def from_message(message: inference_pb2.Result) -> Result:
+        found, stages, served_by = message.detections, message.stage_seconds, message.served_by
+        return Result(
+            index=message.index,
+            outcome=inference_pb2.Outcome.Name(message.outcome).removeprefix("OUTCOME_").lower(),
+            detections=Detections(
+                np.array(found.xyxy, np.float32).reshape(-1, 4),
+                np.array(found.score, np.float32),
+                np.array(found.class_id, np.int64),
+                np.array(found.landmarks, np.float32).reshape(len(found.score), found.landmarks_per_detection, 2),
+            ),
+            model=served_by.model,
+            variant=served_by.variant,
+            version=served_by.version,
+            stage_seconds={
+                "decode": stages.decode,
+                "queue": stages.queue,
+                "preprocess": stages.preprocess,
+                "infer": stages.infer,
+                "postprocess": stages.postprocess,
+            },
+            age_seconds=message.age_seconds,
+            error=message.error.message,
+        )
+
+
+Picture = bytes | NDArray[np.uint8]
+
+
+def frame_message(index: int, picture: Picture, captured_at: float = 0.0) -> inference_pb2.Frame:
+    """A frame of the contract.
+
+    Args:
+        picture: a JPEG or PNG file, or height × width × 3 RGB, or height × width grey.
+        captured_at: Unix time; 0 means the time of arrival.
+
+    Raises:
+        InvalidInput: an array of another shape or type.
+    """
+    frame = inference_pb2.Frame(index=index, capture_time_unix_ns=int(captured_at * 1e9))
+    if isinstance(picture, bytes):
+        frame.encoded = picture
+        return frame
+    is_grey = picture.ndim == 2
+    if picture.dtype != np.uint8 or not (is_grey or (picture.ndim == 3 and picture.shape[2] == 3)):
+        raise InvalidInput("a raw picture is uint8, height × width × 3 (RGB) or height × width (grey)")
+    frame.raw.width, frame.raw.height = picture.shape[1], picture.shape[0]
+    frame.raw.format = inference_pb2.PIXEL_FORMAT_GRAY8 if is_grey else inference_pb2.PIXEL_FORMAT_RGB8
+    frame.raw.pixels = np.ascontiguousarray(picture).tobytes()
+    return frame
+
+
+class AsyncClient:
+    """For asyncio. Use as an async context, or `await close()`.
+
+    Args:
+        address: HOST:PORT of the inference port.
+        control: HOST:PORT of the control port, where routes are read or set.
+    """
+
+    def __init__(self, address: str = "127.0.0.1:8500", control: str = "127.0.0.1:8502") -> None:
+        self._channel = aio.insecure_channel(address, options=_OPTIONS)
+        self._control_channel = aio.insecure_channel(control, options=_OPTIONS)
+        self._inference: Any = inference_pb2_grpc.InferenceServiceStub(self._channel)
+        self._control: Any = control_pb2_grpc.ControlServiceStub(self._control_channel)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._channel.close(None)
+        await self._control_channel.close(None)
+
+    async def detect(
+        self, model: str, picture: Picture, *, variant: str = "", timeout_seconds: float | None = 10.0
+    ) -> Result:
+        """Judges one picture.
+
+        Raises:
+            ServerError: with the server's status.
+        """
+        request = inference_pb2.DetectRequest(model=model, variant=variant, frame=frame_message(0, picture))
+        response = await _translated(self._inference.Detect(request, timeout=timeout_seconds))
+        return Result.from_message(response.result)
+
+    async def detect_stream(
+        self,
+        model: str,
+        frames: AsyncIterable[tuple[Picture, float]],
+        *,
+        stream_id: str = "",
+        variant: str = "",
+        max_age_seconds: float = 0.0,
+        live: bool = False,
+    ) -> AsyncIterator[Result]:
+        """Judges the frames of one camera.
+
+        Args:
+            frames: pictures with their capture (Unix time, 0 for now).
+            live: send at once, whatever the server does; else hold back and lose none.
+
+        Yields:
+            One result a frame, in order.
+
+        Raises:
+            ServerError: the server ended the stream.
+        """
+        call = self._inference.DetectStream()
+        in_hand = asyncio.Semaphore(FRAMES_IN_HAND)
+
+        async def send() -> None:
+            config = inference_pb2.StreamConfig(
+                model=model, stream_id=stream_id, variant=variant, max_age_seconds=max_age_seconds
+            )
+            await call.write(inference_pb2.DetectStreamRequest(config=config))
+            index = 0
+            async for picture, captured_at in frames:
+                if not live:
+                    await in_hand.acquire()
+                frame = frame_message(index, picture, captured_at)
+                await call.write(inference_pb2.DetectStreamRequest(frame=frame))
+                index += 1
+            await call.done_writing()
+
+        sender = asyncio.create_task(send())
+        try:
+            while True:
+                response = await _translated(call.read())
+                if response is _END_OF_STREAM:
+                    break
+                in_hand.release()
+                yield Result.from_message(response.result)
+            await _raise_status(call)
+            if sender.done():
+                sender.result()  # what the source of the frames raised
+        finally:
+            sender.cancel()
+            call.cancel()
+            await asyncio.gather(sender, return_exceptions=True)
+
+    async def variants(self, model: str = "") -> list[control_pb2.VariantStatus]:
+        """Newest version of every variant, with its card and state."""
+        request = control_pb2.ListVariantsRequest(model=model)
+        return list((await _translated(self._control.ListVariants(request))).variants)
+
+    async def route(self, model: str) -> control_pb2.Route:
+        """The route that holds."""
+        response = await _translated(self._control.GetRoute(control_pb2.GetRouteRequest(model=model)))
+        route: control_pb2.Route = response.route
+        return route
+
+    async def set_route(
+        self,
+        model: str,
+        weights: dict[str, int],
+        *,
+        expected_revision: int = 0,
+        author: str = "",
+        reason: str = "",
+    ) -> control_pb2.Route:
+        """Replaces the route; returns when the new one serves.
+
+        Args:
+            weights: relative whole numbers by variant, or by `variant/version`.
+            expected_revision: fail if another one holds; 0 replaces any.
+        """
+        request = control_pb2.SetRouteRequest(
+            model=model, expected_revision=expected_revision, author=author, reason=reason
+        )
+        for name, weight in weights.items():
+            variant, _, version = name.partition("/")
+            if version and not version.isdecimal():
+                raise InvalidInput(f"{name} is neither VARIANT nor VARIANT/VERSION")
+            if weight < 0:
+                raise InvalidInput(f"the weight of {name} must not be negative")
+            request.weights.add(variant=variant, version=int(version or 0), weight=weight)
+        route: control_pb2.Route = (await _translated(self._control.SetRoute(request))).route
+        return route
+
+
+async def _translated(call: Any) -> Any:
+    """Awaits a call; its error becomes ours."""
+    try:
+        return await call
+    except aio.AioRpcError as error:
+        raise _server_error(error.code(), error.details() or "") from None
+
+
+async def _raise_status(call: Any) -> None:
+    code = await call.code()
+    if code is not grpc.StatusCode.OK:
+        raise _server_error(code, await call.details() or "")
+
+
+def _server_error(code: grpc.StatusCode, details: str) -> LatheError:
+    if code is grpc.StatusCode.UNAVAILABLE and ("connect" in details.lower() or "socket" in details.lower()):
+        return Unavailable("no server answers at that address")
+    return ServerError(code, details)
+
+
+class Client:
+    """The same, blocking: its own event loop runs in the calling thread. Not for several threads at once."""
+
+    def __init__(self, address: str = "127.0.0.1:8500", control: str = "127.0.0.1:8502") -> None:
+        self._runner = asyncio.Runner()
+        self._runner.get_loop()
+        self._client: AsyncClient = self._runner.run(_connect(address, control))
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._runner.run(self._client.close())
+        self._runner.close()
+
+    def detect(
+        self, model: str, picture: Picture, *, variant: str = "", timeout_seconds: float | None = 10.0
+    ) -> Result:
+        """See `AsyncClient.detect`."""
+        return self._runner.run(self._client.detect(model, picture, variant=variant, timeout_seconds=timeout_seconds))
+
+    def detect_stream(
+        self,
+        model: str,
+        frames: Iterable[tuple[Picture, float]],
+        *,
+        stream_id: str = "",
+        variant: str = "",
+        max_age_seconds: float = 0.0,
+        live: bool = False,
+    ) -> Iterator[Result]:
+        """See `AsyncClient.detect_stream`; the frames are drawn on a thread of their own."""
+        results = self._client.detect_stream(
+            model,
+            from_thread(frames),
+            stream_id=stream_id,
+            variant=variant,
+            max_age_seconds=max_age_seconds,
+            live=live,
+        )
+        try:
+            while (result := self._runner.run(_next(results))) is not None:
+                yield result
+        finally:
+            self._runner.run(_close(results))
+
+    def variants(self, model: str = "") -> list[control_pb2.VariantStatus]:
+        return self._runner.run(self._client.variants(model))
+
+    def route(self, model: str) -> control_pb2.Route:
+        return self._runner.run(self._client.route(model))
+
+    def set_route(self, model: str, weights: dict[str, int], **how: Any) -> control_pb2.Route:
+        """See `AsyncClient.set_route`."""
+        return self._runner.run(self._client.set_route(model, weights, **how))
+
+
+async def _connect(address: str, control: str) -> AsyncClient:
+    return AsyncClient(address, control)  # its channels belong to the running loop
+
+
+async def _next(results: AsyncIterator[Result]) -> Result | None:
+    return await anext(results, None)
+
+
+async def _close(results: Any) -> None:
+    await results.aclose()
+
+
+async def from_thread(items: Iterable[T]) -> AsyncIterator[T]:
+    """Draws a blocking iterable on a thread, one item ahead at most."""
+    end = object()
+    iterator = iter(items)
+    while (item := await asyncio.to_thread(next, iterator, end)) is not end:
+        yield item  # type: ignore[misc]

@@ -1,0 +1,223 @@
+"""The folder of published variants and routes, the only state that outlives a server.
+
+    <root>/<model>/<variant>/<version>/{model.onnx, card.json}
+    <root>/<model>/routes/<revision>.json
+
+Versions and revisions are whole numbers from 1 up and never change once they are visible: a version
+appears by the renaming of a finished folder, a revision by an exclusive link.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from google.protobuf import json_format
+
+from lathe.card import CARD_FILE, MODEL_FILE, check_name, read_card, write_card
+from lathe.errors import BadVariant, Conflict, InvalidInput, LatheError, NotFound
+from lathe.v1 import card_pb2, control_pb2
+
+ROUTES = "routes"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class VariantRef:
+    """One version of a variant, the unit that is loaded and served."""
+
+    model: str
+    variant: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.model}/{self.variant}/{self.version}"
+
+
+class Repository:
+    """Reads and extends a repository; holds no state of its own.
+
+    Raises:
+        NotFound: the root is not a folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise NotFound(f"there is no repository at {root}")
+        self.root = root
+
+    def models(self) -> list[str]:
+        return [name for name in _folders(self.root) if self.variants(name)]
+
+    def variants(self, model: str) -> list[str]:
+        """Variants with at least one version, by name."""
+        return [
+            name
+            for name in _folders(self.root / check_name(model, "model"))
+            if name != ROUTES and self.versions(model, name)
+        ]
+
+    def versions(self, model: str, variant: str) -> list[int]:
+        """Published versions, oldest first."""
+        folder = self.root / check_name(model, "model") / check_name(variant, "variant")
+        return _numbers(folder)
+
+    def newest(self, model: str, variant: str) -> VariantRef:
+        """The newest version of a variant.
+
+        Raises:
+            NotFound: no such model or variant.
+        """
+        if not self.variants(model):
+            raise NotFound(f"there is no model {model}")
+        versions = self.versions(model, variant)
+        if not versions:
+            raise NotFound(f"model {model} has no variant {variant}; it has {', '.join(self.variants(model))}")
+        return VariantRef(model, variant, versions[-1])
+
+    def folder(self, ref: VariantRef) -> Path:
+        """Where a version lies.
+
+        Raises:
+            NotFound: it is not published.
+            BadVariant: a link leads out of the repository.
+        """
+        folder = self.root / check_name(ref.model, "model") / check_name(ref.variant, "variant") / str(ref.version)
+        if not folder.is_dir():
+            raise NotFound(f"{ref} is not published")
+        if not folder.resolve().is_relative_to(self.root.resolve()):
+            raise BadVariant(f"{ref} leads out of the repository", detail=str(folder))
+        return folder
+
+    def card(self, ref: VariantRef) -> card_pb2.Card:
+        card = read_card(self.folder(ref) / CARD_FILE)
+        if (card.model, card.variant, card.version) != (ref.model, ref.variant, ref.version):
+            raise BadVariant(f"the card of {ref} names another variant")
+        return card
+
+    def model_bytes(self, ref: VariantRef) -> bytes:
+        """The ONNX file, checked against the card's digest.
+
+        Raises:
+            BadVariant: missing, a link, or not what the card says.
+        """
+        path = self.folder(ref) / MODEL_FILE
+        if path.is_symlink() or not path.is_file():
+            raise BadVariant(f"{ref} has no model file", detail=str(path))
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BadVariant(f"the model file of {ref} cannot be read", detail=str(error)) from error
+        if hashlib.sha256(content).hexdigest() != self.card(ref).sha256:
+            raise BadVariant(f"the model file of {ref} is not the one that its card describes (sha256)")
+        return content
+
+    def newest_cards(self, model: str) -> list[card_pb2.Card]:
+        """Cards of the newest version of each variant; unreadable ones are left out."""
+        cards = []
+        for variant in self.variants(model):
+            with contextlib.suppress(LatheError):
+                cards.append(self.card(self.newest(model, variant)))
+        return cards
+
+    def publish(self, card: card_pb2.Card, model: bytes) -> VariantRef:
+        """Makes a variant visible as a new version, whole or not at all.
+
+        Fills in the card's version, digest, size and time.
+        """
+        folder = self.root / check_name(card.model, "model") / check_name(card.variant, "variant")
+        if card.variant == ROUTES:
+            raise InvalidInput(f'a variant cannot be named "{ROUTES}"')
+        card.sha256 = hashlib.sha256(model).hexdigest()
+        card.size_bytes = len(model)
+        card.created_at.FromDatetime(datetime.now(UTC))
+        staging = self.root / f".staging-{uuid.uuid4().hex}"
+        staging.mkdir()
+        try:
+            _write_durably(staging / MODEL_FILE, model)
+            folder.mkdir(parents=True, exist_ok=True)
+            while True:
+                card.version = max(_numbers(folder), default=0) + 1
+                write_card(card, staging / CARD_FILE)
+                try:
+                    staging.rename(folder / str(card.version))
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+                else:
+                    break
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return VariantRef(card.model, card.variant, card.version)
+
+    def route(self, model: str) -> control_pb2.Route | None:
+        """The route that holds: the highest revision, or None where there is none.
+
+        Raises:
+            BadVariant: it cannot be read.
+        """
+        folder = self.root / check_name(model, "model") / ROUTES
+        revisions = _numbers(folder, suffix=".json")
+        if not revisions:
+            return None
+        path = folder / f"{revisions[-1]}.json"
+        route = control_pb2.Route()
+        try:
+            json_format.Parse(path.read_bytes(), route)
+        except (OSError, UnicodeDecodeError, json_format.ParseError) as error:
+            raise BadVariant(f"the route of {model} cannot be read", detail=f"{path}: {error}") from error
+        return route
+
+    def add_route(self, route: control_pb2.Route) -> None:
+        """Makes a revision visible, exclusively: of two writers of one number one wins.
+
+        Raises:
+            Conflict: the revision exists.
+        """
+        folder = self.root / check_name(route.model, "model") / ROUTES
+        folder.mkdir(exist_ok=True)
+        content = json_format.MessageToJson(route, preserving_proto_field_name=True, indent=2)
+        staging = folder / f".{uuid.uuid4().hex}"
+        _write_durably(staging, content.encode() + b"\n")
+        try:
+            os.link(staging, folder / f"{route.revision}.json")
+        except FileExistsError as error:
+            raise Conflict(f"revision {route.revision} of the route of {route.model} exists already") from error
+        finally:
+            staging.unlink()
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _folders(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and _is_name(entry.name))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _is_name(name: str) -> bool:
+    with contextlib.suppress(InvalidInput):
+        return bool(check_name(name, "model"))
+    return False
+
+
+def _numbers(folder: Path, suffix: str = "") -> list[int]:
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    stems = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
+    return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit() and stem[0] != "0")

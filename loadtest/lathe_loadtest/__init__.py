@@ -1,0 +1,1 @@
+"""Drives a server as cameras would: open loop, at the cameras' own pace."""

@@ -1,0 +1,71 @@
+"""ControlService: what there is, and who answers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, TypeAlias
+
+from grpc import aio
+
+from lathe.card import check_name
+from lathe.errors import NotFound
+from lathe.repository import Repository, VariantRef
+from lathe.v1 import control_pb2, control_pb2_grpc
+from lathe_server.manager import Manager
+from lathe_server.router import Router
+from lathe_server.routes import Routes, to_message
+
+Context: TypeAlias = "aio.ServicerContext[Any, Any]"  # generic in the stubs only
+
+_STATES = {
+    None: control_pb2.SERVABLE_STATE_FOUND,
+    "loading": control_pb2.SERVABLE_STATE_LOADING,
+    "ready": control_pb2.SERVABLE_STATE_READY,
+    "draining": control_pb2.SERVABLE_STATE_DRAINING,
+}
+
+
+class ControlService(control_pb2_grpc.ControlServiceServicer):
+    """A thin layer over the routes."""
+
+    def __init__(self, repository: Repository, router: Router, manager: Manager, routes: Routes) -> None:
+        self._repository = repository
+        self._router = router
+        self._manager = manager
+        self._routes = routes
+
+    async def ListVariants(  # noqa: N802  the contract's name
+        self, request: control_pb2.ListVariantsRequest, context: Context
+    ) -> control_pb2.ListVariantsResponse:
+        if request.model:
+            check_name(request.model, "model")
+        models = await asyncio.to_thread(self._repository.models)
+        if request.model and request.model not in models:
+            raise NotFound("no such model is published here")
+        response = control_pb2.ListVariantsResponse()
+        for model in [request.model] if request.model else models:
+            route = self._router.route(model)
+            for card in await asyncio.to_thread(self._repository.newest_cards, model):
+                ref = VariantRef(model, card.variant, card.version)
+                response.variants.add(
+                    card=card, state=_STATES[self._manager.state(ref)], weight=route.weight_of(ref) if route else 0
+                )
+        return response
+
+    async def GetRoute(  # noqa: N802
+        self, request: control_pb2.GetRouteRequest, context: Context
+    ) -> control_pb2.GetRouteResponse:
+        check_name(request.model, "model")
+        stored = await asyncio.to_thread(self._repository.route, request.model)
+        held = self._routes.route(request.model)
+        matches = stored is not None and stored.revision == held.revision
+        return control_pb2.GetRouteResponse(route=stored if matches else to_message(held))
+
+    async def SetRoute(  # noqa: N802
+        self, request: control_pb2.SetRouteRequest, context: Context
+    ) -> control_pb2.SetRouteResponse:
+        check_name(request.model, "model")
+        for weight in request.weights:
+            check_name(weight.variant, "variant")
+        # A caller that hangs up does not undo half a swap.
+        return control_pb2.SetRouteResponse(route=await asyncio.shield(self._routes.set_route(request)))

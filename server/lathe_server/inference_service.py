@@ -1,0 +1,225 @@
+"""InferenceService: pictures and streams of frames in, results out."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any, TypeAlias
+
+from grpc import aio
+
+from lathe.card import check_name
+from lathe.errors import BadPicture, InvalidInput, LatheError, Overloaded, Unavailable
+from lathe.v1 import inference_pb2, inference_pb2_grpc
+from lathe_server.frames import Frame, Result, capture_on_monotonic
+from lathe_server.metrics import Metrics
+from lathe_server.pipeline import Pipeline, as_error
+from lathe_server.scheduler import Lane
+from lathe_server.vision import EncodedPicture, Picture
+from lathe_server.wire import check_stream_id, to_picture, to_result
+
+MAX_UNREAD_RESPONSES = 256
+"""Responses that a client may leave unread before its stream is closed."""
+
+Context: TypeAlias = "aio.ServicerContext[Any, Any]"  # generic in the stubs only
+
+
+class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
+    """A thin layer over the pipeline.
+
+    Args:
+        max_streams: open at the same time; more are refused.
+    """
+
+    def __init__(self, pipeline: Pipeline, metrics: Metrics, *, max_streams: int) -> None:
+        self._pipeline = pipeline
+        self._metrics = metrics
+        self._max_streams = max_streams
+        self._streams: set[_Stream] = set()
+
+    async def Detect(  # noqa: N802  the contract's name
+        self, request: inference_pb2.DetectRequest, context: Context
+    ) -> inference_pb2.DetectResponse:
+        config = inference_pb2.StreamConfig(model=request.model, variant=request.variant)
+        _check_config(config)
+        self._pipeline.choose(config.model, "", config.variant)
+        frame, error = _to_frame(request.frame, config, _deadline(context), self._metrics)
+        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        def reply(result: Result) -> None:
+            if not answer.done():
+                answer.set_result(result)
+
+        lane = Lane()
+        try:
+            if error:
+                self._pipeline.reject(frame, error, reply)
+            else:
+                self._pipeline.submit(lane, frame, reply)
+            result = await answer
+        finally:
+            self._pipeline.cancel(lane)
+        if result.outcome != "answered":
+            raise as_error(result)
+        return inference_pb2.DetectResponse(result=to_result(result))
+
+    async def DetectStream(  # noqa: N802
+        self, requests: AsyncIterator[inference_pb2.DetectStreamRequest], context: Context
+    ) -> AsyncIterator[inference_pb2.DetectStreamResponse]:
+        if self._pipeline.draining:
+            raise Unavailable("the server is shutting down")
+        if len(self._streams) >= self._max_streams:
+            raise Overloaded(f"{self._max_streams} streams are open; no more are taken")
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("message") != "config":
+            raise InvalidInput("the first message of a stream is its configuration")
+        _check_config(first.config)
+        self._pipeline.choose(first.config.model, first.config.stream_id, first.config.variant)
+        stream = _Stream(first.config, self._pipeline, self._metrics, _deadline(context))
+        self._streams.add(stream)
+        self._metrics.streams.set(len(self._streams))
+        reader = asyncio.create_task(stream.read(requests))
+        try:
+            async for result in stream.results():
+                yield inference_pb2.DetectStreamResponse(result=to_result(result))
+        finally:
+            reader.cancel()
+            stream.abandon()
+            self._streams.discard(stream)
+            self._metrics.streams.set(len(self._streams))
+
+    def end_streams(self) -> None:
+        """Ends every stream once it has its answers: the server is going."""
+        for stream in self._streams:
+            stream.end(Unavailable("the server is shutting down"))
+
+
+class _Stream:
+    """One camera: frames in, results out in the order of arrival.
+
+    `_pending` holds a slot for each frame that has arrived, in order; results are handed out from its head.
+    """
+
+    def __init__(
+        self, config: inference_pb2.StreamConfig, pipeline: Pipeline, metrics: Metrics, deadline: float
+    ) -> None:
+        self._config = config
+        self._pipeline = pipeline
+        self._metrics = metrics
+        self._deadline = deadline
+        self._lane = Lane()
+        self._pending: deque[_Slot] = deque()
+        self._changed = asyncio.Event()
+        self._last_index = -1
+        self._ended = False
+        self._error: LatheError | None = None
+
+    async def read(self, requests: AsyncIterator[inference_pb2.DetectStreamRequest]) -> None:
+        """Takes messages until the client has no more, or breaks the protocol."""
+        try:
+            async for request in requests:
+                if request.WhichOneof("message") != "frame":
+                    raise InvalidInput("after its configuration a stream holds frames only")
+                if len(self._pending) >= MAX_UNREAD_RESPONSES:
+                    raise Overloaded("the stream does not read its responses")
+                self._take(request.frame)
+            self.end(None)
+        except LatheError as error:
+            self.end(error)
+
+    def _take(self, message: inference_pb2.Frame) -> None:
+        slot = _Slot()
+        self._pending.append(slot)
+
+        def reply(result: Result) -> None:
+            slot.result = result
+            if self._pending and self._pending[0] is slot:
+                self._changed.set()
+
+        frame, error = _to_frame(message, self._config, self._deadline, self._metrics)
+        if message.index <= self._last_index:
+            error = InvalidInput(f"frame indices count up; {message.index} follows {self._last_index}")
+        else:
+            self._last_index = message.index
+        if error:
+            self._pipeline.reject(frame, error, reply)
+        else:
+            self._pipeline.submit(self._lane, frame, reply)
+
+    async def results(self) -> AsyncIterator[Result]:
+        """Results in order, until the stream has ended and every frame has its result.
+
+        Raises:
+            LatheError: what ended it, after the last result.
+        """
+        while True:
+            while self._pending and self._pending[0].result:
+                yield self._pending.popleft().result  # type: ignore[misc]
+            if self._ended and not self._pending:
+                break
+            self._changed.clear()
+            await self._changed.wait()
+        if self._error:
+            raise self._error
+
+    def end(self, error: LatheError | None) -> None:
+        self._ended = True
+        self._error = self._error or error
+        self._changed.set()
+
+    def abandon(self) -> None:
+        """The client is gone, or has everything: no frame of the stream may take a turn any more."""
+        self._pipeline.cancel(self._lane)
+
+
+class _Slot:
+    __slots__ = ("result",)
+
+    def __init__(self) -> None:
+        self.result: Result | None = None
+
+
+def _check_config(config: inference_pb2.StreamConfig) -> None:
+    check_name(config.model, "model")
+    if config.variant:
+        check_name(config.variant, "variant")
+    check_stream_id(config.stream_id)
+    if not 0 <= config.max_age_seconds < math.inf:
+        raise InvalidInput("max_age_seconds is 0 (no limit) or above")
+
+
+def _to_frame(
+    message: inference_pb2.Frame, config: inference_pb2.StreamConfig, deadline: float, metrics: Metrics
+) -> tuple[Frame, LatheError | None]:
+    """A message as a frame, and what is wrong with it already."""
+    now = time.monotonic()
+    captured, clamped = capture_on_monotonic(message.capture_time_unix_ns, time.time_ns(), now)
+    if clamped:
+        metrics.clamped.inc()
+    error: LatheError | None = None
+    picture: Picture = EncodedPicture(b"")
+    try:
+        picture = to_picture(message)
+    except BadPicture as bad:
+        error = bad
+    frame = Frame(
+        model=config.model,
+        stream_id=config.stream_id,
+        variant=config.variant,
+        index=message.index,
+        picture=picture,
+        captured=captured,
+        arrived=now,
+        max_age_seconds=config.max_age_seconds or math.inf,
+        deadline=deadline,
+    )
+    return frame, error
+
+
+def _deadline(context: Context) -> float:
+    """On the monotonic clock; infinite where the caller set none."""
+    remaining = context.time_remaining()
+    return math.inf if remaining is None else time.monotonic() + remaining

@@ -1,0 +1,134 @@
+"""Everything that Prometheus sees. One process owns the metrics; children are looked up once a variant."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.exposition import generate_latest
+
+from lathe.repository import VariantRef
+from lathe_server.frames import OUTCOMES, Outcome, Result
+
+STAGES = ("decode", "queue", "preprocess", "infer", "postprocess")
+_VARIANT = ("model", "variant", "version")
+_STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0)
+_REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+
+
+class Metrics:
+    """Counters, gauges and histograms of one server.
+
+    Args:
+        price_per_core_hour: 0 exports no cost at all.
+    """
+
+    def __init__(self, *, price_per_core_hour: float = 0.0, currency: str = "USD") -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the exposition for nothing
+        self.registry = CollectorRegistry()
+        self._price_per_second = price_per_core_hour / 3600
+        self._currency = currency
+        registry = self.registry
+        self._frames = Counter(
+            "lathe_frames_total", "Frames by what became of them", (*_VARIANT, "outcome"), registry=registry
+        )
+        self._stage = Histogram(
+            "lathe_stage_seconds",
+            "Time of an answered frame in each stage",
+            (*_VARIANT, "stage"),
+            buckets=_STAGE_BUCKETS,
+            registry=registry,
+        )
+        self._request = Histogram(
+            "lathe_request_seconds",
+            "Time from the arrival of an answered frame to its answer",
+            _VARIANT,
+            buckets=_REQUEST_BUCKETS,
+            registry=registry,
+        )
+        self._age = Histogram(
+            "lathe_age_seconds",
+            "Time from the capture of an answered frame to its answer",
+            _VARIANT,
+            buckets=_REQUEST_BUCKETS,
+            registry=registry,
+        )
+        self._cpu = Counter(
+            "lathe_cpu_seconds_total", "CPU time of the worker threads by variant", _VARIANT, registry=registry
+        )
+        self._cost = (
+            Counter(
+                "lathe_cost_usage_total",
+                "Price of the CPU time that predictions used",
+                (*_VARIANT, "currency"),
+                registry=registry,
+            )
+            if price_per_core_hour
+            else None
+        )
+        self._loaded = Gauge("lathe_variant_loaded", "1 while a variant is in memory", _VARIANT, registry=registry)
+        self._weight = Gauge("lathe_route_weight", "Weight on the model's route", _VARIANT, registry=registry)
+        self.streams = Gauge("lathe_streams", "Streams that are open", registry=registry)
+        self.waiting = Gauge("lathe_waiting_frames", "Frames that wait for a worker", registry=registry)
+        self.clamped = Counter(
+            "lathe_clamped_capture_times_total", "Capture times that could not be true", registry=registry
+        )
+        self.swaps = Counter("lathe_swaps_total", "Changes of a route", ("model", "result"), registry=registry)
+        self._children: dict[VariantRef | None, _Children] = {}
+        self._of(None)
+
+    def set_loaded(self, ref: VariantRef, loaded: bool) -> None:
+        self._of(ref)  # all label sets of a variant exist, at 0, before its first frame
+        self._loaded.labels(*_labels(ref)).set(loaded)
+
+    def set_weight(self, ref: VariantRef, weight: int) -> None:
+        self._weight.labels(*_labels(ref)).set(weight)
+
+    def observe(self, result: Result) -> None:
+        """Counts a frame, once, whatever became of it."""
+        children = self._of(result.ref)
+        children.frames[result.outcome].inc()
+        if result.cpu_seconds:
+            children.cpu.inc(result.cpu_seconds)
+            if children.cost:
+                children.cost.inc(result.cpu_seconds * self._price_per_second)
+        if result.answer:
+            stages = result.answer.stages
+            decode, queue, preprocess, infer, postprocess = children.stages
+            decode.observe(stages.decode)
+            queue.observe(result.queue_seconds)
+            preprocess.observe(stages.preprocess)
+            infer.observe(stages.infer)
+            postprocess.observe(stages.postprocess)
+            children.request.observe(result.queue_seconds + stages.total)
+            children.age.observe(result.age_seconds)
+
+    def exposition(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return generate_latest(self.registry)
+
+    def _of(self, ref: VariantRef | None) -> _Children:
+        children = self._children.get(ref)
+        if children is None:
+            labels = _labels(ref)
+            children = self._children[ref] = _Children(self, labels)
+        return children
+
+
+class _Children:
+    """The label children of one variant; looking them up anew costs more than observing."""
+
+    __slots__ = ("age", "cost", "cpu", "frames", "request", "stages")
+
+    def __init__(self, metrics: Metrics, labels: tuple[str, str, str]) -> None:
+        self.frames: dict[Outcome, Counter] = {
+            outcome: metrics._frames.labels(*labels, outcome) for outcome in OUTCOMES
+        }
+        self.stages = tuple(metrics._stage.labels(*labels, stage) for stage in STAGES)
+        self.request = metrics._request.labels(*labels)
+        self.age = metrics._age.labels(*labels)
+        self.cpu = metrics._cpu.labels(*labels)
+        self.cost = metrics._cost.labels(*labels, metrics._currency) if metrics._cost else None
+
+
+def _labels(ref: VariantRef | None) -> tuple[str, str, str]:
+    """Frames that reached no variant (unknown model) count under empty labels."""
+    return (ref.model, ref.variant, str(ref.version)) if ref else ("", "", "")

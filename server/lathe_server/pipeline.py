@@ -1,0 +1,163 @@
+"""The life of a frame inside the server: route, lease, turn, judgement, one result, one observation."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from time import monotonic
+
+from lathe.errors import BadPicture, LatheError, NotFound, Overloaded, TooLate, Unavailable
+from lathe.repository import VariantRef
+from lathe_server.frames import Frame, Outcome, Result
+from lathe_server.manager import Lease, Manager
+from lathe_server.metrics import Metrics
+from lathe_server.router import Router
+from lathe_server.scheduler import Lane, Scheduler
+from lathe_server.vision import Answer
+
+log = logging.getLogger(__name__)
+
+
+class InternalError(LatheError):
+    """Something of ours broke: the caller gets an id, the log the rest."""
+
+    status = "INTERNAL"
+
+
+def internal_error(error: BaseException) -> InternalError:
+    """Logs an unexpected exception under a fresh id and returns what the caller may know of it."""
+    name = uuid.uuid4().hex[:12]
+    log.error("internal error %s", name, exc_info=error)
+    return InternalError(f"internal error {name}")
+
+
+class Pipeline:
+    """Takes frames and gives each exactly one `Result`."""
+
+    def __init__(self, router: Router, manager: Manager, scheduler: Scheduler, metrics: Metrics) -> None:
+        self._router = router
+        self._manager = manager
+        self._scheduler = scheduler
+        self._metrics = metrics
+        self._draining = False
+
+    def submit(self, lane: Lane, frame: Frame, reply: Callable[[Result], None]) -> None:
+        """Gives a frame to the scheduler; `reply` is called once, on the loop, maybe at once.
+
+        Raises nothing: what is wrong with a frame is in its result.
+        """
+
+        def finish(result: Result) -> None:
+            self._metrics.observe(result)
+            reply(result)
+
+        def drop(outcome: Outcome) -> None:
+            finish(self._result(frame, outcome, self._ref_or_none(frame)))
+
+        def begin() -> _Judgement | None:
+            try:
+                lease = self._manager.lease(self.choose(frame.model, frame.stream_id, frame.variant))
+            except LatheError as error:
+                finish(self._result(frame, "rejected", None, error))
+                return None
+            return _Judgement(frame, lease, finish)
+
+        if self._draining:
+            drop("dropped_draining")
+        elif not self._scheduler.offer(lane, frame, begin, drop):
+            busy = Overloaded("too many frames wait; send less, or later")
+            finish(self._result(frame, "rejected", self._ref_or_none(frame), busy))
+
+    def reject(self, frame: Frame, error: LatheError, reply: Callable[[Result], None]) -> None:
+        """Answers a frame that cannot be judged at all."""
+        result = self._result(frame, "rejected", self._ref_or_none(frame), error)
+        self._metrics.observe(result)
+        reply(result)
+
+    def cancel(self, lane: Lane) -> None:
+        """The caller of a lane went away."""
+        self._scheduler.clear(lane, "dropped_cancelled")
+
+    def choose(self, model: str, stream_id: str, pinned: str) -> VariantRef:
+        """The variant that answers a stream now.
+
+        Raises:
+            NotFound: no such model is served.
+            Refused: the pinned variant is not loaded.
+        """
+        route = self._router.route(model)
+        if route is None:
+            raise NotFound("no such model is served here")
+        if pinned:
+            return self._manager.newest_loaded(model, pinned)
+        return route.pick(stream_id)
+
+    async def drain(self) -> None:
+        """Takes no new frames and waits until the ones in hand are answered."""
+        self._draining = True
+        await self._scheduler.settled()
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
+    def _ref_or_none(self, frame: Frame) -> VariantRef | None:
+        try:
+            return self.choose(frame.model, frame.stream_id, frame.variant)
+        except LatheError:
+            return None
+
+    @staticmethod
+    def _result(frame: Frame, outcome: Outcome, ref: VariantRef | None, error: LatheError | None = None) -> Result:
+        return Result(frame, outcome, ref, age_seconds=monotonic() - frame.captured, error=error)
+
+
+class _Judgement:
+    """One frame on one worker thread, with the lease on its variant."""
+
+    __slots__ = ("_answer", "_error", "_finish", "_frame", "_lease")
+
+    def __init__(self, frame: Frame, lease: Lease, finish: Callable[[Result], None]) -> None:
+        self._frame = frame
+        self._lease = lease
+        self._finish = finish
+        self._answer: Answer | None = None
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._answer = self._lease.servable.detector.detect(self._frame.picture)
+        except BaseException as error:  # noqa: BLE001  a worker thread survives anything; done() tells
+            self._error = error
+
+    def done(self, queue_seconds: float, cpu_seconds: float) -> None:
+        ref = self._lease.servable.ref
+        self._lease.release()
+        error: LatheError | None = None
+        outcome: Outcome = "answered"
+        if isinstance(self._error, BadPicture):
+            outcome, error = "rejected", self._error
+        elif self._error:
+            outcome, error = "failed", internal_error(self._error)
+        self._finish(
+            Result(
+                self._frame,
+                outcome,
+                ref,
+                self._answer,
+                queue_seconds,
+                cpu_seconds,
+                monotonic() - self._frame.captured,
+                error,
+            )
+        )
+
+
+def as_error(result: Result) -> LatheError:
+    """The status of a unary call whose frame was not answered."""
+    if result.error:
+        return result.error
+    if result.outcome == "dropped_deadline":
+        return TooLate("the deadline passed before the frame's turn")
+    return Unavailable("the server is shutting down")

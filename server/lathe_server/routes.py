@@ -1,0 +1,159 @@
+"""Swaps: a new route loads what it needs, is written down, replaces the old one, and lets go of the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from lathe.errors import BadVariant, Conflict, InvalidInput, LatheError, NotFound, Refused
+from lathe.repository import Repository, VariantRef
+from lathe.v1 import card_pb2, control_pb2
+from lathe_server.manager import Manager
+from lathe_server.metrics import Metrics
+from lathe_server.router import Route, Router
+
+log = logging.getLogger(__name__)
+
+
+class Routes:
+    """Keeps the router and the manager in step with the repository. One change at a time."""
+
+    def __init__(self, repository: Repository, router: Router, manager: Manager, metrics: Metrics) -> None:
+        self._repository = repository
+        self._router = router
+        self._manager = manager
+        self._metrics = metrics
+        self._turn = asyncio.Lock()
+        self._closed = False
+
+    async def start(self) -> None:
+        """Serves every model of the repository by its newest route, or by what its cards recommend.
+
+        Raises:
+            Refused: nothing could be loaded.
+        """
+        models = await asyncio.to_thread(self._repository.models)
+        if not models:
+            raise Refused("the repository holds no variant; make one with `lathe compress`")
+        for model in models:
+            try:
+                route = await asyncio.to_thread(self._present, model)
+                await self._apply(route)
+            except LatheError as error:
+                log.error("model %s is not served: %s %s", model, error.message, error.detail)
+        if not self._router.models():
+            raise Refused("no model of the repository could be loaded; the log says why")
+
+    def _present(self, model: str) -> Route:
+        stored = self._repository.route(model)
+        if stored:
+            weights = tuple(
+                (VariantRef(model, weight.variant, weight.version), weight.weight) for weight in stored.weights
+            )
+            return Route(model, stored.revision, weights)
+        cards = self._repository.newest_cards(model)
+        if not cards:
+            raise BadVariant(f"no card of {model} can be read")
+        card = recommended(cards)
+        log.info("model %s has no route; %s serves, as its card recommends", model, card.variant)
+        return Route(model, 0, ((VariantRef(model, card.variant, card.version), 1),))
+
+    async def set_route(self, request: control_pb2.SetRouteRequest) -> control_pb2.Route:
+        """Carries out a swap. Until it succeeds the old route serves, whatever happens.
+
+        Raises:
+            InvalidInput: weights that make no route.
+            NotFound: a variant that is not published.
+            BadVariant: a variant that fails a check on its way into memory.
+            Conflict: another revision holds than the caller expects.
+            Refused: the server is shutting down.
+        """
+        async with self._turn:
+            try:
+                route = await self._swap(request)
+            except LatheError:
+                self._metrics.swaps.labels(request.model, "refused").inc()
+                raise
+            self._metrics.swaps.labels(request.model, "done").inc()
+            return route
+
+    async def _swap(self, request: control_pb2.SetRouteRequest) -> control_pb2.Route:
+        if self._closed:
+            raise Refused("the server is shutting down")
+        stored = await asyncio.to_thread(self._repository.route, request.model)
+        revision = stored.revision if stored else 0
+        if request.expected_revision and request.expected_revision != revision:
+            raise Conflict(
+                f"revision {revision} of the route of {request.model} holds, not {request.expected_revision}"
+            )
+        route = await asyncio.to_thread(self._resolve, request, revision + 1)
+        for ref, weight in route.weights:
+            if weight:
+                await self._manager.load(ref)
+        message = to_message(route, request.author, request.reason)
+        await asyncio.to_thread(self._repository.add_route, message)
+        await self._apply(route)
+        return message
+
+    def _resolve(self, request: control_pb2.SetRouteRequest, revision: int) -> Route:
+        """The request with version 0 made the newest, checked against the repository."""
+        weights = []
+        for weight in request.weights:
+            newest = self._repository.newest(request.model, weight.variant)
+            ref = VariantRef(request.model, weight.variant, weight.version) if weight.version else newest
+            self._repository.folder(ref)
+            weights.append((ref, weight.weight))
+        return Route(request.model, revision, tuple(weights))
+
+    async def _apply(self, route: Route) -> None:
+        for ref, weight in route.weights:
+            if weight:
+                await self._manager.load(ref)
+        before = self._router.route(route.model)
+        self._router.replace(route)
+        for ref, _ in before.weights if before else ():
+            self._metrics.set_weight(ref, 0)
+        for ref, weight in route.weights:
+            self._metrics.set_weight(ref, weight)
+        log.info("route of %s, revision %d: %s", route.model, route.revision, _words(route.weights))
+        wanted = self._router.wanted()
+        for ref in self._manager.loaded():
+            if ref not in wanted:
+                await self._manager.unload(ref)
+
+    def route(self, model: str) -> Route:
+        """The route that holds.
+
+        Raises:
+            NotFound: the model is not served.
+        """
+        route = self._router.route(model)
+        if route is None:
+            raise NotFound("no such model is served here")
+        return route
+
+    def close(self) -> None:
+        """Refuses swaps from now on."""
+        self._closed = True
+
+
+def recommended(cards: Sequence[card_pb2.Card]) -> card_pb2.Card:
+    """The newest recommended card; the first by name where none is recommended."""
+    chosen = [card for card in cards if card.recommended] or list(cards)[:1]
+    return max(chosen, key=lambda card: card.created_at.ToNanoseconds())
+
+
+def to_message(route: Route, author: str = "", reason: str = "") -> control_pb2.Route:
+    if len(author) > 256 or len(reason) > 1024:
+        raise InvalidInput("author is at most 256, reason at most 1024 characters")
+    message = control_pb2.Route(model=route.model, revision=route.revision, author=author, reason=reason)
+    message.created_at.FromDatetime(datetime.now(UTC))
+    for ref, weight in route.weights:
+        message.weights.add(variant=ref.variant, version=ref.version, weight=weight)
+    return message
+
+
+def _words(weights: Sequence[tuple[VariantRef, int]]) -> str:
+    return ", ".join(f"{ref.variant}/{ref.version}={weight}" for ref, weight in weights)

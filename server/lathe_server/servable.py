@@ -1,0 +1,118 @@
+"""A variant on its way into memory: read, checked, built, warmed. Runs off the serving path."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from lathe.card import enum_word
+from lathe.errors import BadVariant
+from lathe.repository import Repository, VariantRef
+from lathe.v1 import card_pb2
+from lathe_server.engines import FREE, Engine, OnnxRuntimeEngine
+from lathe_server.onnx_file import inspect
+from lathe_server.vision import Detector, RawPicture
+from lathe_server.vision.decoders import OUTPUT_NAMES
+from lathe_server.vision.detections import Thresholds
+
+WARM_UP_RUNS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Servable:
+    """A variant in memory, checked and warmed."""
+
+    ref: VariantRef
+    card: card_pb2.Card
+    detector: Detector
+
+
+def load_servable(repository: Repository, ref: VariantRef, *, max_pixels: int, max_model_bytes: int) -> Servable:
+    """Loads a published variant.
+
+    Raises:
+        NotFound: it is not published.
+        BadVariant: it fails a check; the message names which.
+    """
+    card = repository.card(ref)
+    if card.size_bytes > max_model_bytes:
+        raise BadVariant(f"the model has {card.size_bytes} bytes; at most {max_model_bytes} are loaded")
+    content = repository.model_bytes(ref)
+    _check_file(content)
+    engine = _build(content)
+    decoder = enum_word("Decoder", card.decoder)
+    _check_contract(engine, decoder)
+    detector = Detector(
+        engine,
+        decoder,
+        Thresholds(card.thresholds.min_score, card.thresholds.nms, card.thresholds.max_detections),
+        (card.serving_size.width, card.serving_size.height),
+        card.size_multiple,
+        max_pixels,
+    )
+    _warm_up(detector, engine)
+    return Servable(ref, card, detector)
+
+
+def _check_file(content: bytes) -> None:
+    facts = inspect(content)
+    if facts.has_external_data:
+        raise BadVariant("the model keeps tensors in other files; publish it in one file")
+    foreign = facts.domains - {"", "ai.onnx", "com.microsoft"}
+    if foreign:
+        raise BadVariant("the model uses operators outside the standard and com.microsoft domains")
+
+
+def _build(content: bytes) -> Engine:
+    try:
+        return OnnxRuntimeEngine(content)
+    except BadVariant as error:
+        newer = re.search(r"IR version: (\d+), max supported IR version: (\d+)", error.detail)
+        if newer:
+            raise BadVariant(
+                f"the model has IR version {newer[1]}; the runtime reads up to {newer[2]}", detail=error.detail
+            ) from error
+        newer = re.search(r"Opset (\d+) .* till opset (\d+)", error.detail)
+        if newer:
+            raise BadVariant(
+                f"the model has opset {newer[1]}; the runtime supports up to {newer[2]}", detail=error.detail
+            ) from error
+        raise
+
+
+def _check_contract(engine: Engine, decoder: str) -> None:
+    if len(engine.inputs) != 1:
+        raise BadVariant(f"the model has {len(engine.inputs)} inputs; one is served")
+    pixels = engine.inputs[0]
+    if pixels.dtype != "uint8" or len(pixels.shape) != 4 or pixels.shape[3] != 3:
+        raise BadVariant("the model's input must be uint8, batch × height × width × 3")
+    if pixels.shape[1] != FREE or pixels.shape[2] != FREE:
+        raise BadVariant("height and width of the model's input must be free")
+    needed = OUTPUT_NAMES.get(decoder)
+    if needed is None:
+        raise BadVariant("the card names no decoder that this server has")
+    missing = needed - {spec.name for spec in engine.outputs}
+    if missing:
+        raise BadVariant(f"the model lacks the output {min(missing)}, which its decoder needs")
+
+
+def _warm_up(detector: Detector, engine: Engine) -> None:
+    """Runs a whole frame of the serving size, and looks at what comes out.
+
+    Raises:
+        BadVariant: the network fails, or gives NaN or infinity.
+    """
+    width, height = detector.limit_wh
+    grey = RawPicture(width, height, 0, "gray8", bytes(range(256)) * (width * height // 256 + 1))
+    picture = RawPicture(width, height, 0, "gray8", grey.pixels[: width * height])
+    tensor = np.full((1, height, width, 3), 127, np.uint8)
+    try:
+        outputs = engine.run(tensor)
+        for _ in range(WARM_UP_RUNS):
+            detector.detect(picture)
+    except Exception as error:  # runtimes raise what they like; the variant is refused either way
+        raise BadVariant("the model fails on a picture of its serving size", detail=str(error)) from error
+    if not all(np.isfinite(value).all() for value in outputs.values()):
+        raise BadVariant("the model gives NaN or infinity on a grey picture")

@@ -1,0 +1,199 @@
+"""A server's life, top to bottom: startup, serve, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import uvloop
+from aiohttp import web
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+from lathe.errors import AlreadyExists
+from lathe.repository import Repository
+from lathe.v1 import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2_grpc
+from lathe_server.control_service import ControlService
+from lathe_server.http import build_app
+from lathe_server.inference_service import InferenceService
+from lathe_server.interceptor import ErrorsToStatus
+from lathe_server.manager import Manager
+from lathe_server.metrics import Metrics
+from lathe_server.pipeline import Pipeline
+from lathe_server.router import Router
+from lathe_server.routes import Routes
+from lathe_server.scheduler import Scheduler
+from lathe_server.servable import load_servable
+from lathe_server.settings import Settings
+
+log = logging.getLogger(__name__)
+
+INFERENCE_NAME = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
+CONTROL_NAME = control_pb2.DESCRIPTOR.services_by_name["ControlService"].full_name
+WAITING_FRAMES_PER_STREAM = 1
+
+
+class Server:
+    """Everything that one process serves.
+
+    Args:
+        repository: where the variants lie.
+    """
+
+    def __init__(self, repository: Repository, settings: Settings) -> None:
+        self._settings = settings
+        self.metrics = Metrics(price_per_core_hour=settings.price_per_core_hour, currency=settings.currency)
+        self._manager = Manager(
+            partial(
+                load_servable,
+                repository,
+                max_pixels=settings.max_frame_pixels,
+                max_model_bytes=settings.max_model_bytes,
+            ),
+            load_seconds=settings.load_seconds,
+            on_change=lambda servable, loaded: self.metrics.set_loaded(servable.ref, loaded),
+        )
+        self._router = Router()
+        self._scheduler = Scheduler(
+            settings.workers or available_cores(),
+            max_waiting=settings.max_streams * WAITING_FRAMES_PER_STREAM,
+        )
+        self._pipeline = Pipeline(self._router, self._manager, self._scheduler, self.metrics)
+        self._routes = Routes(repository, self._router, self._manager, self.metrics)
+        self._inference = InferenceService(self._pipeline, self.metrics, max_streams=settings.max_streams)
+        self._control = ControlService(repository, self._router, self._manager, self._routes)
+        self._health = HealthServicer()
+        self._ready = False
+        self._grpc = self._new_grpc()
+        self._control_grpc = self._new_grpc()
+        self._http = web.AppRunner(
+            build_app(self.metrics, lambda: self._ready, self._refresh), access_log=None, handle_signals=False
+        )
+        self.addresses: dict[str, str] = {}
+
+    def _new_grpc(self) -> aio.Server:
+        return aio.server(
+            interceptors=[ErrorsToStatus()],
+            options=[
+                ("grpc.so_reuseport", 0),  # a port in use is an error, not a shared port
+                ("grpc.max_receive_message_length", self._settings.max_message_bytes),
+                ("grpc.keepalive_time_ms", 20_000),
+                ("grpc.keepalive_timeout_ms", 10_000),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ],
+        )
+
+    async def startup(self) -> None:
+        """Loads what the routes want, then opens the ports.
+
+        Raises:
+            Refused: nothing can be served.
+            AlreadyExists: an address is in use.
+        """
+        await self._routes.start()
+        inference_pb2_grpc.add_InferenceServiceServicer_to_server(self._inference, self._grpc)
+        control_pb2_grpc.add_ControlServiceServicer_to_server(self._control, self._control_grpc)
+        for server, name in ((self._grpc, INFERENCE_NAME), (self._control_grpc, CONTROL_NAME)):
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+            names = (name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server)
+        self.addresses["grpc"] = _bind(self._grpc, self._settings.grpc)
+        self.addresses["control"] = _bind(self._control_grpc, self._settings.control)
+        await self._http.setup()
+        self.addresses["http"] = await self._bind_http()
+        await self._grpc.start()
+        await self._control_grpc.start()
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        self._ready = True
+
+    async def drain(self) -> None:
+        """Says that it is going, answers the frames in hand, and closes."""
+        self._ready = False
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._routes.close()
+        grace = self._settings.drain_seconds
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._pipeline.drain(), grace)
+        self._inference.end_streams()
+        await asyncio.gather(self._grpc.stop(grace), self._control_grpc.stop(grace))
+        await self._http.cleanup()
+        self._scheduler.close()
+        self._manager.close()
+
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in ("", INFERENCE_NAME, CONTROL_NAME, *self._router.models()):
+            await self._health.set(name, status)
+
+    async def _bind_http(self) -> str:
+        host, _, port = self._settings.http.rpartition(":")
+        site = web.TCPSite(self._http, host.strip("[]"), int(port), reuse_port=False)
+        try:
+            await site.start()
+        except OSError as error:
+            raise AlreadyExists(f"the address {self._settings.http} cannot be opened: {error.strerror}") from error
+        return f"{host}:{self._http.addresses[0][1]}"
+
+    def _refresh(self) -> None:
+        self.metrics.waiting.set(self._scheduler.waiting)
+
+
+def _bind(server: aio.Server, address: str) -> str:
+    host, _, _ = address.rpartition(":")
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise AlreadyExists(f"the address {address} cannot be opened; is it in use?") from error
+    return f"{host}:{port}"
+
+
+def available_cores() -> int:
+    """Cores this process may use: its affinity, cut by the container's CPU quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
+        if quota != "max":
+            cores = min(cores, max(1, round(int(quota) / int(period))))
+    return cores
+
+
+async def serve(repository: Repository, settings: Settings, announce: Callable[[str], None]) -> None:
+    """Serves until SIGTERM or SIGINT, then drains; a second signal ends at once.
+
+    Args:
+        announce: told once, when frames are taken, with all addresses in one line.
+    """
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    server = Server(repository, settings)
+    await server.startup()
+    announce("ready " + " ".join(f"{name}={address}" for name, address in server.addresses.items()))
+    await stop.wait()
+    log.info("draining")
+    await server.drain()
+
+
+def run(repository_root: Path, settings: Settings) -> None:
+    """The process: blocks until the server has drained.
+
+    Raises:
+        LatheError: it could not start.
+    """
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    uvloop.run(serve(Repository(repository_root), settings, lambda line: print(line, flush=True)))

@@ -1,0 +1,103 @@
+"""The server's settings: flags over environment (LATHE_…) over a TOML file over defaults."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lathe.config import nearest, parse, read
+from lathe.errors import InvalidInput
+from lathe_server.limits import MAX_PIXELS
+
+ENVIRONMENT_PREFIX = "LATHE_"
+
+
+def _setting(default: Any, help_text: str) -> Any:
+    return field(default=default, metadata={"help": help_text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Attributes are the flags with underscores, and the keys of the TOML file."""
+
+    grpc: str = _setting("127.0.0.1:8500", "address of inference, health and reflection; port 0 takes a free one")
+    http: str = _setting("127.0.0.1:8501", "address of /metrics, /healthz and /readyz")
+    control: str = _setting("127.0.0.1:8502", "address of ControlService; keep it off public networks")
+    workers: int = _setting(0, "worker threads; 0 takes as many as there are cores")
+    max_message_bytes: int = _setting(32 * 2**20, "largest request message")
+    max_frame_pixels: int = _setting(MAX_PIXELS, "largest picture that is decoded, in pixels")
+    max_streams: int = _setting(1000, "streams that may be open at once")
+    max_model_bytes: int = _setting(2 * 2**30, "largest model file that is loaded")
+    drain_seconds: float = _setting(10.0, "time that frames in hand get after SIGTERM")
+    load_seconds: float = _setting(60.0, "longest time that a variant may take to load and warm up")
+    price_per_core_hour: float = _setting(0.0, "prices each prediction's CPU seconds; 0 exports no cost")
+    currency: str = _setting("USD", "label of the cost metrics")
+
+    def __post_init__(self) -> None:
+        for name in ("max_message_bytes", "max_frame_pixels", "max_streams", "max_model_bytes", "load_seconds"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0")
+        for name in ("workers", "drain_seconds", "price_per_core_hour"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative")
+        for name in ("grpc", "http", "control"):
+            host, separator, port = getattr(self, name).rpartition(":")
+            if not (host and separator and port.isdecimal() and int(port) < 65536):
+                raise ValueError(f"{name} must be HOST:PORT, not {getattr(self, name)}")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds a flag for each setting, and `--config`."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file of settings")
+    hints = typing.get_type_hints(Settings)
+    for setting in dataclasses.fields(Settings):
+        default = f"default {setting.default}; {ENVIRONMENT_PREFIX}{setting.name.upper()}"
+        parser.add_argument(
+            f"--{setting.name.replace('_', '-')}",
+            type=hints[setting.name],
+            default=argparse.SUPPRESS,
+            metavar="HOST:PORT"
+            if setting.name in ("grpc", "http", "control")
+            else hints[setting.name].__name__.upper(),
+            help=f"{setting.metadata['help']} ({default})",
+        )
+
+
+def load_settings(flags: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
+    """Merges the three sources.
+
+    Raises:
+        NotFound: the file does not exist.
+        InvalidInput: an unknown key, or a value that makes no sense.
+    """
+    table, text, name = read(flags.config) if flags.config else ({}, "", "settings")
+    merged = dict(table)
+    hints = typing.get_type_hints(Settings)
+    for key, kind in hints.items():
+        variable = ENVIRONMENT_PREFIX + key.upper()
+        if variable in environment:
+            try:
+                merged[key] = kind(environment[variable])
+            except ValueError as error:
+                raise InvalidInput(f"{variable} must be {kind.__name__}") from error
+        if hasattr(flags, key):
+            merged[key] = getattr(flags, key)
+    return parse(Settings, merged, text, name)
+
+
+def unknown_variables(environment: Mapping[str, str], known: frozenset[str] = frozenset({"LATHE_DATA"})) -> list[str]:
+    """Variables with Lathe's prefix that set nothing, each with the nearest name, for a warning.
+
+    They cannot be errors: Kubernetes puts LATHE_PORT and the like into every pod beside a service named lathe.
+    """
+    names = {ENVIRONMENT_PREFIX + setting.name.upper() for setting in dataclasses.fields(Settings)} | known
+    return [
+        f"{name} sets nothing{nearest(name, names)}"
+        for name in sorted(environment)
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in names
+    ]

@@ -1,0 +1,86 @@
+"""Bytes to detections with one loaded network: what the server, evaluation and benchmarks run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lathe_server.limits import MAX_PIXELS
+from lathe_server.vision.decode import decode
+from lathe_server.vision.decoders import DECODERS, Outputs
+from lathe_server.vision.detections import Detections, Thresholds, suppress
+from lathe_server.vision.letterbox import fit, letterbox
+from lathe_server.vision.picture import Picture, read_header
+
+
+class Network(Protocol):
+    """What runs a tensor: an engine, or a test's stand-in for one."""
+
+    def run(self, tensor: NDArray[np.uint8]) -> Outputs:
+        """1 × H × W × 3 uint8 RGB to outputs by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Seconds that one frame spent in each stage of a worker's job."""
+
+    decode: float
+    preprocess: float
+    infer: float
+    postprocess: float
+
+    @property
+    def total(self) -> float:
+        return self.decode + self.preprocess + self.infer + self.postprocess
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    detections: Detections
+    stages: Stages
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """A detection network with all that surrounds it.
+
+    Attributes:
+        decoder: name of one of the `DECODERS`.
+        limit_wh: frames are scaled to fit into this.
+        multiple: the network takes heights and widths in multiples of this.
+        max_pixels: larger pictures are refused by their header.
+    """
+
+    network: Network
+    decoder: str
+    thresholds: Thresholds
+    limit_wh: tuple[int, int]
+    multiple: int
+    max_pixels: int = MAX_PIXELS
+
+    def detect(self, picture: Picture) -> Answer:
+        """Detections in pixels of the upright picture, with the time of each stage.
+
+        Raises:
+            BadPicture: the picture cannot be decoded.
+        """
+        began = perf_counter()
+        header = read_header(picture, self.max_pixels)
+        placement = fit(header.upright_wh, self.limit_wh, self.multiple)
+        pixels = decode(picture, header, placement.scaled_wh)
+        decoded = perf_counter()
+        tensor = letterbox(pixels, placement)
+        preprocessed = perf_counter()
+        outputs = self.network.run(tensor)
+        inferred = perf_counter()
+        candidates = DECODERS[self.decoder](outputs, self.thresholds.min_score)
+        detections = suppress(candidates, self.thresholds).to_frame(placement)
+        done = perf_counter()
+        return Answer(
+            detections,
+            Stages(decoded - began, preprocessed - decoded, inferred - preprocessed, done - inferred),
+        )
