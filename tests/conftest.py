@@ -1,0 +1,162 @@
+"""Real servers on real ports with small real models, and the fault list's bookkeeping."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from lathe import Client
+from lathe.repository import Repository
+from lathe.v1 import card_pb2
+from tests.models import bright_spots, card_for
+
+ROOT = Path(__file__).parent.parent
+START_SECONDS = 20.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults", action="store_true", help="print the fault list with the test of each line")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--faults"):
+        config.option.verbose = -2
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if not config.getoption("--faults"):
+        return
+    tests: dict[int, list[str]] = {}
+    for item in config.stash.get(_COLLECTED, []):
+        for mark in item.iter_markers("fault"):
+            for number in mark.args:
+                tests.setdefault(number, []).append(item.nodeid.partition("[")[0])
+    for number in range(1, 92):
+        terminalreporter.write_line(f"{number:2}  {', '.join(sorted(set(tests.get(number, ['-']))))}")
+
+
+_COLLECTED: pytest.StashKey[list[pytest.Item]] = pytest.StashKey()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    config.stash[_COLLECTED] = list(items)
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A `lathe serve` process."""
+
+    process: subprocess.Popen[str]
+    grpc: str
+    http: str
+    control: str
+    log: Path
+
+    def client(self) -> Client:
+        return Client(self.grpc, self.control)
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=START_SECONDS)
+
+
+@contextmanager
+def start_server(repository: Path, log: Path, *flags: str) -> Iterator[RunningServer]:
+    """Starts `lathe serve` on free ports and waits until it says that it is ready."""
+    command = [sys.executable, "-m", "lathe", "serve", str(repository)]
+    for port in ("--grpc", "--http", "--control"):
+        if port not in flags:
+            command += [port, "127.0.0.1:0"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("LATHE_")}
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [*command, *flags], stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=ROOT
+        )
+    try:
+        assert process.stdout
+        line = process.stdout.readline()
+        assert line.startswith("ready "), f"the server did not start: {log.read_text()}"
+        addresses = dict(word.split("=", 1) for word in line.split()[1:])
+        yield RunningServer(process, addresses["grpc"], addresses["http"], addresses["control"], log)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    """Variants `a` (recommended) and `b` of the model `spots`: small networks that find bright spots."""
+    root = tmp_path / "models"
+    root.mkdir()
+    repository = Repository(root)
+    repository.publish(card_for("spots", "a", recommended=True), bright_spots())
+    repository.publish(card_for("spots", "b"), bright_spots(box_pixels=16.0))
+    return repository
+
+
+@pytest.fixture
+def server(repository: Repository, tmp_path: Path) -> Iterator[RunningServer]:
+    """A server on `repository`."""
+    with start_server(repository.root, tmp_path / "server.log") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One server for the many tests that only ask; nobody changes its route or repository."""
+    folder = tmp_path_factory.mktemp("shared")
+    root = folder / "models"
+    root.mkdir()
+    Repository(root).publish(card_for("spots", "a", recommended=True), bright_spots())
+    with start_server(root, folder / "server.log") as running:
+        yield running
+
+
+@pytest.fixture
+def publish(repository: Repository) -> Callable[[card_pb2.Card, bytes], object]:
+    return repository.publish
+
+
+@pytest.fixture(scope="session")
+def spot_jpeg() -> bytes:
+    """640×480, black with one white square: one detection."""
+    pixels = np.zeros((480, 640, 3), np.uint8)
+    pixels[240:256, 320:336] = 255  # one cell of the network
+    ok, jpeg = cv2.imencode(".jpg", pixels)
+    assert ok
+    return jpeg.tobytes()
+
+
+@pytest.fixture(scope="session")
+def lathe_data() -> Path:
+    """Real labelled pictures; tests that need them skip where they are not."""
+    folder = os.environ.get("LATHE_DATA")
+    if not folder:
+        pytest.skip("LATHE_DATA is not set: no labelled pictures")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def face_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The committed recipe's variants, made once."""
+    from lathe.progress import Progress
+    from lathe_compression.compress import compress
+    from lathe_compression.recipe import load_recipe
+
+    root = tmp_path_factory.mktemp("face") / "models"
+    compress(load_recipe(ROOT / "recipes/face.toml"), root, Progress())
+    return root

@@ -1,0 +1,97 @@
+"""Small real networks, built node by node: what a test serves, breaks and swaps."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from lathe.v1 import card_pb2
+
+
+def card_for(model: str, variant: str, *, recommended: bool = False, parent: str = "") -> card_pb2.Card:
+    """A card that fits `bright_spots`."""
+    return card_pb2.Card(
+        model=model,
+        variant=variant,
+        task=card_pb2.TASK_DETECTION,
+        decoder=card_pb2.DECODER_HEATMAP,
+        precision=card_pb2.PRECISION_FP32,
+        classes=["spot"],
+        serving_size=card_pb2.PictureSize(width=160, height=128),
+        size_multiple=32,
+        thresholds=card_pb2.Thresholds(min_score=0.5, nms=0.3, max_detections=100),
+        lineage=card_pb2.Lineage(parent=parent),
+        recommended=recommended,
+    )
+
+
+def bright_spots(*, box_pixels: float = 12.0, work: int = 0, opset: int = 17, ir_version: int = 8) -> bytes:
+    """A detector whose score at each stride-4 cell is its mean brightness.
+
+    Args:
+        box_pixels: side of every box, in canvas pixels.
+        work: convolutions of 32 channels that change nothing but take time, some 1 to 2 ms each.
+    """
+    return model_bytes(*_spots(box_pixels, work), opset=opset, ir_version=ir_version)
+
+
+def model_bytes(
+    nodes: list[onnx.NodeProto],
+    constants: dict[str, np.ndarray],
+    *,
+    input_type: int = TensorProto.UINT8,
+    input_shape: tuple[object, ...] = ("batch", "height", "width", 3),
+    outputs: tuple[str, ...] = ("heatmap", "scale", "offset", "landmarks"),
+    opset: int = 17,
+    ir_version: int = 8,
+) -> bytes:
+    graph = helper.make_graph(
+        nodes,
+        "spots",
+        [helper.make_tensor_value_info("pixels", input_type, input_shape)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+    return bytes(model.SerializeToString())
+
+
+def _spots(box_pixels: float, work: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    constants = {
+        "mean": np.full((1, 3, 1, 1), 1 / (3 * 255), np.float32),
+        "zeros": np.zeros((12, 1, 1, 1), np.float32),
+        "size": np.zeros((2, 1, 1, 1), np.float32),
+        "size_bias": np.full(2, math.log(box_pixels / 4), np.float32),
+    }
+    nodes = [
+        helper.make_node("Transpose", ["pixels"], ["planes_u8"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["planes_u8"], ["planes"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["planes", "mean"], ["bright"]),
+        helper.make_node("AveragePool", ["bright"], ["cells"], kernel_shape=[4, 4], strides=[4, 4]),
+        helper.make_node("Identity", ["cells"], ["heatmap"]),
+        helper.make_node("Conv", ["cells", "size", "size_bias"], ["scale"]),
+        helper.make_node("Conv", ["cells", "zeros"], ["nothing"]),
+        helper.make_node("Slice", ["nothing", "zero", "two", "one"], ["offset"]),
+        helper.make_node("Slice", ["nothing", "two", "twelve", "one"], ["landmarks"]),
+    ]
+    constants |= {
+        name: np.array([value], np.int64) for name, value in {"zero": 0, "two": 2, "twelve": 12, "one": 1}.items()
+    }
+    if work:
+        constants["widen"] = np.zeros((32, 1, 1, 1), np.float32)
+        constants["churn"] = np.zeros((32, 32, 3, 3), np.float32)
+        constants["narrow"] = np.zeros((1, 32, 1, 1), np.float32)
+        nodes[3:4] = [
+            helper.make_node("Conv", ["bright", "widen"], ["wide0"]),
+            *(
+                helper.make_node("Conv", [f"wide{i}", "churn"], [f"wide{i + 1}"], pads=[1, 1, 1, 1])
+                for i in range(work)
+            ),
+            helper.make_node("Conv", [f"wide{work}", "narrow"], ["nil"]),
+            helper.make_node("Add", ["bright", "nil"], ["worked"]),
+            helper.make_node("AveragePool", ["worked"], ["cells"], kernel_shape=[4, 4], strides=[4, 4]),
+        ]
+    return nodes, constants
