@@ -30,13 +30,19 @@ check: $(VENV)/.installed ## ruff, mypy --strict, buf lint, hadolint
 	cd proto && ../$(BIN)/buf lint
 	$(BIN)/hadolint Dockerfile
 
+# protoc looks for its plug-ins on PATH.
+proto: export PATH := $(abspath $(BIN)):$(PATH)
 proto: $(VENV)/.installed ## generate the stubs from proto/
 	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=.. --mypy_out=.. lathe/v1/*.proto
 	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I. --grpc_python_out=.. --mypy_grpc_out=.. \
 	  lathe/v1/inference.proto lathe/v1/control.proto
 
-bench: $(VENV)/.installed ## frames a second through the server against the raw loop
-	$(BIN)/python -m lathe_loadtest.bench
+work/models: recipes/face.toml | $(VENV)/.installed
+	$(BIN)/lathe compress recipes/face.toml
+	touch $@
+
+bench: $(VENV)/.installed work/models ## frames a second through the server against the raw loop
+	$(BIN)/python -m lathe_loadtest.bench work/models
 
 faults: $(VENV)/.installed ## the fault list, each line with its test
 	@$(BIN)/python -m pytest --collect-only -q --faults

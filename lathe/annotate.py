@@ -9,10 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lathe.client import Detections, Result
+from lathe.client import Result
+from lathe.detections import Detections
+from lathe.errors import InvalidInput, NotFound
 from lathe.video import VideoFrame
 
-FALLBACK_FPS = 25.0
+OUTPUT_SUFFIXES = (".mp4", ".mkv", ".mov")
 BOX_RGB = (64, 220, 120)
 
 
@@ -24,7 +26,13 @@ def draw(pixels: NDArray[np.uint8], found: Detections, color_rgb: tuple[int, int
         left, top, right, bottom = (round(float(side)) for side in box)
         cv2.rectangle(drawn, (left, top), (right, bottom), color_rgb, width)
         cv2.putText(
-            drawn, f"{score:.2f}", (left, max(10, top - 3)), cv2.FONT_HERSHEY_SIMPLEX, 0.4 * width, color_rgb, width
+            drawn,
+            f"{score:.2f}",
+            (left, max(12 * width, top - 3)),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            0.4 * width,
+            color_rgb,
+            width,
         )
         for x, y in points:
             cv2.circle(drawn, (round(float(x)), round(float(y))), width, color_rgb, -1)
@@ -32,9 +40,18 @@ def draw(pixels: NDArray[np.uint8], found: Detections, color_rgb: tuple[int, int
 
 
 class AnnotatedVideo:
-    """Writes annotated frames to an H.264 file; a context that finishes the file. Without a path it does nothing."""
+    """Writes annotated frames to an H.264 file; a context that finishes the file. Without a path it does nothing.
+
+    Raises:
+        InvalidInput: the path is not one of a file that holds H.264.
+        NotFound: its folder is not there.
+    """
 
     def __init__(self, path: Path | None) -> None:
+        if path and path.suffix.lower() not in OUTPUT_SUFFIXES:
+            raise InvalidInput(f"{path.name} must end in one of {', '.join(OUTPUT_SUFFIXES)}")
+        if path and not path.parent.is_dir():
+            raise NotFound(f"there is no folder {path.parent}")
         self._path = path
         self._container: Any = None
         self._stream: Any = None

@@ -35,8 +35,10 @@ def read_card(path: Path) -> card_pb2.Card:
 
     Raises:
         NotFound: there is no card.
-        BadVariant: over 1 MiB, not JSON, unknown fields, or a digest or size missing.
+        BadVariant: a link, over 1 MiB, not JSON, unknown fields, or a digest or size missing.
     """
+    if path.is_symlink() or (path.exists() and not path.is_file()):  # a pipe would be waited for without end
+        raise BadVariant("the card is not a plain file", detail=str(path))
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_CARD_BYTES + 1)

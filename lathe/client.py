@@ -1,8 +1,8 @@
 """The Python client, asyncio and blocking.
 
 A stream sends frames and yields one result for each, in order. Two ways to feed it: *live* sends every frame
-at once, as a camera must, and lets the server drop what is stale; otherwise it holds back until the server
-keeps up, and nothing is dropped.
+at once, as a camera must, and lets the server drop what is stale; otherwise the server reads no faster than it
+judges, the sender is held back, and nothing is dropped.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ import numpy as np
 from grpc import aio
 from numpy.typing import NDArray
 
+from lathe.detections import Detections
 from lathe.errors import InvalidInput, LatheError, Unavailable
 from lathe.v1 import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2_grpc
 
 T = TypeVar("T")
 
-FRAMES_IN_HAND = 2
-"""Frames that a stream which is not live sends ahead: one being judged, one waiting its turn."""
+FRAMES_AHEAD = 4
+"""Frames that a stream which is not live sends before it has the answer to the first of them: enough to keep
+two workers busy, few enough that no old ones pile up in the network's buffers."""
 
 _END_OF_STREAM: Any = aio.EOF  # type: ignore[attr-defined]  # missing from the stubs
 
@@ -40,26 +42,6 @@ class ServerError(LatheError):
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
         super().__init__(message)
         self.code = code
-
-
-@dataclass(frozen=True, slots=True)
-class Detections:
-    """Parallel arrays, best score first, in pixels of the upright frame.
-
-    Attributes:
-        xyxy: N × 4, float32.
-        score: N, float32.
-        class_id: N, int64.
-        landmarks: N × K × 2, float32.
-    """
-
-    xyxy: NDArray[np.float32]
-    score: NDArray[np.float32]
-    class_id: NDArray[np.int64]
-    landmarks: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.score)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +173,7 @@ class AsyncClient:
 
         Args:
             frames: pictures with their capture (Unix time, 0 for now).
-            live: send at once, whatever the server does; else hold back and lose none.
+            live: the newest frame wins; otherwise the server holds the sender back and drops none.
 
         Yields:
             One result a frame, in order.
@@ -200,17 +182,21 @@ class AsyncClient:
             ServerError: the server ended the stream.
         """
         call = self._inference.DetectStream()
-        in_hand = asyncio.Semaphore(FRAMES_IN_HAND)
+        ahead = asyncio.Semaphore(FRAMES_AHEAD)
 
         async def send() -> None:
             config = inference_pb2.StreamConfig(
-                model=model, stream_id=stream_id, variant=variant, max_age_seconds=max_age_seconds
+                model=model,
+                stream_id=stream_id,
+                variant=variant,
+                max_age_seconds=max_age_seconds,
+                keep_all=not live,
             )
             await call.write(inference_pb2.DetectStreamRequest(config=config))
             index = 0
             async for picture, captured_at in frames:
                 if not live:
-                    await in_hand.acquire()
+                    await ahead.acquire()
                 frame = frame_message(index, picture, captured_at)
                 await call.write(inference_pb2.DetectStreamRequest(frame=frame))
                 index += 1
@@ -222,7 +208,7 @@ class AsyncClient:
                 response = await _translated(call.read())
                 if response is _END_OF_STREAM:
                     break
-                in_hand.release()
+                ahead.release()
                 yield Result.from_message(response.result)
             await _raise_status(call)
             if sender.done():

@@ -62,58 +62,65 @@ class _Reader:
         self._lines = text.splitlines()
         self._name = name
 
-    def error(self, key: str, message: str) -> InvalidInput:
-        pattern = re.compile(rf"""(^|[\s\[{{,.])["']?{re.escape(key)}["']?\s*[=\].]""")
-        line = next((n for n, text in enumerate(self._lines, 1) if pattern.search(text)), None)
-        where = f"{self._name}, line {line}" if line else self._name
-        return InvalidInput(f"{where}: {message}")
+    def line(self, key: str, after: int, occurrence: int = 0) -> int:
+        """The line, counted from 1, of a key's n-th occurrence at or after another; the other where there is none."""
+        pattern = re.compile(rf"""^[^#]*?(^|[\s\[{{,.])["']?{re.escape(key)}["']?\s*[=\].]""")
+        start = max(after, 1)
+        lines = [number for number, text in enumerate(self._lines[start - 1 :], start) if pattern.search(text)]
+        return lines[occurrence] if occurrence < len(lines) else after
 
-    def table(self, kind: type[T], table: Mapping[str, Any]) -> T:
+    def error(self, line: int, message: str) -> InvalidInput:
+        return InvalidInput(f"{self._name}, line {line}: {message}" if line else f"{self._name}: {message}")
+
+    def table(self, kind: type[T], table: Mapping[str, Any], line: int = 0) -> T:
+        """A table that begins on a line; 0 for the whole file."""
         fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
         hints = typing.get_type_hints(kind)
         for key in table:
             if key not in fields:
-                raise self.error(key, f'unknown key "{key}"{nearest(key, fields)}')
+                raise self.error(self.line(key, line), f'unknown key "{key}"{nearest(key, fields)}')
         for field in fields.values():
             required = field.default is field.default_factory is dataclasses.MISSING
             if required and field.name not in table:
-                raise self.error(field.name, f'the key "{field.name}" is missing')
-        values = {key: self.value(hints[key], value, key) for key, value in table.items()}
+                raise self.error(line, f'the key "{field.name}" is missing')
+        values = {key: self.value(hints[key], value, key, self.line(key, line)) for key, value in table.items()}
         try:
             return kind(**values)
         except ValueError as error:
-            raise InvalidInput(f"{self._name}: {error}") from error
+            raise self.error(line, str(error)) from error
 
-    def value(self, hint: Any, value: Any, key: str) -> Any:
+    def value(self, hint: Any, value: Any, key: str, line: int) -> Any:
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
         if origin is types.UnionType or origin is typing.Union:
             hint = next(choice for choice in arguments if choice is not type(None))
-            return self.value(hint, value, key)
+            return self.value(hint, value, key, line)
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             if isinstance(value, Mapping):
-                return self.table(hint, value)
-            raise self.error(key, f'"{key}" must be a table')
+                return self.table(hint, value, line)
+            raise self.error(line, f'"{key}" must be a table')
         if origin is tuple:
-            return self._tuple(arguments, value, key)
+            return self._tuple(arguments, value, key, line)
         if origin is Literal:
             if value in arguments:
                 return value
             choices = ", ".join(f'"{choice}"' for choice in arguments)
-            raise self.error(key, f'"{key}" must be one of {choices}{nearest(str(value), map(str, arguments))}')
+            raise self.error(line, f'"{key}" must be one of {choices}{nearest(str(value), map(str, arguments))}')
         if hint is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
-            raise self.error(key, f'"{key}" must be {_KIND_NAMES.get(hint, hint.__name__)}')
+            raise self.error(line, f'"{key}" must be {_KIND_NAMES.get(hint, hint.__name__)}')
         return value
 
-    def _tuple(self, arguments: tuple[Any, ...], value: Any, key: str) -> tuple[Any, ...]:
+    def _tuple(self, arguments: tuple[Any, ...], value: Any, key: str, line: int) -> tuple[Any, ...]:
         if not isinstance(value, list):
-            raise self.error(key, f'"{key}" must be a list')
+            raise self.error(line, f'"{key}" must be a list')
         if arguments[-1] is Ellipsis:
-            return tuple(self.value(arguments[0], item, key) for item in value)
+            arguments = arguments[:1] * len(value)
         if len(value) != len(arguments):
-            raise self.error(key, f'"{key}" must have {len(arguments)} entries')
-        return tuple(self.value(kind, item, key) for kind, item in zip(arguments, value, strict=True))
+            raise self.error(line, f'"{key}" must have {len(arguments)} entries')
+        # Of an array of tables each has a line of its own.
+        lines = [self.line(key, line, n) if isinstance(item, Mapping) else line for n, item in enumerate(value)]
+        return tuple(self.value(kind, item, key, at) for kind, item, at in zip(arguments, value, lines, strict=True))
 
 
 _KIND_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}

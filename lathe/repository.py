@@ -13,6 +13,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from dataclasses import dataclass
@@ -22,10 +23,21 @@ from pathlib import Path
 from google.protobuf import json_format
 
 from lathe.card import CARD_FILE, MODEL_FILE, check_name, read_card, write_card
-from lathe.errors import BadVariant, Conflict, InvalidInput, LatheError, NotFound
+from lathe.errors import BadVariant, Conflict, InvalidInput, LatheError, NotFound, Refused
 from lathe.v1 import card_pb2, control_pb2
 
 ROUTES = "routes"
+
+
+def check_variant_name(name: str) -> str:
+    """Returns a new variant's name if it may have it.
+
+    Raises:
+        InvalidInput: not a name, or the name of the folder of routes.
+    """
+    if name == ROUTES:
+        raise InvalidInput(f'a variant cannot be named "{ROUTES}"')
+    return check_name(name, "variant")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -64,22 +76,22 @@ class Repository:
         ]
 
     def versions(self, model: str, variant: str) -> list[int]:
-        """Published versions, oldest first."""
+        """Numbers of the version folders, oldest first."""
         folder = self.root / check_name(model, "model") / check_name(variant, "variant")
         return _numbers(folder)
 
     def newest(self, model: str, variant: str) -> VariantRef:
-        """The newest version of a variant.
+        """The newest version of a variant; a folder without its card is still being copied and is not seen.
 
         Raises:
             NotFound: no such model or variant.
         """
         if not self.variants(model):
             raise NotFound(f"there is no model {model}")
-        versions = self.versions(model, variant)
-        if not versions:
-            raise NotFound(f"model {model} has no variant {variant}; it has {', '.join(self.variants(model))}")
-        return VariantRef(model, variant, versions[-1])
+        for version in reversed(self.versions(model, variant)):
+            if (self.root / model / variant / str(version) / CARD_FILE).exists():
+                return VariantRef(model, variant, version)
+        raise NotFound(f"model {model} has no variant {variant}; it has {', '.join(self.variants(model))}")
 
     def folder(self, ref: VariantRef) -> Path:
         """Where a version lies.
@@ -108,13 +120,16 @@ class Repository:
             BadVariant: missing, a link, or not what the card says.
         """
         path = self.folder(ref) / MODEL_FILE
+        card = self.card(ref)
         if path.is_symlink() or not path.is_file():
             raise BadVariant(f"{ref} has no model file", detail=str(path))
         try:
+            if path.stat().st_size != card.size_bytes:  # before reading: it may be of any size
+                raise BadVariant(f"the model file of {ref} is not the one that its card describes (size)")
             content = path.read_bytes()
         except OSError as error:
             raise BadVariant(f"the model file of {ref} cannot be read", detail=str(error)) from error
-        if hashlib.sha256(content).hexdigest() != self.card(ref).sha256:
+        if hashlib.sha256(content).hexdigest() != card.sha256:
             raise BadVariant(f"the model file of {ref} is not the one that its card describes (sha256)")
         return content
 
@@ -130,10 +145,11 @@ class Repository:
         """Makes a variant visible as a new version, whole or not at all.
 
         Fills in the card's version, digest, size and time.
+
+        Raises:
+            InvalidInput: the model or the variant cannot have its name.
         """
-        folder = self.root / check_name(card.model, "model") / check_name(card.variant, "variant")
-        if card.variant == ROUTES:
-            raise InvalidInput(f'a variant cannot be named "{ROUTES}"')
+        folder = self.root / check_name(card.model, "model") / check_variant_name(card.variant)
         card.sha256 = hashlib.sha256(model).hexdigest()
         card.size_bytes = len(model)
         card.created_at.FromDatetime(datetime.now(UTC))
@@ -179,18 +195,22 @@ class Repository:
 
         Raises:
             Conflict: the revision exists.
+            Refused: the disk is full, or the folder may not be written.
         """
         folder = self.root / check_name(route.model, "model") / ROUTES
-        folder.mkdir(exist_ok=True)
         content = json_format.MessageToJson(route, preserving_proto_field_name=True, indent=2)
         staging = folder / f".{uuid.uuid4().hex}"
-        _write_durably(staging, content.encode() + b"\n")
         try:
+            folder.mkdir(exist_ok=True)
+            _write_durably(staging, content.encode() + b"\n")
             os.link(staging, folder / f"{route.revision}.json")
         except FileExistsError as error:
             raise Conflict(f"revision {route.revision} of the route of {route.model} exists already") from error
+        except OSError as error:
+            raise Refused(f"the route of {route.model} cannot be written", detail=str(error)) from error
         finally:
-            staging.unlink()
+            with contextlib.suppress(OSError):
+                staging.unlink()
 
 
 def _write_durably(path: Path, content: bytes) -> None:
@@ -214,10 +234,13 @@ def _is_name(name: str) -> bool:
     return False
 
 
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")  # fits the contract's uint32
+
+
 def _numbers(folder: Path, suffix: str = "") -> list[int]:
     try:
         names = [path.name for path in folder.iterdir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
     stems = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
-    return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit() and stem[0] != "0")
+    return sorted(int(stem) for stem in stems if _NUMBER.fullmatch(stem))

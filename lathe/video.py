@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import re
 import struct
 import time
 from collections.abc import Iterator
@@ -15,12 +16,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lathe.errors import LatheError, NotFound, Unavailable
+from lathe.errors import NotFound, Unavailable
 
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".avi", ".mov", ".webm", ".mpg", ".mpeg", ".ts", ".m4v"}
 STALLED_SECONDS = 10.0
@@ -68,12 +68,17 @@ class VideoFrame:
 
 
 def describe(source: str) -> str:
-    """The source without user name, password and query, for messages."""
-    parts = urlsplit(source)
-    if not parts.scheme or not parts.hostname:
-        return source
-    host = parts.hostname if parts.port is None else f"{parts.hostname}:{parts.port}"
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+    """The source without user name, password and query, for messages.
+
+    Where it cannot be told what is a password, more goes than the password.
+    """
+    scheme, mark, rest = source.partition("://")
+    if not mark:
+        return source.rpartition("@")[2] if ":" in source.partition("@")[0] else source
+    bare = re.split("[?#]", rest, maxsplit=1)[0]
+    if "@" in rest and "@" not in bare:  # a query with an @, or a password with an unescaped ? or #
+        bare = "…"
+    return f"{scheme}{mark}{bare.rpartition('@')[2]}"
 
 
 _HEADER = struct.Struct("<ddI")
@@ -95,9 +100,8 @@ class VideoSource:
     """
 
     def __init__(self, source: str, *, quality: int = 90, stalled_seconds: float = STALLED_SECONDS) -> None:
-        is_local_file = not urlsplit(source).scheme and not source.isdecimal()
-        if is_local_file and not Path(source).exists():
-            raise NotFound(f"there is no video {source}")
+        if "://" not in source and not Path(_location(source)).exists():
+            raise NotFound(f"there is no video {describe(source)}")
         self._source = source
         self._stalled_seconds = stalled_seconds
         context = multiprocessing.get_context("spawn")
@@ -111,15 +115,16 @@ class VideoSource:
         return self
 
     def __next__(self) -> VideoFrame:
+        if self._receiver.closed:
+            raise StopIteration
         try:
-            if not self._receiver.poll(self._stalled_seconds):
-                raise Unavailable(f"no frame from {describe(self._source)} for {self._stalled_seconds:g} s")
-            message = self._receiver.recv_bytes()
-        except EOFError:
-            raise Unavailable(f"the decoder of {describe(self._source)} crashed") from None
-        except LatheError:
+            message = self._receiver.recv_bytes() if self._receiver.poll(self._stalled_seconds) else None
+        except (EOFError, OSError):  # between two messages, or within one
             self.close()
-            raise
+            raise Unavailable(f"the decoder of {describe(self._source)} crashed") from None
+        if message is None:
+            self.close()
+            raise Unavailable(f"no frame from {describe(self._source)} for {self._stalled_seconds:g} s")
         kind, body = message[:1], message[1:]
         if kind == _FRAME:
             seconds, captured_at, index = _HEADER.unpack_from(body)
@@ -157,7 +162,7 @@ def _send_frames(source: str, quality: int, sender: Connection) -> None:
     import av
     import simplejpeg
 
-    with av.open(*_location(source), **_options(source)) as container:
+    with av.open(_location(source), **_options(source)) as container:
         first: float | None = None
         for index, frame in enumerate(container.decode(video=0)):
             captured_at = time.time()
@@ -167,8 +172,8 @@ def _send_frames(source: str, quality: int, sender: Connection) -> None:
             sender.send_bytes(_FRAME + _HEADER.pack(stamp - first, captured_at, index) + jpeg)
 
 
-def _location(source: str) -> tuple[str]:
-    return (f"/dev/video{source}",) if source.isdecimal() else (source,)
+def _location(source: str) -> str:
+    return f"/dev/video{source}" if source.isdecimal() else source
 
 
 def _options(source: str) -> dict[str, Any]:

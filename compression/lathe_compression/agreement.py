@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lathe_server.vision import Detections
+from lathe.detections import Detections
 
 IOU = 0.5
 

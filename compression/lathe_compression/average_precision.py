@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from lathe.detections import Detections
 from lathe.errors import InvalidInput, NotFound
-from lathe_server.vision import Detections
 
 IOU = 0.5
 _RECALLS = np.linspace(0.0, 1.0, 101)
@@ -39,10 +39,16 @@ class Labels:
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 self.coco = COCO(str(path))
+            missing = {"images", "annotations", "categories"} - self.coco.dataset.keys()
+            if missing:
+                raise KeyError(*missing)
             self.pictures: dict[int, Path] = {
                 key: path.parent / picture["file_name"] for key, picture in self.coco.imgs.items()
             }
             self.categories: list[int] = sorted(self.coco.cats)
+            for box in self.coco.anns.values():  # fields that COCO has and many others leave out
+                box.setdefault("iscrowd", 0)
+                box.setdefault("area", float(box["bbox"][2] * box["bbox"][3]))
         except (ValueError, KeyError, TypeError, AssertionError) as error:
             raise InvalidInput(f"{path.name} is not a COCO instances file") from error
 

@@ -22,7 +22,7 @@ from lathe_compression.arithmetic import Arithmetic, arithmetic
 from lathe_compression.export import Normalisation, export
 from lathe_compression.hygiene import clean
 from lathe_compression.judge import build_detector, judge, speedup
-from lathe_compression.pictures import NamedPicture, canvases, load_pictures
+from lathe_compression.pictures import NamedPicture, canvases, file_digest, load_pictures
 from lathe_compression.quantize import quantize
 from lathe_compression.recipe import Recipe, RecipeFile, Variant
 from lathe_compression.teacher import load_teacher
@@ -31,13 +31,19 @@ from lathe_server.vision import RawPicture
 
 @dataclass(frozen=True)
 class _Made:
-    """A finished variant before its publication."""
+    """A finished variant before its publication.
+
+    Attributes:
+        steps: what was done to the teacher's network, in order.
+        arithmetic: of the float network, which quantization leaves as it is.
+    """
 
     variant: Variant
     model: onnx.ModelProto
     content: bytes
     steps: tuple[str, ...]
     arithmetic: Arithmetic
+    quantized: bool
 
 
 def compress(file: RecipeFile, repository_root: Path, progress: Progress) -> list[VariantRef]:
@@ -61,10 +67,14 @@ def compress(file: RecipeFile, repository_root: Path, progress: Progress) -> lis
             recipe.model.outputs,
             recipe.model.size_multiple,
         )
-        cleaned = clean(exported)
+        cleaned, hygiene = clean(exported)
+    teacher = _Made(
+        Variant(""), cleaned, b"", (hygiene,), arithmetic(cleaned, recipe.model.serving_size), quantized=False
+    )
     for variant in recipe.variant:
         with progress.step(f"variant {variant.name}: make"):
-            made.append(_make(variant, cleaned, made, calibration, recipe))
+            parent = next((one for one in made if one.variant.name == variant.parent), teacher)
+            made.append(_make(variant, parent, calibration, recipe.model.size_multiple))
     cards = _cards(file, made, sorted(used))
     _measure(cards, made, evaluation, progress)
     repository_root.mkdir(parents=True, exist_ok=True)
@@ -98,63 +108,54 @@ def _evaluation(recipe: Recipe, folder: Path, used: set[str], progress: Progress
     return pictures
 
 
-def _make(
-    variant: Variant,
-    cleaned: onnx.ModelProto,
-    earlier: Sequence[_Made],
-    calibration: Sequence[NDArray[np.uint8]],
-    recipe: Recipe,
-) -> _Made:
-    parent = next((one for one in earlier if one.variant.name == variant.parent), None)
-    model = parent.model if parent else cleaned
-    steps = parent.steps if parent else ("hygiene: weights as constants, batch norms folded",)
-    cost = parent.arithmetic if parent else arithmetic(cleaned, recipe.model.serving_size)
+def _make(variant: Variant, parent: _Made, calibration: Sequence[NDArray[np.uint8]], size_multiple: int) -> _Made:
+    model, steps = parent.model, parent.steps
     for step in variant.steps:
-        model = quantize(model, step.quantize, calibration)
-        steps = (*steps, step.describe())
-    return _Made(variant, model, model.SerializeToString(), steps, cost)
+        model, done = quantize(model, step.quantize, calibration, size_multiple)
+        steps = (*steps, *done)
+    quantized = parent.quantized or bool(variant.steps)
+    return _Made(variant, model, model.SerializeToString(), steps, parent.arithmetic, quantized)
 
 
 def _cards(file: RecipeFile, made: Sequence[_Made], used: Sequence[str]) -> list[card_pb2.Card]:
     recipe = file.recipe.model
-    cards = []
-    for one in made:
-        quantized = bool(one.variant.steps)
-        cards.append(
-            card_pb2.Card(
-                model=recipe.name,
-                variant=one.variant.name,
-                task=card_pb2.Task.Value(f"TASK_{recipe.task.upper()}"),
-                decoder=card_pb2.Decoder.Value(f"DECODER_{recipe.decoder.upper()}"),
-                precision=card_pb2.PRECISION_INT8 if quantized else card_pb2.PRECISION_FP32,
-                classes=recipe.classes,
-                serving_size=card_pb2.PictureSize(width=recipe.serving_size[0], height=recipe.serving_size[1]),
-                size_multiple=recipe.size_multiple,
-                thresholds=card_pb2.Thresholds(
-                    min_score=recipe.thresholds.min_score,
-                    nms=recipe.thresholds.nms,
-                    max_detections=recipe.thresholds.max_detections,
-                ),
-                parameters=one.arithmetic.parameters,
-                macs=one.arithmetic.macs,
-                sparsity=one.arithmetic.sparsity,
-                lineage=card_pb2.Lineage(
-                    teacher=recipe.teacher,
-                    parent=one.variant.parent,
-                    steps=one.steps,
-                    recipe_sha256=file.sha256,
-                    made_with=[
-                        f"torch {torch.__version__}",
-                        f"onnx {onnx.__version__}",
-                        f"onnxruntime {onnxruntime.__version__}",
-                    ],
-                    picture_sha256=used if quantized else [],
-                ),
-                recommended=one.variant.recommended,
-                notices=recipe.notices,
-            )
+    onnx_file = file.folder / recipe.teacher
+    return [
+        card_pb2.Card(
+            model=recipe.name,
+            variant=one.variant.name,
+            task=card_pb2.Task.Value(f"TASK_{recipe.task.upper()}"),
+            decoder=card_pb2.Decoder.Value(f"DECODER_{recipe.decoder.upper()}"),
+            precision=card_pb2.PRECISION_INT8 if one.quantized else card_pb2.PRECISION_FP32,
+            classes=recipe.classes,
+            serving_size=card_pb2.PictureSize(width=recipe.serving_size[0], height=recipe.serving_size[1]),
+            size_multiple=recipe.size_multiple,
+            thresholds=card_pb2.Thresholds(
+                min_score=recipe.thresholds.min_score,
+                nms=recipe.thresholds.nms,
+                max_detections=recipe.thresholds.max_detections,
+            ),
+            parameters=one.arithmetic.parameters,
+            macs=one.arithmetic.macs,
+            sparsity=one.arithmetic.sparsity,
+            lineage=card_pb2.Lineage(
+                teacher=recipe.teacher,
+                teacher_sha256=file_digest(onnx_file) if onnx_file.is_file() else "",
+                parent=one.variant.parent,
+                steps=one.steps,
+                recipe_sha256=file.sha256,
+                made_with=[
+                    f"torch {torch.__version__}",
+                    f"onnx {onnx.__version__}",
+                    f"onnxruntime {onnxruntime.__version__}",
+                ],
+                picture_sha256=used if one.quantized else [],
+            ),
+            recommended=one.variant.recommended,
+            notices=recipe.notices,
         )
-    return cards
+        for one in made
+    ]
 
 
 def _measure(

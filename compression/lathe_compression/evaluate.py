@@ -7,6 +7,7 @@ taking turns: figures of one line always belong together.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,12 @@ class Protocol:
 
     long_side: int | None = None
     thresholds: Thresholds = WIDE_OPEN
+
+    def __post_init__(self) -> None:
+        """Raises InvalidInput where a threshold makes no sense."""
+        chosen = self.thresholds
+        if not (0 <= chosen.min_score <= 1 and 0 <= chosen.nms <= 1 and chosen.max_detections >= 1):
+            raise InvalidInput("the least score and the overlap must be from 0 to 1, and detections at least 1")
 
     def size_wh(self, card: card_pb2.Card) -> tuple[int, int]:
         """The size that pictures are scaled to fit into.
@@ -87,13 +94,13 @@ class Evaluation:
 
     def as_json(self) -> dict[str, Any]:
         """The figures with their protocol; `ap50` is a number for one label file, a table for several."""
-        several = {labels.name: labels.ap50 for labels in self.label_sets}
+        several = {labels.name: _number(labels.ap50) for labels in self.label_sets}
         thresholds = self.protocol.thresholds
         return {
             "variant": str(self.ref),
             "reference": str(self.reference),
             "ap50": next(iter(several.values())) if len(several) == 1 else several or None,
-            "ap50_reference": {labels.name: labels.reference_ap50 for labels in self.label_sets},
+            "ap50_reference": {labels.name: _number(labels.reference_ap50) for labels in self.label_sets},
             "ap50_difference": {labels.name: _interval(labels.difference) for labels in self.label_sets},
             "agreement": _interval(self.agreement) | {"pictures": self.agreement_pictures},
             "size": max(self.size_wh),
@@ -119,8 +126,13 @@ class Evaluation:
         }
 
 
-def _interval(interval: Interval) -> dict[str, float]:
-    return {"value": interval.value, "low": interval.low, "high": interval.high}
+def _interval(interval: Interval) -> dict[str, float | None]:
+    return {"value": _number(interval.value), "low": _number(interval.low), "high": _number(interval.high)}
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN: a figure that does not exist is null."""
+    return None if math.isnan(value) else value
 
 
 def parse_variant_path(path: Path) -> tuple[Repository, VariantRef]:
@@ -170,6 +182,8 @@ def evaluate(repository: Repository, ref: VariantRef, data: Path, protocol: Prot
     paths = _picture_paths(data, label_sets)
     used = set(card.lineage.picture_sha256)
     kept = [path for path in paths if file_digest(path) not in used] if used else paths
+    if not paths:
+        raise InvalidInput("the labels name no pictures")
     if not kept:
         raise InvalidInput("every picture was used to make the variant; none is left to judge it")
     size_wh = protocol.size_wh(card)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,7 +75,12 @@ def export(
         expected = _as_tuple(twin(torch.from_numpy(example)))
     if len(expected) != len(output_names):
         raise BadVariant(f"the network has {len(expected)} outputs, and {len(output_names)} names are given for them")
-    model = _to_onnx(twin, example, output_names)
+    # Of outputs that are maps the sizes are free, of lists only what the exporter itself finds to be.
+    free = {
+        name: {0: "batch", 2: "rows", 3: "columns"} if value.dim() == 4 else {0: "batch"}
+        for name, value in zip(output_names, expected, strict=True)
+    }
+    model = _to_onnx(twin, example, free)
     # Another size than the traced one, so that a size frozen into the graph shows.
     check = _noise(3 * size_multiple, 2 * size_multiple)
     with torch.no_grad():
@@ -92,9 +97,9 @@ def export(
     return model
 
 
-def _to_onnx(twin: nn.Module, example: np.ndarray, output_names: Sequence[str]) -> onnx.ModelProto:
+def _to_onnx(twin: nn.Module, example: np.ndarray, outputs: Mapping[str, Mapping[int, str]]) -> onnx.ModelProto:
+    """Exports with the free dimensions of the input and of the outputs, which are given by name."""
     buffer = io.BytesIO()
-    free = {0: "batch", 1: "height", 2: "width"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -102,8 +107,8 @@ def _to_onnx(twin: nn.Module, example: np.ndarray, output_names: Sequence[str]) 
             (torch.from_numpy(example),),
             buffer,  # type: ignore[arg-type]  # takes a file too, as its documentation says
             input_names=[INPUT_NAME],
-            output_names=list(output_names),
-            dynamic_axes={INPUT_NAME: free} | {name: {0: "batch", 2: "rows", 3: "columns"} for name in output_names},
+            output_names=list(outputs),
+            dynamic_axes={INPUT_NAME: {0: "batch", 1: "height", 2: "width"}, **outputs},
             opset_version=OPSET,
             dynamo=False,
         )

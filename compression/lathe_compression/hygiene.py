@@ -12,33 +12,42 @@ import onnx
 from onnx import numpy_helper
 
 
-def clean(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy with every pass applied."""
+def clean(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
+    """A copy with every pass applied, and a sentence for its lineage."""
     cleaned = onnx.ModelProto()
     cleaned.CopyFrom(model)
-    weights_are_constants(cleaned)
-    fold_batch_norms(cleaned)
-    return cleaned
+    constants = weights_are_constants(cleaned)
+    norms = fold_batch_norms(cleaned)
+    return cleaned, f"hygiene: {constants} weights made constants, {norms} batch norms folded"
 
 
-def weights_are_constants(model: onnx.ModelProto) -> None:
+def weights_are_constants(model: onnx.ModelProto) -> int:
     """Takes weights off the list of graph inputs, where they count as variable and stop every fusion.
 
     On CenterFace as shipped this alone is worth a factor of 1.9.
+
+    Returns:
+        How many there were.
     """
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
+    removed = len(model.graph.input) - len(inputs)
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, 4)
+    return removed
 
 
-def fold_batch_norms(model: onnx.ModelProto) -> None:
+def fold_batch_norms(model: onnx.ModelProto) -> int:
     """Folds BatchNormalization into the Conv or ConvTranspose before it (Jacob et al., arXiv 1712.05877, 3.2).
 
     The runtime does so for Conv only, and quantization must see the folded weights in any case.
+
+    Returns:
+        How many were folded.
     """
     graph = model.graph
+    folded = 0
     weights = {tensor.name: tensor for tensor in graph.initializer}
     consumers = Counter(name for node in graph.node for name in node.input)
     consumers.update(output.name for output in graph.output)
@@ -68,10 +77,12 @@ def fold_batch_norms(model: onnx.ModelProto) -> None:
         conv.input.append(folded_bias.name)
         conv.output[0] = norm.output[0]
         graph.node.remove(norm)
+        folded += 1
     used = {name for node in graph.node for name in node.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
     graph.initializer.extend(kept)
+    return folded
 
 
 def _along_outputs(factor: np.ndarray, conv: onnx.NodeProto, kernel: np.ndarray) -> np.ndarray:

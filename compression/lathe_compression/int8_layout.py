@@ -36,14 +36,17 @@ def regroup_stem(model: onnx.ModelProto) -> bool:
         return False
     transpose, cast, conv, relu = path
     settings = _attributes(conv)
+    has_own_weights = len(conv.input) == 3 and all(name in weights and len(users[name]) == 1 for name in conv.input[1:])
+    if not has_own_weights:
+        return False
     kernel = weights[conv.input[1]]
     is_stem = (
         list(kernel.dims[1:]) == [3, 3, 3]
+        and list(_attributes(transpose)["perm"]) == [0, 3, 1, 2]
         and list(settings.get("strides", [])) == [2, 2]
         and list(settings.get("pads", [])) == [1, 1, 1, 1]
         and settings.get("group", 1) == 1
         and list(settings.get("dilations", [1, 1])) == [1, 1]
-        and len(conv.input) == 3
     )
     if not is_stem:
         return False
@@ -120,11 +123,12 @@ def feed_pixels_directly(model: onnx.ModelProto) -> bool:
 def _path_from_input(
     graph: onnx.GraphProto, users: dict[str, list[onnx.NodeProto]], kinds: list[str]
 ) -> list[onnx.NodeProto] | None:
-    """The nodes of these kinds that follow the graph's input one by one, or None."""
+    """The nodes of these kinds that follow the graph's input one by one, for nobody else; or None."""
     value, path = graph.input[0].name, []
+    outputs = {output.name for output in graph.output}
     for kind in kinds:
         following = users.get(value, [])
-        if len(following) != 1 or following[0].op_type != kind:
+        if len(following) != 1 or following[0].op_type != kind or value in outputs:
             return None
         path.append(following[0])
         value = following[0].output[0]

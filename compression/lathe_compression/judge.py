@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from lathe.card import enum_word
+from lathe.detections import Detections
+from lathe.errors import BadPicture
 from lathe.v1 import card_pb2
 from lathe_server.engines import OnnxRuntimeEngine
-from lathe_server.vision import Answer, Detections, Detector, Picture
+from lathe_server.vision import Answer, Detector, Picture
 from lathe_server.vision.detections import Thresholds
 from lathe_server.vision.detector import Stages
 
@@ -50,16 +53,21 @@ def judge(
     Args:
         pictures: distinct keys with pictures.
         advance: called after each picture.
+
+    Raises:
+        BadPicture: a picture cannot be decoded; its key says which.
     """
     answers: dict[str, dict[str, Answer]] = {name: {} for name in detectors}
     for number, (key, picture) in enumerate(pictures):
-        if number == 0:
-            for detector in detectors.values():
-                for _ in range(WARM_UP_RUNS):
-                    detector.detect(picture)
         turn = list(detectors.items())
-        for name, detector in turn if number % 2 == 0 else reversed(turn):
-            answers[name][key] = detector.detect(picture)
+        try:
+            if number == 0:
+                for _, detector in turn * WARM_UP_RUNS:
+                    detector.detect(picture)
+            for name, detector in turn if number % 2 == 0 else reversed(turn):
+                answers[name][key] = detector.detect(picture)
+        except BadPicture as error:
+            raise BadPicture(f"{Path(key).name}: {error.message}") from error
         advance()
     return {name: Judged(found) for name, found in answers.items()}
 

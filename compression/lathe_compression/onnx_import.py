@@ -36,6 +36,16 @@ class Layer:
     def get(self, attribute: str, default: Any) -> Any:
         return self.attributes.get(attribute, default)
 
+    def weight(self, place: int) -> Tensor:
+        """A constant input.
+
+        Raises:
+            BadVariant: it is computed by other nodes.
+        """
+        if place not in self.weights:
+            raise BadVariant(f"{self.op} takes computed weights; the importer knows constant ones only")
+        return self.weights[place]
+
 
 def import_onnx(path: Path) -> fx.GraphModule:
     """Reads an ONNX file as an eval'd module that equals it to rounding.
@@ -45,7 +55,7 @@ def import_onnx(path: Path) -> fx.GraphModule:
 
     Raises:
         NotFound: there is no such file.
-        BadVariant: not ONNX, or an operator that the importer does not know.
+        BadVariant: not ONNX, or an operator or a form of it that the importer does not know.
     """
     if not path.is_file():
         raise NotFound(f"there is no ONNX file {path}")
@@ -67,16 +77,30 @@ def import_onnx(path: Path) -> fx.GraphModule:
     values: dict[str, fx.Node] = {
         value.name: traced.placeholder(_identifier(value.name)) for value in graph.input if value.name not in constants
     }
+
+    def argument(name: str) -> fx.Node:
+        if name not in values:
+            buffer = f"constant_{len(values)}"
+            root.register_buffer(buffer, constants[name])
+            values[name] = traced.get_attr(buffer)
+        return values[name]
+
     for position, node in enumerate(graph.node):
+        if len(node.output) > 1:
+            raise BadVariant(f"{node.op_type} with {len(node.output)} outputs is not supported; the importer takes one")
         layer = Layer(
             f"{node.op_type.lower()}_{position}",
             node.op_type,
             {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute},
             {place: constants[name] for place, name in enumerate(node.input) if name in constants},
         )
-        arguments = [values[name] for name in node.input if name in values]
-        values[node.output[0]] = _call(root, traced, layer, arguments)
-    outputs = tuple(values[value.name] for value in graph.output)
+        translated = OPERATORS[layer.op](layer)
+        if isinstance(translated, nn.Module):  # holds its weights itself
+            root.add_module(layer.name, translated)
+            values[node.output[0]] = traced.call_module(layer.name, (argument(node.input[0]),))
+        else:
+            values[node.output[0]] = _call(traced, translated, layer, [argument(name) for name in node.input])
+    outputs = tuple(argument(value.name) for value in graph.output)
     traced.output(outputs if len(outputs) > 1 else outputs[0])
     return fx.GraphModule(root, traced, class_name=_identifier(path.stem)).eval()
 
@@ -85,14 +109,10 @@ def _identifier(name: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in name) or "input"
 
 
-def _call(root: nn.Module, traced: fx.Graph, layer: Layer, arguments: list[fx.Node]) -> fx.Node:
-    translated = OPERATORS[layer.op](layer)
-    if isinstance(translated, nn.Module):
-        root.add_module(layer.name, translated)
-        return traced.call_module(layer.name, tuple(arguments))
+def _call(traced: fx.Graph, function: Callable[..., Any], layer: Layer, arguments: list[fx.Node]) -> fx.Node:
     if layer.op == "Concat":
-        return traced.call_function(translated, (arguments,), {"dim": layer.get("axis", 1)})
-    return traced.call_function(translated, tuple(arguments))
+        return traced.call_function(function, (arguments,), {"dim": layer.get("axis", 1)})
+    return traced.call_function(function, tuple(arguments))
 
 
 def _padding(layer: Layer) -> tuple[int, int]:
@@ -103,6 +123,8 @@ def _padding(layer: Layer) -> tuple[int, int]:
     """
     if layer.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
         raise BadVariant(f"{layer.op} with auto_pad is not supported; export with explicit pads")
+    if len(layer.get("pads", (0, 0, 0, 0))) != 4:
+        raise BadVariant(f"{layer.op} over other than height and width is not supported")
     top, left, bottom, right = layer.get("pads", (0, 0, 0, 0))
     if (top, left) != (bottom, right):
         raise BadVariant(f"{layer.op} with uneven pads is not supported; put a Pad before it in the model")
@@ -110,7 +132,11 @@ def _padding(layer: Layer) -> tuple[int, int]:
 
 
 def _convolution(layer: Layer) -> nn.Module:
-    weight, bias = layer.weights[1], layer.weights.get(2)
+    weight, bias = layer.weight(1), layer.weights.get(2)
+    if weight.dim() != 4:
+        raise BadVariant(f"{layer.op} over other than height and width is not supported")
+    if "output_shape" in layer.attributes:
+        raise BadVariant(f"{layer.op} with output_shape is not supported; export with explicit pads")
     groups = layer.get("group", 1)
     transposed = layer.op == "ConvTranspose"
     channels_in, channels_out = (
@@ -136,7 +162,7 @@ def _convolution(layer: Layer) -> nn.Module:
 
 
 def _batch_norm(layer: Layer) -> nn.Module:
-    scale, shift, mean, variance = (layer.weights[place] for place in range(1, 5))
+    scale, shift, mean, variance = (layer.weight(place) for place in range(1, 5))
     module = nn.BatchNorm2d(len(scale), eps=layer.get("epsilon", 1e-5))
     module.weight.data, module.bias.data = scale, shift
     module.running_mean, module.running_var = mean, variance
@@ -144,7 +170,7 @@ def _batch_norm(layer: Layer) -> nn.Module:
 
 
 def _prelu(layer: Layer) -> nn.Module:
-    slope = layer.weights[1].reshape(-1)
+    slope = layer.weight(1).reshape(-1)
     module = nn.PReLU(len(slope))
     module.weight.data = slope
     return module
@@ -155,6 +181,7 @@ def _max_pool(layer: Layer) -> nn.Module:
         tuple(layer.attributes["kernel_shape"]),
         stride=tuple(layer.get("strides", (1, 1))),
         padding=_padding(layer),
+        dilation=tuple(layer.get("dilations", (1, 1))),
         ceil_mode=bool(layer.get("ceil_mode", 0)),
     )
 

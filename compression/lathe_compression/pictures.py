@@ -36,6 +36,8 @@ class PictureSet:
     grid: int = 1
 
     def __post_init__(self) -> None:
+        if not self.pictures or not all(self.pictures):
+            raise ValueError("pictures must name at least one, and none may be empty")
         if self.every < 1 or self.grid < 1:
             raise ValueError("every and grid must be at least 1")
 

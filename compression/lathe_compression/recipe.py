@@ -10,8 +10,10 @@ from typing import Literal
 from lathe.card import check_name
 from lathe.config import load, nearest
 from lathe.errors import InvalidInput
+from lathe.repository import check_variant_name
 from lathe_compression.pictures import PictureSet
 from lathe_compression.quantize import Quantize
+from lathe_server.vision.decoders import OUTPUT_NAMES
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,10 @@ class Input:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
+    def __post_init__(self) -> None:
+        if not all(std > 0 for std in self.std):
+            raise ValueError("std must be above 0")
+
 
 @dataclass(frozen=True)
 class Operating:
@@ -29,6 +35,10 @@ class Operating:
     min_score: float
     nms: float
     max_detections: int
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.min_score <= 1 and 0 <= self.nms <= 1 and self.max_detections >= 1):
+            raise ValueError("min_score and nms must be from 0 to 1, and max_detections at least 1")
 
 
 @dataclass(frozen=True)
@@ -56,8 +66,11 @@ class Model:
     notices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if any(side < 1 or side % self.size_multiple for side in self.serving_size):
-            raise ValueError(f"serving_size must be multiples of size_multiple, {self.size_multiple}")
+        if self.size_multiple < 1 or any(side < 1 or side % self.size_multiple for side in self.serving_size):
+            raise ValueError("serving_size must be multiples of size_multiple, and both at least 1")
+        missing = OUTPUT_NAMES[self.decoder] - set(self.outputs)
+        if missing:
+            raise ValueError(f"the decoder {self.decoder} needs the output {min(missing)}")
 
 
 @dataclass(frozen=True)
@@ -101,7 +114,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.variant:
             raise ValueError("a recipe needs at least one [[variant]]")
+        if self.variant[0].steps:
+            raise ValueError("the first variant is the reference: it has no steps")
         known: list[str] = []
+        quantized: set[str] = set()
         for variant in self.variant:
             if variant.name in known:
                 raise ValueError(f'two variants are named "{variant.name}"')
@@ -111,8 +127,11 @@ class Recipe:
                     f"{nearest(variant.parent, known)}"
                 )
             known.append(variant.name)
-        if self.variant[0].steps:
-            raise ValueError("the first variant is the reference: it has no steps")
+            times = (variant.parent in quantized) + len(variant.steps)
+            if times > 1:
+                raise ValueError(f'"{variant.name}" would be quantized twice')
+            if times:
+                quantized.add(variant.name)
         if any(variant.steps for variant in self.variant) and not self.calibration:
             raise ValueError("quantizing needs [[calibration]] pictures")
 
@@ -137,7 +156,7 @@ def load_recipe(path: Path) -> RecipeFile:
     try:
         check_name(recipe.model.name, "model")
         for variant in recipe.variant:
-            check_name(variant.name, "variant")
+            check_variant_name(variant.name)
     except InvalidInput as error:
         raise InvalidInput(f"{path.name}: {error.message}") from error
     return RecipeFile(recipe, path.parent, hashlib.sha256(path.read_bytes()).hexdigest())

@@ -20,7 +20,7 @@ def load_teacher(name: str, base: Path) -> nn.Module:
 
     Raises:
         NotFound: no such file, module or factory.
-        InvalidInput: the factory returns something else.
+        InvalidInput: neither of the two forms, or what it names makes no network.
         BadVariant: an ONNX file that cannot be imported, or a pickled model.
     """
     if name.endswith(".onnx"):
@@ -31,12 +31,14 @@ def load_teacher(name: str, base: Path) -> nn.Module:
             "name a `package.module:factory` that builds the network and loads its weights"
         )
     module_name, _, factory_name = name.partition(":")
-    if not factory_name:
+    if not factory_name or not all(part.isidentifier() for part in module_name.split(".")):
         raise InvalidInput(f'the teacher "{name}" is neither `package.module:factory` nor an .onnx file')
     try:
         factory = getattr(importlib.import_module(module_name), factory_name)
     except (ImportError, AttributeError) as error:
         raise NotFound(f"there is no {factory_name} in {module_name}: {error}") from error
+    if not callable(factory):
+        raise InvalidInput(f"{name} is not a factory: it cannot be called")
     network = factory()
     if not isinstance(network, nn.Module):
         raise InvalidInput(f"{name} returned {type(network).__name__}, not a torch.nn.Module")

@@ -40,4 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
+    except OSError as error:  # a full disk, a folder that may not be written: the user's to mend
+        if error.strerror is None:
+            raise
+        print(f"lathe: {error.strerror}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
     return EXIT_ERROR

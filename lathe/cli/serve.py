@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lathe_server.settings import add_flags, load_settings, unknown_variables
-
 
 def add_command(commands: Any) -> None:
+    from lathe_server.settings import add_flags
+
     parser = commands.add_parser(
         "serve", help="serve a repository", description="Flags win over LATHE_… variables, these over --config."
     )
@@ -22,6 +22,7 @@ def add_command(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from lathe_server.server import run as run_server
+    from lathe_server.settings import load_settings, unknown_variables
 
     settings = load_settings(options, os.environ)
     for warning in unknown_variables(os.environ):

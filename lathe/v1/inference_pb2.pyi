@@ -184,6 +184,7 @@ class StreamConfig(_message.Message):
     STREAM_ID_FIELD_NUMBER: _builtins.int
     MAX_AGE_SECONDS_FIELD_NUMBER: _builtins.int
     VARIANT_FIELD_NUMBER: _builtins.int
+    KEEP_ALL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     stream_id: _builtins.str
     """Names the camera. The route's choice of variant is a function of it."""
@@ -191,6 +192,10 @@ class StreamConfig(_message.Message):
     """Frames older than this since their capture are dropped; 0 never drops for age."""
     variant: _builtins.str
     """Pins the variant; empty follows the route."""
+    keep_all: _builtins.bool
+    """For recordings: the server reads the next frame only when the one before has been taken by a worker,
+    so that the sender is held back and no frame is superseded. For cameras leave it off: the newest frame wins.
+    """
     def __init__(
         self,
         *,
@@ -198,10 +203,11 @@ class StreamConfig(_message.Message):
         stream_id: _builtins.str = ...,
         max_age_seconds: _builtins.float = ...,
         variant: _builtins.str = ...,
+        keep_all: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_age_seconds", b"max_age_seconds", "model", b"model", "stream_id", b"stream_id", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_all", b"keep_all", "max_age_seconds", b"max_age_seconds", "model", b"model", "stream_id", b"stream_id", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

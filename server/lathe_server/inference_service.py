@@ -6,7 +6,8 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any, TypeAlias
 
 from grpc import aio
@@ -16,13 +17,13 @@ from lathe.errors import BadPicture, InvalidInput, LatheError, Overloaded, Unava
 from lathe.v1 import inference_pb2, inference_pb2_grpc
 from lathe_server.frames import Frame, Result, capture_on_monotonic
 from lathe_server.metrics import Metrics
-from lathe_server.pipeline import Pipeline, as_error
+from lathe_server.pipeline import Pipeline, as_error, internal_error
 from lathe_server.scheduler import Lane
 from lathe_server.vision import EncodedPicture, Picture
 from lathe_server.wire import check_stream_id, to_picture, to_result
 
-MAX_UNREAD_RESPONSES = 256
-"""Responses that a client may leave unread before its stream is closed."""
+MAX_PENDING = 256
+"""Frames of one stream without their response; while there are so many, no more are read."""
 
 Context: TypeAlias = "aio.ServicerContext[Any, Any]"  # generic in the stubs only
 
@@ -39,6 +40,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         self._metrics = metrics
         self._max_streams = max_streams
         self._streams: set[_Stream] = set()
+        self._open = 0  # streams, and those that have not sent their configuration yet
 
     async def Detect(  # noqa: N802  the contract's name
         self, request: inference_pb2.DetectRequest, context: Context
@@ -71,8 +73,19 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     ) -> AsyncIterator[inference_pb2.DetectStreamResponse]:
         if self._pipeline.draining:
             raise Unavailable("the server is shutting down")
-        if len(self._streams) >= self._max_streams:
+        if self._open >= self._max_streams:
             raise Overloaded(f"{self._max_streams} streams are open; no more are taken")
+        self._open += 1
+        try:
+            async with aclosing(self._results(requests, context)) as results:
+                async for result in results:
+                    yield inference_pb2.DetectStreamResponse(result=to_result(result))
+        finally:
+            self._open -= 1
+
+    async def _results(
+        self, requests: AsyncIterator[inference_pb2.DetectStreamRequest], context: Context
+    ) -> AsyncGenerator[Result, None]:
         first = await anext(requests, None)
         if first is None or first.WhichOneof("message") != "config":
             raise InvalidInput("the first message of a stream is its configuration")
@@ -84,7 +97,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         reader = asyncio.create_task(stream.read(requests))
         try:
             async for result in stream.results():
-                yield inference_pb2.DetectStreamResponse(result=to_result(result))
+                yield result
         finally:
             reader.cancel()
             stream.abandon()
@@ -113,6 +126,7 @@ class _Stream:
         self._lane = Lane()
         self._pending: deque[_Slot] = deque()
         self._changed = asyncio.Event()
+        self._room = asyncio.Event()
         self._last_index = -1
         self._ended = False
         self._error: LatheError | None = None
@@ -123,12 +137,19 @@ class _Stream:
             async for request in requests:
                 if request.WhichOneof("message") != "frame":
                     raise InvalidInput("after its configuration a stream holds frames only")
-                if len(self._pending) >= MAX_UNREAD_RESPONSES:
-                    raise Overloaded("the stream does not read its responses")
+                while len(self._pending) >= MAX_PENDING:
+                    self._room.clear()
+                    await self._room.wait()
+                if self._ended:
+                    break
                 self._take(request.frame)
+                if self._config.keep_all:
+                    await self._lane.free()
             self.end(None)
         except LatheError as error:
             self.end(error)
+        except Exception as error:  # noqa: BLE001  a reader that died unseen would leave its stream open for ever
+            self.end(internal_error(error))
 
     def _take(self, message: inference_pb2.Frame) -> None:
         slot = _Slot()
@@ -157,6 +178,7 @@ class _Stream:
         """
         while True:
             while self._pending and self._pending[0].result:
+                self._room.set()
                 yield self._pending.popleft().result  # type: ignore[misc]
             if self._ended and not self._pending:
                 break

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 
-from lathe.errors import LatheError
+from lathe.errors import InvalidInput, LatheError, Overloaded
 from lathe_server.pipeline import internal_error
 
 log = logging.getLogger(__name__)
+
+MAX_UNREAD_SECONDS = 10.0
+"""A stream whose client takes no response for so long ends."""
 
 
 class ErrorsToStatus(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
@@ -29,19 +34,31 @@ class ErrorsToStatus(aio.ServerInterceptor):  # type: ignore[type-arg]  # generi
             return handler
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(
-                _unary(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+                _unary(handler.unary_unary, _parser(handler)), None, handler.response_serializer
             )
         if handler.stream_stream:
             return grpc.stream_stream_rpc_method_handler(
-                _stream(handler.stream_stream), handler.request_deserializer, handler.response_serializer
+                _stream(handler.stream_stream), _parser(handler), handler.response_serializer
             )
         return handler
 
 
-def _unary(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    async def call(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
+def _parser(handler: Any) -> Callable[[bytes], Any]:
+    """Bytes to a message. gRPC's own answer to bytes that are none would hold the exception's text."""
+
+    def parse(content: bytes) -> Any:
         try:
-            result = method(request, context)
+            return handler.request_deserializer(content)
+        except DecodeError as error:
+            raise InvalidInput("the bytes are not a message of this method") from error
+
+    return parse
+
+
+def _unary(method: Callable[..., Awaitable[Any]], parse: Callable[[bytes], Any]) -> Callable[..., Awaitable[Any]]:
+    async def call(content: bytes, context: aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            result = method(parse(content), context)
             return await result if asyncio.iscoroutine(result) else result
         except Exception as error:  # noqa: BLE001  the boundary of the process
             await _abort(error, context)
@@ -49,15 +66,25 @@ def _unary(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any
     return call
 
 
-def _stream(method: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
-    async def call(requests: AsyncIterator[Any], context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+def _stream(method: Callable[..., AsyncGenerator[Any, None]]) -> Callable[..., Awaitable[None]]:
+    async def call(requests: AsyncIterator[Any], context: aio.ServicerContext[Any, Any]) -> None:
         try:
-            async for response in method(requests, context):
-                yield response
+            async with aclosing(method(requests, context)) as responses:  # closed before the status is sent
+                async for response in responses:
+                    await _write(response, context)
         except Exception as error:  # noqa: BLE001  the boundary of the process
             await _abort(error, context)
 
     return call
+
+
+async def _write(response: Any, context: aio.ServicerContext[Any, Any]) -> None:
+    """Waits while the client's window is full; gRPC itself would wait for ever."""
+    try:
+        async with asyncio.timeout(MAX_UNREAD_SECONDS):
+            await context.write(response)
+    except TimeoutError:
+        raise Overloaded(f"the client read no response for {MAX_UNREAD_SECONDS:g} s") from None
 
 
 async def _abort(error: Exception, context: aio.ServicerContext[Any, Any]) -> NoReturn:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import generate_latest
 
 from lathe.repository import VariantRef
@@ -27,6 +27,7 @@ class Metrics:
         self._price_per_second = price_per_core_hour / 3600
         self._currency = currency
         registry = self.registry
+        ProcessCollector(registry=registry)  # the process's own CPU time, memory and descriptors
         self._frames = Counter(
             "lathe_frames_total", "Frames by what became of them", (*_VARIANT, "outcome"), registry=registry
         )

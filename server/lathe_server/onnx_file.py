@@ -99,8 +99,11 @@ def _model(message: memoryview, facts: _Facts) -> None:
                 _opset(value, facts)
             elif field == 7:
                 _graph(value, facts, 0)
-            elif field == 25:  # a function's nodes lie in field 7
+            elif field == 25:  # a function: its nodes lie in field 7, defaults of its attributes in field 11
                 _nodes(value, 7, facts, 0)
+                for part, default in _fields(value):
+                    if part == 11 and isinstance(default, memoryview):
+                        _attribute(default, facts, 0)
 
 
 def _opset(message: memoryview, facts: _Facts) -> None:
@@ -121,10 +124,8 @@ def _graph(message: memoryview, facts: _Facts, depth: int) -> None:
             continue
         if field == 5:
             _tensor(value, facts)
-        elif field == 15:  # sparse initialiser: values and indices are tensors
-            for _, part in _fields(value):
-                if isinstance(part, memoryview):
-                    _tensor(part, facts)
+        elif field == 15:
+            _sparse_tensor(value, facts)
     _nodes(message, 1, facts, depth)
 
 
@@ -145,8 +146,16 @@ def _attribute(message: memoryview, facts: _Facts, depth: int) -> None:
             continue
         if field in (5, 10):
             _tensor(value, facts)
+        elif field in (22, 23):
+            _sparse_tensor(value, facts)
         elif field in (6, 11):
             _graph(value, facts, depth + 1)
+
+
+def _sparse_tensor(message: memoryview, facts: _Facts) -> None:
+    for field, value in _fields(message):
+        if field in (1, 2) and isinstance(value, memoryview):  # values and indices
+            _tensor(value, facts)
 
 
 def _tensor(message: memoryview, facts: _Facts) -> None:

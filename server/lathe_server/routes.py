@@ -43,6 +43,7 @@ class Routes:
                 await self._apply(route)
             except LatheError as error:
                 log.error("model %s is not served: %s %s", model, error.message, error.detail)
+        await self._unload_unwanted()  # of a model whose route failed half-way
         if not self._router.models():
             raise Refused("no model of the repository could be loaded; the log says why")
 
@@ -74,8 +75,11 @@ class Routes:
             try:
                 route = await self._swap(request)
             except LatheError:
-                self._metrics.swaps.labels(request.model, "refused").inc()
+                if self._router.route(request.model):  # names that a caller made up are no labels
+                    self._metrics.swaps.labels(request.model, "refused").inc()
                 raise
+            finally:
+                await self._unload_unwanted()  # the old variants; after a failure those that were loaded in vain
             self._metrics.swaps.labels(request.model, "done").inc()
             return route
 
@@ -118,6 +122,8 @@ class Routes:
         for ref, weight in route.weights:
             self._metrics.set_weight(ref, weight)
         log.info("route of %s, revision %d: %s", route.model, route.revision, _words(route.weights))
+
+    async def _unload_unwanted(self) -> None:
         wanted = self._router.wanted()
         for ref in self._manager.loaded():
             if ref not in wanted:

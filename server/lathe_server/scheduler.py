@@ -39,10 +39,25 @@ class _Waiting:
 class Lane:
     """One stream's slot."""
 
-    __slots__ = ("_waiting",)
+    __slots__ = ("_free", "_waiting")
 
     def __init__(self) -> None:
         self._waiting: _Waiting | None = None
+        self._free = asyncio.Event()
+        self._free.set()
+
+    async def free(self) -> None:
+        """Returns when the slot is empty."""
+        await self._free.wait()
+
+    def _put(self, waiting: _Waiting) -> None:
+        self._waiting = waiting
+        self._free.clear()
+
+    def _take(self) -> _Waiting | None:
+        waiting, self._waiting = self._waiting, None
+        self._free.set()
+        return waiting
 
 
 class Scheduler:
@@ -89,7 +104,7 @@ class Scheduler:
                 return False
             self._line.append(lane)
             self._settled.clear()
-        lane._waiting = _Waiting(frame, begin, drop)
+        lane._put(_Waiting(frame, begin, drop))
         if older:
             older.drop("dropped_superseded")
         self._dispatch()
@@ -97,8 +112,7 @@ class Scheduler:
 
     def clear(self, lane: Lane, reason: Outcome) -> None:
         """Empties a slot."""
-        if lane._waiting:
-            waiting, lane._waiting = lane._waiting, None
+        if waiting := lane._take():
             self._line.remove(lane)
             waiting.drop(reason)
             self._note_settled()
@@ -115,7 +129,7 @@ class Scheduler:
     def _dispatch(self) -> None:
         while self._idle and self._line:
             lane = self._line.popleft()
-            waiting, lane._waiting = lane._waiting, None
+            waiting = lane._take()
             assert waiting, "a lane in the line has a frame in its slot"
             now = monotonic()
             if reason := fate(waiting.frame, now):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from lathe.v1 import card_pb2
 from lathe_server.engines import FREE, Engine, OnnxRuntimeEngine
 from lathe_server.onnx_file import inspect
 from lathe_server.vision import Detector, RawPicture
-from lathe_server.vision.decoders import OUTPUT_NAMES
+from lathe_server.vision.decoders import OUTPUT_NAMES, Outputs, Shape, needed_shapes
 from lathe_server.vision.detections import Thresholds
 
 WARM_UP_RUNS = 3
@@ -39,6 +40,7 @@ def load_servable(repository: Repository, ref: VariantRef, *, max_pixels: int, m
     card = repository.card(ref)
     if card.size_bytes > max_model_bytes:
         raise BadVariant(f"the model has {card.size_bytes} bytes; at most {max_model_bytes} are loaded")
+    _check_card(card, max_pixels)
     content = repository.model_bytes(ref)
     _check_file(content)
     engine = _build(content)
@@ -52,8 +54,18 @@ def load_servable(repository: Repository, ref: VariantRef, *, max_pixels: int, m
         card.size_multiple,
         max_pixels,
     )
-    _warm_up(detector, engine)
+    _warm_up(detector, engine, classes=len(card.classes))
     return Servable(ref, card, detector)
+
+
+def _check_card(card: card_pb2.Card, max_pixels: int) -> None:
+    size, multiple, thresholds = card.serving_size, card.size_multiple, card.thresholds
+    if size.width % multiple or size.height % multiple or size.width * size.height > max_pixels:
+        raise BadVariant(f"the card's serving size must be in multiples of {multiple}, and at most {max_pixels} pixels")
+    if not (0 <= thresholds.min_score <= 1 and 0 <= thresholds.nms <= 1 and thresholds.max_detections):
+        raise BadVariant("the card's thresholds must be from 0 to 1, and max_detections above 0")
+    if not card.classes or (card.decoder == card_pb2.DECODER_HEATMAP and len(card.classes) > 1):
+        raise BadVariant(f"the card names {len(card.classes)} classes, which its decoder cannot have")
 
 
 def _check_file(content: bytes) -> None:
@@ -98,21 +110,31 @@ def _check_contract(engine: Engine, decoder: str) -> None:
         raise BadVariant(f"the model lacks the output {min(missing)}, which its decoder needs")
 
 
-def _warm_up(detector: Detector, engine: Engine) -> None:
-    """Runs a whole frame of the serving size, and looks at what comes out.
+def _warm_up(detector: Detector, engine: Engine, *, classes: int) -> None:
+    """Runs whole frames of the serving size, and looks at what comes out.
 
     Raises:
-        BadVariant: the network fails, or gives NaN or infinity.
+        BadVariant: the network fails, gives NaN or infinity, or outputs that its decoder cannot read.
     """
     width, height = detector.limit_wh
-    grey = RawPicture(width, height, 0, "gray8", bytes(range(256)) * (width * height // 256 + 1))
-    picture = RawPicture(width, height, 0, "gray8", grey.pixels[: width * height])
-    tensor = np.full((1, height, width, 3), 127, np.uint8)
+    ramp = bytes(range(256)) * (width * height // 256 + 1)
+    picture = RawPicture(width, height, 0, "gray8", ramp[: width * height])
     try:
-        outputs = engine.run(tensor)
+        outputs = engine.run(np.full((1, height, width, 3), 127, np.uint8))
+        _check_outputs(outputs, needed_shapes(detector.decoder, outputs, detector.limit_wh, classes))
         for _ in range(WARM_UP_RUNS):
             detector.detect(picture)
+    except BadVariant:
+        raise
     except Exception as error:  # runtimes raise what they like; the variant is refused either way
         raise BadVariant("the model fails on a picture of its serving size", detail=str(error)) from error
+
+
+def _check_outputs(outputs: Outputs, needed: Mapping[str, Shape]) -> None:
+    for name, shape in needed.items():
+        if outputs[name].shape != shape:
+            raise BadVariant(f"the model's output {name} has the shape {outputs[name].shape}; {shape} is needed")
+    if any(value.dtype != np.float32 for value in outputs.values()):
+        raise BadVariant("the model's outputs must be float32")
     if not all(np.isfinite(value).all() for value in outputs.values()):
         raise BadVariant("the model gives NaN or infinity on a grey picture")

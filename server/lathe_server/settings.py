@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,11 +41,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("max_message_bytes", "max_frame_pixels", "max_streams", "max_model_bytes", "load_seconds"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0")
         for name in ("workers", "drain_seconds", "price_per_core_hour"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must not be negative or infinite")
         for name in ("grpc", "http", "control"):
             host, separator, port = getattr(self, name).rpartition(":")
             if not (host and separator and port.isdecimal() and int(port) < 65536):

@@ -6,8 +6,9 @@ evaluation and for benchmarks: a variant is judged by the eyes that will serve i
 
 import cv2
 
+from lathe.detections import Detections
 from lathe_server.vision.decode import decode
-from lathe_server.vision.detections import Detections, suppress
+from lathe_server.vision.detections import suppress
 from lathe_server.vision.detector import Answer, Detector
 from lathe_server.vision.letterbox import Placement, fit, letterbox
 from lathe_server.vision.picture import EncodedPicture, Picture, RawPicture

@@ -5,6 +5,8 @@
 | JPEG, grey or colour | libjpeg-turbo, at the largest reduced size that still covers what the network sees |
 | JPEG, CMYK | OpenCV's conversion to RGB |
 | PNG: palette, grey, 16 bits, alpha | expanded to 8-bit RGB as OpenCV does; alpha is dropped |
+| PNG: texts, profiles, animation, orientation | left out: the first picture, as stored |
+| JPEG of lossless, hierarchical or arithmetic coding, or of 12 bits | refused by its header |
 | EXIF orientation (JPEG) | honoured: coordinates are those of the upright picture, as viewers show it |
 | damaged or truncated | refused; a partly decoded picture is never judged |
 """
@@ -20,7 +22,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from lathe.errors import BadPicture
-from lathe_server.vision.picture import EncodedPicture, Header, Picture, RawPicture
+from lathe_server.vision.picture import EncodedPicture, Header, Picture, RawPicture, pixels_only
 
 Pixels = NDArray[np.uint8]
 
@@ -53,7 +55,7 @@ def decode(picture: Picture, header: Header, cover_wh: tuple[int, int]) -> Pixel
     if isinstance(picture, RawPicture):
         return _raw(picture, header)
     by_libjpeg = header.kind == "jpeg" and header.channels != 4
-    pixels = _jpeg(picture, header, cover_wh) if by_libjpeg else _opencv(picture)
+    pixels = _jpeg(picture, header, cover_wh) if by_libjpeg else _opencv(picture, header)
     turn = _FROM_STORED.get(header.orientation)
     if turn is None:
         return pixels
@@ -76,10 +78,11 @@ def _jpeg(picture: EncodedPicture, header: Header, cover_wh: tuple[int, int]) ->
     return pixels
 
 
-def _opencv(picture: EncodedPicture) -> Pixels:
+def _opencv(picture: EncodedPicture, header: Header) -> Pixels:
+    data = pixels_only(picture.data) if header.kind == "png" else picture.data
     try:
         pixels = cv2.imdecode(
-            np.frombuffer(picture.data, np.uint8),
+            np.frombuffer(data, np.uint8),
             cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION,
         )
     except cv2.error as error:

@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from lathe_server.vision.detections import Detections, best_candidates
+from lathe.detections import Detections
+from lathe_server.vision.detections import best_candidates
 
 Outputs = Mapping[str, NDArray[np.float32]]
+Shape = tuple[int, ...]
 
 HEATMAP_STRIDE = 4
 
@@ -77,10 +79,21 @@ def boxes(outputs: Outputs, min_score: float) -> Detections:
     )
 
 
+def needed_shapes(decoder: str, outputs: Outputs, canvas_wh: tuple[int, int], classes: int) -> dict[str, Shape]:
+    """Shapes of the outputs that a decoder reads, for one canvas of this size and a card with so many classes."""
+    if decoder == "heatmap":
+        grid = (canvas_wh[1] // HEATMAP_STRIDE, canvas_wh[0] // HEATMAP_STRIDE)
+        return {name: (1, planes, *grid) for name, planes in _HEATMAP_PLANES.items()}
+    candidates = outputs["boxes"].shape[1:2]
+    return {"boxes": (1, *candidates, 4), "scores": (1, *candidates, classes)}
+
+
+_HEATMAP_PLANES = {"heatmap": 1, "scale": 2, "offset": 2, "landmarks": 10}
+
 DECODERS: Mapping[str, Callable[[Outputs, float], Detections]] = {"heatmap": heatmap, "boxes": boxes}
 
 OUTPUT_NAMES: Mapping[str, frozenset[str]] = {
-    "heatmap": frozenset({"heatmap", "scale", "offset", "landmarks"}),
+    "heatmap": frozenset(_HEATMAP_PLANES),
     "boxes": frozenset({"boxes", "scores"}),
 }
 """Outputs that a graph must have for each decoder."""

@@ -9,10 +9,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lathe.detections import Detections
 from lathe_server.limits import MAX_PIXELS
 from lathe_server.vision.decode import decode
 from lathe_server.vision.decoders import DECODERS, Outputs
-from lathe_server.vision.detections import Detections, Thresholds, suppress
+from lathe_server.vision.detections import Thresholds, suppress
 from lathe_server.vision.letterbox import fit, letterbox
 from lathe_server.vision.picture import Picture, read_header
 
@@ -78,7 +79,8 @@ class Detector:
         outputs = self.network.run(tensor)
         inferred = perf_counter()
         candidates = DECODERS[self.decoder](outputs, self.thresholds.min_score)
-        detections = suppress(candidates, self.thresholds).to_frame(placement)
+        kept = suppress(candidates, self.thresholds)
+        detections = kept.scaled(*placement.to_frame_scale()).clipped(placement.frame_wh)
         done = perf_counter()
         return Answer(
             detections,

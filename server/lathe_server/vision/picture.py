@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 from typing import Literal
@@ -107,10 +108,41 @@ def _png_header(data: bytes) -> Header:
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour)
     if channels is None:
         raise BadPicture("the PNG's colour type does not exist")
-    if data.rfind(b"IEND", len(data) - 64) < 0:
-        raise BadPicture("the PNG is truncated")
     return Header("png", width, height, channels)
 
+
+_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+MAX_CHUNKS = 100_000
+
+
+def pixels_only(data: bytes) -> bytes:
+    """A PNG without the chunks that do not change its pixels.
+
+    Texts and profiles are compressed: a decoder would inflate 7 MB of them for 12 seconds, and print
+    their names into the log.
+
+    Raises:
+        BadPicture: the file ends before its IEND chunk.
+    """
+    parts, at = [data[:8]], 8
+    for _ in range(MAX_CHUNKS):
+        length, kind = struct.unpack_from(">I4s", data, at) if at + 12 <= len(data) else (0, b"")
+        following = at + 12 + length
+        if not kind or following > len(data):
+            raise BadPicture("the PNG is truncated")
+        if kind in _PIXEL_CHUNKS:
+            parts.append(data[at:following])
+        if kind == b"IEND":
+            return b"".join(parts)
+        at = following
+    raise BadPicture(f"the PNG has more than {MAX_CHUNKS} chunks")
+
+
+MAX_SEGMENTS = 2000
+"""JPEG segments that are walked: 10 MB of profiles are 160. A file of nothing else would hold the interpreter."""
+
+MAX_SCANS = 64
+"""Each scan costs a pass over the whole picture, however few bytes it has; encoders write about ten."""
 
 _STANDALONE = {0x01, *range(0xD0, 0xD8)}
 _DECODABLE_FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive: all Huffman-coded
@@ -123,7 +155,9 @@ def _jpeg_header(data: bytes) -> Header:
     Layout: ITU-T T.81, annex B.
     """
     orientation, at, end = 1, 2, len(data)
-    while at + 4 <= end:
+    for _ in range(MAX_SEGMENTS):
+        if at + 4 > end:
+            break
         if data[at] != 0xFF:
             raise BadPicture("the JPEG's segments do not follow each other")
         marker = data[at + 1]
@@ -144,6 +178,8 @@ def _jpeg_header(data: bytes) -> Header:
                 raise BadPicture(f"the JPEG has {depth} bits a sample; only 8 are decoded")
             if components not in (1, 3, 4):
                 raise BadPicture(f"the JPEG has {components} components; 1, 3 or 4 are decoded")
+            if data.count(b"\xff\xda", at) > MAX_SCANS and _scans(data, at) > MAX_SCANS:
+                raise BadPicture(f"the JPEG has more than {MAX_SCANS} scans")
             return Header("jpeg", width, height, components, orientation)
         if marker in _OTHER_FRAMES:
             raise BadPicture("the JPEG is lossless, hierarchical or arithmetic-coded; send Huffman-coded")
@@ -152,7 +188,24 @@ def _jpeg_header(data: bytes) -> Header:
         if marker == 0xE1 and orientation == 1 and data[at + 4 : at + 10] == b"Exif\0\0":
             orientation = _exif_orientation(data[at + 10 : at + 2 + length])
         at += 2 + length
-    raise BadPicture("the JPEG ends within its header")
+    raise BadPicture(f"the JPEG's frame header is missing, or behind more than {MAX_SEGMENTS} segments")
+
+
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # neither a stuffed byte nor a restart
+
+
+def _scans(data: bytes, at: int) -> int:
+    """Scans from the frame header to the end of the picture; what follows it (a phone's video, say) is not ours."""
+    scans = 0
+    for _ in range(MAX_SEGMENTS):
+        found = _NEXT_MARKER.search(data, at)
+        if not found or data[found.start() + 1] == 0xD9:
+            return scans
+        marker, at = data[found.start() + 1], found.end()
+        scans += marker == 0xDA
+        if marker not in _STANDALONE:
+            at += int.from_bytes(data[at : at + 2], "big")
+    return MAX_SEGMENTS
 
 
 def _exif_orientation(tiff: bytes) -> int:

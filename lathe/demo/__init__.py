@@ -1,0 +1,106 @@
+"""`lathe demo`: the whole way on real footage, in minutes.
+
+Teacher → variants → evaluation → server → capacity → four cameras and a swap in mid-stream → report.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from lathe.demo.capacity import measure_capacity
+from lathe.demo.findings import Findings, show, write_report
+from lathe.demo.footage import Footage, evaluation_frames, load_footage
+from lathe.demo.live import watch_cameras
+from lathe.errors import InvalidInput
+from lathe.progress import Progress
+from lathe.repository import Repository, VariantRef
+from lathe.server_process import ServerProcess
+
+if TYPE_CHECKING:
+    from lathe_compression.evaluate import Evaluation
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Attributes:
+    output: everything that is made goes there; its `models` are made anew.
+    sources: the user's own videos; the packages' where there are none.
+    frames: the user's own pictures for evaluation; frames of the videos where there are none.
+    data: labelled pictures for average precision.
+    seconds: length of the live part.
+    """
+
+    recipe: Path
+    output: Path
+    sources: Sequence[Path] = ()
+    frames: Path | None = None
+    data: Path | None = None
+    seconds: float = 20.0
+    price_per_core_hour: float = 0.04
+
+    def run(self) -> int:
+        """Returns the exit code: 1 where a frame was lost.
+
+        Raises:
+            LatheError: a step failed; the message says which thing to mend.
+        """
+        if self.seconds < 4:
+            raise InvalidInput("the live part needs at least 4 seconds")
+        progress, console = Progress(), Console()
+        self.output.mkdir(parents=True, exist_ok=True)
+        repository, refs = self._compress(progress)
+        with progress.step("footage: decode"):
+            footage = load_footage(self.sources)
+        evaluations = self._evaluate(repository, refs, footage, progress)
+        flags = ("--price-per-core-hour", str(self.price_per_core_hour))
+        with ServerProcess(repository.root, self.output / "server.log", flags) as server:
+            with progress.step("capacity: each variant alone"):
+                capacities = asyncio.run(measure_capacity(server, refs, footage))
+            live = asyncio.run(watch_cameras(server, refs[0], refs[-1], footage, self.seconds, console))
+            exit_code = server.stop()
+        findings = Findings(
+            cards=[repository.card(ref) for ref in refs],
+            evaluations=evaluations,
+            capacities=capacities,
+            live=live,
+            price_per_core_hour=self.price_per_core_hour,
+            server_exit_code=exit_code,
+        )
+        show(findings, console)
+        (self.output / "report.json").write_text(json.dumps(findings.as_json(), indent=2) + "\n", "utf-8")
+        with progress.step("report: draw"):
+            write_report(findings, repository, refs, footage, self.output / "report.html")
+        console.print(
+            f"\nreport: {self.output / 'report.html'}  figures: {self.output / 'report.json'}", highlight=False
+        )
+        return 1 if live.lost or exit_code else 0
+
+    def _compress(self, progress: Progress) -> tuple[Repository, list[VariantRef]]:
+        from lathe_compression.compress import compress
+        from lathe_compression.recipe import load_recipe
+
+        recipe = load_recipe(self.recipe)
+        models = self.output / "models"
+        shutil.rmtree(models, ignore_errors=True)
+        refs = compress(recipe, models, progress)
+        if len(refs) < 2:
+            raise InvalidInput("the demo swaps between the recipe's first and last variant; it has only one")
+        return Repository(models), refs
+
+    def _evaluate(
+        self, repository: Repository, refs: Sequence[VariantRef], footage: Sequence[Footage], progress: Progress
+    ) -> dict[str, list[Evaluation]]:
+        """Every variant but the reference, on bare frames and, where given, on labelled pictures."""
+        from lathe_compression.evaluate import Protocol, evaluate
+
+        frames = self.frames or evaluation_frames(footage, self.output / "frames")
+        data = [frames, *([self.data] if self.data else [])]
+        return {ref.variant: [evaluate(repository, ref, one, Protocol(), progress) for one in data] for ref in refs[1:]}

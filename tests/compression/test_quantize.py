@@ -1,0 +1,121 @@
+"""Post-training quantization: INT8 kernels really run, and the outputs stay near."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from lathe.errors import BadVariant
+from lathe_compression.hygiene import clean
+from lathe_compression.quantize import Quantize, assert_int8_kernels, optimised_operators, quantize
+from tests.compression.graphs import count, graph, pixels, random, run
+from tests.compression.networks import exported
+
+CALIBRATION = [pixels(64, 96, seed=n) for n in range(4)]
+
+
+@pytest.fixture(scope="module")
+def fp32() -> onnx.ModelProto:
+    return clean(exported())[0]
+
+
+@pytest.fixture(scope="module")
+def int8(fp32: onnx.ModelProto) -> onnx.ModelProto:
+    return quantize(fp32, Quantize(), CALIBRATION, 32)[0]
+
+
+def test_every_convolution_runs_in_int8(int8: onnx.ModelProto) -> None:
+    operators = optimised_operators(int8)
+    assert assert_int8_kernels(int8) == operators["QLinearConv"] == count(int8, "Conv")
+    assert operators["Conv"] == 0
+
+
+def test_outputs_stay_near(fp32: onnx.ModelProto, int8: onnx.ModelProto) -> None:
+    picture = pixels(96, 64, seed=9)
+    for ours, reference in zip(run(int8, picture), run(fp32, picture), strict=True):
+        error = float(np.sqrt(np.mean((ours - reference) ** 2)))
+        assert error < 0.03 * max(1.0, float(np.ptp(reference)))
+
+
+def test_lineage_tells_what_was_done(fp32: onnx.ModelProto) -> None:
+    step = Quantize(reduce_range=True)
+    assert "U8S8 per channel, 7-bit weights" in step.describe()
+    assert quantize(fp32, step, CALIBRATION, 32)[1] == [
+        "layout: the stem takes 4 pixels at a time",
+        step.describe(),
+        "layout: pixels feed the first convolution as they are",
+    ]
+
+
+def test_stem_is_not_regrouped_where_widths_are_odd(fp32: onnx.ModelProto) -> None:
+    """A width of 38 pixels is no whole number of groups of four."""
+    model, done = quantize(fp32, Quantize(), CALIBRATION, 2)
+    assert not any("stem" in step for step in done)
+    assert run(model, pixels(32, 40))[0].shape == (1, 1, 8, 10)
+
+
+def test_weights_are_int8_per_channel_and_activations_uint8(int8: onnx.ModelProto) -> None:
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in int8.graph.initializer}
+    dequantizers = {node.output[0]: node for node in int8.graph.node if node.op_type == "DequantizeLinear"}
+    for conv in (node for node in int8.graph.node if node.op_type == "Conv"):
+        activation, weight = (dequantizers[name] for name in conv.input[:2])
+        assert constants[activation.input[2]].dtype == np.uint8
+        assert constants[weight.input[0]].dtype == np.int8
+        assert len(constants[weight.input[1]]) == len(constants[weight.input[0]])
+
+
+def test_reduced_range_keeps_seven_bits(fp32: onnx.ModelProto) -> None:
+    model, _ = quantize(fp32, Quantize(reduce_range=True), CALIBRATION, 32)
+    weights = [numpy_helper.to_array(t) for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8]
+    assert max(int(np.abs(weight.astype(int)).max()) for weight in weights) <= 64
+
+
+def test_two_runs_give_the_same_file(fp32: onnx.ModelProto, int8: onnx.ModelProto) -> None:
+    again, _ = quantize(fp32, Quantize(), CALIBRATION, 32)
+    digests = {hashlib.sha256(model.SerializeToString()).hexdigest() for model in (int8, again)}
+    assert len(digests) == 1
+
+
+def test_the_float_graph_is_left_as_it_was(fp32: onnx.ModelProto) -> None:
+    before = fp32.SerializeToString(deterministic=True)
+    quantize(fp32, Quantize(), CALIBRATION, 32)
+    assert fp32.SerializeToString(deterministic=True) == before
+
+
+def test_the_library_warns_of_nothing(fp32: onnx.ModelProto, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        quantize(fp32, Quantize(), CALIBRATION, 32)
+    assert caplog.messages == []
+
+
+def test_float_graph_is_told_from_int8(fp32: onnx.ModelProto) -> None:
+    with pytest.raises(BadVariant, match=f"only 0 of {count(fp32, 'Conv')} convolutions run as INT8"):
+        assert_int8_kernels(fp32)
+
+
+def test_quantized_nodes_that_do_not_fuse_are_told(int8: onnx.ModelProto) -> None:
+    """QDQ nodes around every convolution are in the file, but one output stays in float."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["dq"]),
+        helper.make_node("DequantizeLinear", ["w", "w_scale", "w_zero"], ["dw"]),
+        helper.make_node("Conv", ["dq", "dw"], ["conv"]),
+        helper.make_node("Sigmoid", ["conv"], ["y"]),
+    ]
+    constants = {"scale": np.float32(0.1).reshape(()), "w_scale": np.float32(0.1).reshape(())}
+    model = graph(nodes, constants)
+    model.graph.initializer.extend(
+        numpy_helper.from_array(value, name)
+        for name, value in {
+            "zero": np.array(128, np.uint8),
+            "w": random(4, 4, 1, 1).astype(np.int8),
+            "w_zero": np.array(0, np.int8),
+        }.items()
+    )
+    with pytest.raises(BadVariant, match="only 0 of 1 convolutions"):
+        assert_int8_kernels(model)

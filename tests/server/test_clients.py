@@ -1,0 +1,205 @@
+"""Clients that vanish, stall, flood or hurry: they harm themselves only."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from lathe.client import AsyncClient
+from lathe.repository import Repository
+from lathe.v1 import inference_pb2
+from lathe_server import interceptor
+from lathe_server.server import Server
+from lathe_server.settings import Settings
+from tests.calls import channel, config, frame, inference, metric, outcomes, refusal, stream, until
+from tests.conftest import ROOT, RunningServer, start_server
+from tests.models import bright_spots, card_for
+
+ANYWHERE = {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0", "control": "127.0.0.1:0"}
+
+
+def silent(opening: bool, until_set: threading.Event) -> Iterator[inference_pb2.DetectStreamRequest]:
+    """A stream that stays open and says nothing more."""
+    if opening:
+        yield config()
+    until_set.wait(30)
+
+
+@pytest.mark.fault(62, 67)
+def test_a_client_that_is_killed_leaves_no_stream_behind(server: RunningServer, tmp_path: Path) -> None:
+    program = f"""
+import sys, time
+from tests.calls import *
+def requests():
+    yield config()
+    for index in range(10**6):
+        yield frame(index, open(sys.argv[1], "rb").read())
+        time.sleep(0.001)
+with channel({server.grpc!r}) as opened:
+    for result in stream(opened, requests(), None):
+        print(result.index, flush=True)
+"""
+    picture = tmp_path / "picture"
+    picture.write_bytes(b"\xff\xd8\xff")
+    command = [sys.executable, "-c", program, str(picture)]
+    client = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert client.stdout
+    assert client.stdout.readline()
+    assert metric(server, "lathe_streams") == 1
+    client.send_signal(signal.SIGKILL)
+    client.wait()
+    client.stdout.close()
+    until(lambda: metric(server, "lathe_streams") == 0)
+    until(lambda: metric(server, "lathe_waiting_frames") == 0)
+
+
+@pytest.mark.fault(67)
+def test_streams_that_are_cancelled_leave_nothing_behind(server: RunningServer, spot_jpeg: bytes) -> None:
+    with channel(server.grpc) as opened:
+        for _ in range(200):
+            call = inference(opened).DetectStream(iter([config(), frame(0, spot_jpeg)]))
+            call.cancel()
+        until(lambda: metric(server, "lathe_streams") == 0)
+        assert outcomes(stream(opened, [config(), frame(0, spot_jpeg)])) == ["answered"]
+
+
+@pytest.mark.fault(66)
+@pytest.mark.parametrize("opening", [True, False], ids=["configured", "silent from the first"])
+def test_no_more_streams_are_taken_than_allowed(repository: Repository, tmp_path: Path, opening: bool) -> None:
+    leave = threading.Event()
+    flags = ("--max-streams", "3")
+    with start_server(repository.root, tmp_path / "log", *flags) as server, channel(server.grpc) as opened:
+        calls = [inference(opened).DetectStream(silent(opening, leave)) for _ in range(3)]
+
+        def code_of_another() -> grpc.StatusCode:
+            another = inference(opened).DetectStream(iter([config()]))
+            return another.code()  # type: ignore[no-any-return]
+
+        until(lambda: code_of_another() is grpc.StatusCode.RESOURCE_EXHAUSTED)
+        for call in calls:
+            call.cancel()
+        until(lambda: code_of_another() is grpc.StatusCode.OK)
+        leave.set()
+
+
+@pytest.mark.fault(65)
+def test_a_client_that_never_reads_loses_its_stream_and_harms_nobody(
+    repository: Repository, spot_jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interceptor, "MAX_UNREAD_SECONDS", 0.3)
+
+    async def play() -> None:
+        server = Server(repository, Settings(**ANYWHERE))
+        await server.startup()
+        try:
+            async with AsyncClient(server.addresses["grpc"]) as client:
+                deaf = client._inference.DetectStream()
+                await deaf.write(config())
+                flood = asyncio.create_task(_flood(deaf))
+                async with asyncio.timeout(20):
+                    while not server.metrics.streams._value.get():
+                        await asyncio.sleep(0.01)
+                    while server.metrics.streams._value.get():
+                        assert (await client.detect("spots", spot_jpeg)).answered
+                    results = [r async for r in client.detect_stream("spots", _frames(spot_jpeg, 5))]
+                assert {result.outcome for result in results} == {"answered"}
+                flood.cancel()
+                await asyncio.gather(flood, return_exceptions=True)
+                while await deaf.read() is not grpc.aio.EOF:
+                    pass
+                assert await deaf.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        finally:
+            await server.drain()
+
+    asyncio.run(play())
+
+
+async def _flood(call: grpc.aio.StreamStreamCall) -> None:
+    index = 0
+    while True:
+        await call.write(frame(index, b"no picture"))
+        index += 1
+
+
+async def _frames(picture: bytes, number: int) -> AsyncIterator[tuple[bytes, float]]:
+    for _ in range(number):
+        yield picture, 0.0
+
+
+@pytest.mark.fault(73)
+def test_a_flood_of_frames_is_thinned_out_and_every_frame_has_its_result(
+    repository: Repository, tmp_path: Path, spot_jpeg: bytes
+) -> None:
+    repository.publish(card_for("slow", "a", recommended=True), bright_spots(work=10))
+    count = 2000
+    messages = [config("slow"), *(frame(index, spot_jpeg) for index in range(count))]
+    with start_server(repository.root, tmp_path / "log") as server, channel(server.grpc) as opened:
+        results = list(stream(opened, messages, 60))
+        assert [result.index for result in results] == list(range(count))
+        assert set(outcomes(results)) == {"answered", "dropped_superseded"}
+        assert outcomes(results)[-1] == "answered"
+
+
+@pytest.mark.fault(68)
+def test_a_deadline_that_has_passed_or_soon_will_is_exceeded_and_a_distant_one_is_not(
+    shared_server: RunningServer, spot_jpeg: bytes
+) -> None:
+    whole = inference_pb2.DetectRequest(model="spots", frame=inference_pb2.Frame(encoded=spot_jpeg))
+    with channel(shared_server.grpc) as opened:
+        for seconds in (0, -5, 0.000_001):
+            error = refusal(lambda s=seconds: inference(opened).Detect(whole, timeout=s))
+            assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        century = 100 * 365 * 86_400
+        assert len(inference(opened).Detect(whole, timeout=century).result.detections.score) == 1
+        assert outcomes(stream(opened, [config(), frame(0, spot_jpeg)], century)) == ["answered"]
+
+
+@pytest.mark.fault(68)
+def test_a_stream_past_its_deadline_ends_and_frees_its_place(server: RunningServer) -> None:
+    leave = threading.Event()
+    with channel(server.grpc) as opened:
+        error = refusal(lambda: list(stream(opened, silent(True, leave), 0.2)))
+        leave.set()
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    until(lambda: metric(server, "lathe_streams") == 0)
+
+
+@pytest.mark.fault(69)
+def test_two_clients_with_one_stream_id_are_two_streams_on_one_variant(server: RunningServer, spot_jpeg: bytes) -> None:
+    """Each has its own slot, indices and results; the name only decides the variant."""
+    with server.client() as client:
+        client.set_route("spots", {"a": 1, "b": 1})
+
+    def requests(turn: threading.Event, other: threading.Event) -> Iterator[inference_pb2.DetectStreamRequest]:
+        yield config(stream_id="lobby")
+        for index in range(5):
+            yield frame(index, spot_jpeg)
+            other.set()
+            turn.wait(5)
+            turn.clear()
+            time.sleep(0)
+        other.set()
+
+    turns = [threading.Event(), threading.Event()]
+    results: list[list[inference_pb2.Result]] = [[], []]
+
+    def film(number: int) -> None:
+        with channel(server.grpc) as opened:
+            results[number] += stream(opened, requests(turns[number], turns[1 - number]))
+
+    threads = [threading.Thread(target=film, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert [result.index for own in results for result in own] == [0, 1, 2, 3, 4] * 2
+    assert len({result.served_by.variant for own in results for result in own if result.served_by.variant}) == 1

@@ -1,0 +1,137 @@
+"""Whose frame is next, with jobs that end when the test says so."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from time import monotonic
+
+import pytest
+
+from lathe_server.frames import Frame, Outcome
+from lathe_server.scheduler import Lane, Scheduler
+from lathe_server.vision import EncodedPicture
+
+
+class Stage:
+    """A scheduler, its lanes by name, and a diary of what happened to each frame."""
+
+    def __init__(self, workers: int = 1, max_waiting: int = 100) -> None:
+        self.scheduler = Scheduler(workers, max_waiting=max_waiting)
+        self.diary: list[tuple[str, str]] = []
+        self.curtain = threading.Event()
+        self._lanes: dict[str, Lane] = {}
+
+    def offer(self, name: str, *, deadline: float = float("inf")) -> bool:
+        """Offers the frame `a1` of the lane `a`."""
+        now = monotonic()
+        frame = Frame("face", name[0], "", int(name[1:]), EncodedPicture(b""), now, now, deadline=deadline)
+
+        def drop(outcome: Outcome) -> None:
+            self.diary.append((name, outcome))
+
+        return self.scheduler.offer(self.lane(name[0]), frame, lambda: _Job(self, name), drop)
+
+    def lane(self, name: str) -> Lane:
+        return self._lanes.setdefault(name, Lane())
+
+
+class _Job:
+    def __init__(self, stage: Stage, name: str) -> None:
+        self._stage = stage
+        self._name = name
+
+    def run(self) -> None:
+        self._stage.curtain.wait(10)
+
+    def done(self, queue_seconds: float, cpu_seconds: float) -> None:
+        assert queue_seconds >= 0
+        assert cpu_seconds >= 0
+        self._stage.diary.append((self._name, "done"))
+
+
+def on_stage(act: Callable[[Stage], Awaitable[None] | None], **how: int) -> list[tuple[str, str]]:
+    """Offers what `act` offers while the workers are held, then lets them go, and returns the diary."""
+
+    async def play() -> list[tuple[str, str]]:
+        stage = Stage(**how)
+        try:
+            waiting = act(stage)
+            if waiting:
+                await waiting
+            stage.curtain.set()
+            await asyncio.wait_for(stage.scheduler.settled(), 10)
+        finally:
+            stage.curtain.set()
+            stage.scheduler.close()
+        return stage.diary
+
+    return asyncio.run(play())
+
+
+def test_the_newest_frame_of_a_stream_wins() -> None:
+    diary = on_stage(lambda stage: [stage.offer(f"a{n}") for n in range(4)] and None)
+    assert diary == [("a1", "dropped_superseded"), ("a2", "dropped_superseded"), ("a0", "done"), ("a3", "done")]
+
+
+@pytest.mark.fault(73)
+def test_a_stream_that_sends_ten_times_as_much_gets_no_second_turn_before_the_others() -> None:
+    def act(stage: Stage) -> None:
+        stage.offer("x0")  # holds the only worker
+        for name in [f"a{n}" for n in range(10)] + ["b0", "c0"] + [f"a{n}" for n in range(10, 20)]:
+            stage.offer(name)
+
+    done = [name for name, what in on_stage(act) if what == "done"]
+    assert done == ["x0", "a19", "b0", "c0"]
+
+
+def test_a_frame_past_its_deadline_is_dropped_when_its_turn_comes() -> None:
+    def act(stage: Stage) -> None:
+        stage.offer("x0")
+        stage.offer("a0", deadline=monotonic())
+        stage.offer("b0")
+
+    assert on_stage(act) == [("x0", "done"), ("a0", "dropped_deadline"), ("b0", "done")]
+
+
+@pytest.mark.fault(62)
+def test_a_cleared_lane_gives_up_its_turn_and_may_be_used_again() -> None:
+    def act(stage: Stage) -> None:
+        stage.offer("x0")
+        stage.offer("a0")
+        stage.offer("b0")
+        stage.scheduler.clear(stage.lane("a"), "dropped_cancelled")
+        stage.scheduler.clear(stage.lane("a"), "dropped_cancelled")
+        assert stage.scheduler.waiting == 1
+        stage.offer("a1")
+
+    assert on_stage(act) == [("a0", "dropped_cancelled"), ("x0", "done"), ("b0", "done"), ("a1", "done")]
+
+
+def test_beyond_its_bound_the_line_takes_no_more_lanes_but_newer_frames_of_those_in_it() -> None:
+    def act(stage: Stage) -> None:
+        stage.offer("x0")
+        assert [stage.offer(name) for name in ("a0", "b0", "c0", "a1")] == [True, True, False, True]
+
+    diary = on_stage(act, max_waiting=2)
+    assert diary == [("a0", "dropped_superseded"), ("x0", "done"), ("a1", "done"), ("b0", "done")]
+
+
+def test_as_many_frames_are_judged_at_once_as_there_are_workers() -> None:
+    def act(stage: Stage) -> None:
+        for name in ("a0", "b0", "c0"):
+            stage.offer(name)
+        assert stage.scheduler.waiting == 1
+
+    assert len(on_stage(act, workers=2)) == 3
+
+
+def test_it_is_settled_when_nothing_waits_and_nobody_works() -> None:
+    async def act(stage: Stage) -> None:
+        await asyncio.wait_for(stage.scheduler.settled(), 1)
+        stage.offer("a0")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(stage.scheduler.settled(), 0.01)
+
+    assert on_stage(act) == [("a0", "done")]

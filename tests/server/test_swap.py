@@ -1,0 +1,125 @@
+"""Swaps under load: no frame dropped, none lost, and the new variant loaded no sooner than it must be."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+
+from lathe.client import AsyncClient, Result
+from lathe.repository import Repository
+from lathe.v1 import control_pb2
+from tests.calls import exposition, metric
+from tests.conftest import RunningServer
+
+STREAMS = 4
+READY, FOUND = control_pb2.SERVABLE_STATE_READY, control_pb2.SERVABLE_STATE_FOUND
+
+
+class Cameras:
+    """Streams that send while they are on, each a frame after the other's result."""
+
+    def __init__(self, client: AsyncClient, picture: bytes) -> None:
+        self.results: list[list[Result]] = [[] for _ in range(STREAMS)]
+        self.sent = [0] * STREAMS
+        self._on = True
+        self._picture = picture
+        self._tasks = [asyncio.create_task(self._film(client, number)) for number in range(STREAMS)]
+
+    async def _film(self, client: AsyncClient, number: int) -> None:
+        frames = self._frames(number)
+        async for result in client.detect_stream("spots", frames, stream_id=f"camera-{number}"):
+            self.results[number].append(result)
+
+    async def _frames(self, number: int) -> AsyncIterator[tuple[bytes, float]]:
+        while self._on:
+            self.sent[number] += 1
+            yield self._picture, 0.0
+            while self._on and len(self.results[number]) < self.sent[number]:
+                await asyncio.sleep(0.001)
+
+    async def until_each_saw(self, variant: str, frames: int = 5) -> None:
+        async with asyncio.timeout(10):
+            while any([r.variant for r in own].count(variant) < frames for own in self.results):
+                await asyncio.sleep(0.005)
+
+    async def off(self) -> list[Result]:
+        self._on = False
+        await asyncio.gather(*self._tasks)
+        return [result for own in self.results for result in own]
+
+
+@pytest.mark.fault(53)
+def test_a_swap_in_mid_stream_drops_and_loses_nothing(server: RunningServer, spot_jpeg: bytes) -> None:
+    async def swap() -> tuple[Cameras, list[Result]]:
+        async with AsyncClient(server.grpc, server.control) as client:
+            assert await _states(client) == {"a": READY, "b": FOUND}
+            cameras = Cameras(client, spot_jpeg)
+            await cameras.until_each_saw("a")
+            route = await client.set_route("spots", {"b": 1}, author="a test", reason="to see")
+            assert [(weight.variant, weight.version, weight.weight) for weight in route.weights] == [("b", 1, 1)]
+            await cameras.until_each_saw("b")
+            assert await _states(client) == {"a": FOUND, "b": READY}
+            return cameras, await cameras.off()
+
+    cameras, results = asyncio.run(swap())
+    assert {result.outcome for result in results} == {"answered"}
+    assert len(results) == sum(cameras.sent)
+    for own in cameras.results:
+        assert [result.index for result in own] == list(range(len(own)))
+        assert re.fullmatch("a+b+", "".join(result.variant for result in own))
+
+
+@pytest.mark.fault(53, 84)
+def test_many_swaps_under_load_fail_no_frame_and_turn_no_counter_back(server: RunningServer, spot_jpeg: bytes) -> None:
+    counted: list[dict[str, float]] = []
+
+    async def storm() -> list[Result]:
+        async with AsyncClient(server.grpc, server.control) as client:
+            cameras = Cameras(client, spot_jpeg)
+            for turn in range(30):
+                await client.set_route("spots", [{"b": 1}, {"a": 1}, {"a": 1, "b": 1}][turn % 3])
+                if turn % 5 == 0:
+                    counted.append(_counters(await asyncio.to_thread(exposition, server)))
+            return await cameras.off()
+
+    results = asyncio.run(storm())
+    assert {result.outcome for result in results} == {"answered"}
+    assert {result.variant for result in results} == {"a", "b"}
+    for earlier, later in zip(counted, counted[1:], strict=False):
+        assert all(later[name] >= value for name, value in earlier.items())
+    assert metric(server, "lathe_frames_total", outcome="answered") == len(results)
+    assert metric(server, "lathe_swaps_total", result="done") == 30
+
+
+def test_a_stream_may_pin_a_variant_that_is_loaded(server: RunningServer, spot_jpeg: bytes) -> None:
+    with server.client() as client:
+        client.set_route("spots", {"a": 1, "b": 1})
+        for variant in ("a", "b"):
+            results = client.detect_stream("spots", [(spot_jpeg, 0.0)] * 3, stream_id="camera", variant=variant)
+            assert {result.variant for result in results} == {variant}
+
+
+@pytest.mark.fault(60)
+def test_a_restart_resumes_with_the_route_that_was_set(
+    server: RunningServer, repository: Repository, spot_jpeg: bytes
+) -> None:
+    from tests.conftest import start_server
+
+    with server.client() as client:
+        client.set_route("spots", {"b": 1})
+    server.process.kill()  # no farewell
+    with start_server(repository.root, server.log) as again, again.client() as client:
+        assert client.detect("spots", spot_jpeg).variant == "b"
+        assert client.route("spots").revision == 1
+
+
+async def _states(client: AsyncClient) -> dict[str, int]:
+    return {status.card.variant: status.state for status in await client.variants("spots")}
+
+
+def _counters(text: str) -> dict[str, float]:
+    lines = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, value in lines if "_total" in name or "_bucket" in name or "_count" in name}
