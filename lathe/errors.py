@@ -35,7 +35,7 @@ class LatheError(Exception):
     def __init__(self, message: str, *, detail: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.detail = detail
+        self.detail = " ".join(detail.split())  # foreign text with line breaks would forge lines of the log
 
 
 class InvalidInput(LatheError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
@@ -22,9 +23,9 @@ INTERNALS = ("/tmp", "site-packages", ".py", "Traceback", "Error(", "Exception",
 
 
 @contextmanager
-def channel(address: str) -> Iterator[grpc.Channel]:
-    options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
-    with grpc.insecure_channel(address, options=options) as opened:
+def channel(address: str, *options: tuple[str, int]) -> Iterator[grpc.Channel]:
+    own = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(address, options=[*own, *options]) as opened:
         yield opened
 
 
@@ -77,6 +78,13 @@ def until(condition: Callable[[], Any], seconds: float = SECONDS) -> None:
     while not condition():
         assert time.monotonic() < end, "the condition did not come true in time"
         time.sleep(0.01)
+
+
+async def eventually(condition: Callable[[], Any], seconds: float = SECONDS) -> None:
+    """`until`, on an event loop."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  what is waited for lies in another thread, or in the server
+            await asyncio.sleep(0.005)
 
 
 def exposition(server: RunningServer) -> str:

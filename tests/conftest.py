@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -17,11 +13,11 @@ import pytest
 
 from lathe import Client
 from lathe.repository import Repository
+from lathe.server_process import ServerProcess
 from lathe.v1 import card_pb2
 from tests.models import bright_spots, card_for
 
 ROOT = Path(__file__).parent.parent
-START_SECONDS = 20.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,49 +48,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[_COLLECTED] = list(items)
 
 
-@dataclass(frozen=True)
-class RunningServer:
-    """A `lathe serve` process."""
-
-    process: subprocess.Popen[str]
-    grpc: str
-    http: str
-    control: str
-    log: Path
+class RunningServer(ServerProcess):
+    """A `lathe serve` process on free ports."""
 
     def client(self) -> Client:
         return Client(self.grpc, self.control)
 
-    def stop(self) -> int:
-        """SIGTERM, and the exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=START_SECONDS)
-
 
 @contextmanager
 def start_server(repository: Path, log: Path, *flags: str) -> Iterator[RunningServer]:
-    """Starts `lathe serve` on free ports and waits until it says that it is ready."""
-    command = [sys.executable, "-m", "lathe", "serve", str(repository)]
-    for port in ("--grpc", "--http", "--control"):
-        if port not in flags:
-            command += [port, "127.0.0.1:0"]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("LATHE_")}
-    with log.open("w") as errors:
-        process = subprocess.Popen(
-            [*command, *flags], stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=ROOT
-        )
-    try:
-        assert process.stdout
-        line = process.stdout.readline()
-        assert line.startswith("ready "), f"the server did not start: {log.read_text()}"
-        addresses = dict(word.split("=", 1) for word in line.split()[1:])
-        yield RunningServer(process, addresses["grpc"], addresses["http"], addresses["control"], log)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        if process.stdout:
-            process.stdout.close()
+    """Starts `lathe serve` and waits until it says that it is ready."""
+    with RunningServer(repository, log, flags) as running:
+        yield running
 
 
 @pytest.fixture

@@ -36,14 +36,14 @@ async def saturate(server: ServerProcess, frames: Sequence[bytes], seconds: floa
     """Keeps all streams full; frames a second and the process's CPU milliseconds a frame."""
     end = time.monotonic() + seconds
 
-    async def pictures() -> AsyncIterator[tuple[bytes, float]]:
-        index = 0
+    async def pictures(number: int) -> AsyncIterator[tuple[bytes, float]]:
+        index = number * len(frames) // STREAMS  # so that all streams together play what raw plays
         while time.monotonic() < end:
             yield frames[index % len(frames)], 0.0
             index += 1
 
     async def one(client: AsyncClient, number: int) -> int:
-        results = client.detect_stream(MODEL, pictures(), stream_id=f"bench-{number}")
+        results = client.detect_stream(MODEL, pictures(number), stream_id=f"bench-{number}")
         return sum([result.answered async for result in results])
 
     before = await asyncio.to_thread(scrape, server.http)

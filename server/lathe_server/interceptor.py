@@ -17,12 +17,16 @@ from lathe_server.pipeline import internal_error
 
 log = logging.getLogger(__name__)
 
-MAX_UNREAD_SECONDS = 10.0
-"""A stream whose client takes no response for so long ends."""
-
 
 class ErrorsToStatus(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
-    """Wraps every handler."""
+    """Wraps every handler.
+
+    Args:
+        max_unread_seconds: a stream whose client takes no response for so long ends.
+    """
+
+    def __init__(self, max_unread_seconds: float) -> None:
+        self._max_unread_seconds = max_unread_seconds
 
     async def intercept_service(
         self,
@@ -38,7 +42,7 @@ class ErrorsToStatus(aio.ServerInterceptor):  # type: ignore[type-arg]  # generi
             )
         if handler.stream_stream:
             return grpc.stream_stream_rpc_method_handler(
-                _stream(handler.stream_stream), _parser(handler), handler.response_serializer
+                _stream(handler.stream_stream, self._max_unread_seconds), _parser(handler), handler.response_serializer
             )
         return handler
 
@@ -66,25 +70,26 @@ def _unary(method: Callable[..., Awaitable[Any]], parse: Callable[[bytes], Any])
     return call
 
 
-def _stream(method: Callable[..., AsyncGenerator[Any, None]]) -> Callable[..., Awaitable[None]]:
+def _stream(
+    method: Callable[..., AsyncGenerator[Any, None]], max_unread_seconds: float
+) -> Callable[..., Awaitable[None]]:
     async def call(requests: AsyncIterator[Any], context: aio.ServicerContext[Any, Any]) -> None:
         try:
             async with aclosing(method(requests, context)) as responses:  # closed before the status is sent
                 async for response in responses:
-                    await _write(response, context)
+                    await write(response, context)
         except Exception as error:  # noqa: BLE001  the boundary of the process
             await _abort(error, context)
 
+    async def write(response: Any, context: aio.ServicerContext[Any, Any]) -> None:
+        """Waits while the client's window is full; gRPC itself would wait for ever."""
+        try:
+            async with asyncio.timeout(max_unread_seconds):
+                await context.write(response)
+        except TimeoutError:
+            raise Overloaded(f"the client took no response for {max_unread_seconds:g} s") from None
+
     return call
-
-
-async def _write(response: Any, context: aio.ServicerContext[Any, Any]) -> None:
-    """Waits while the client's window is full; gRPC itself would wait for ever."""
-    try:
-        async with asyncio.timeout(MAX_UNREAD_SECONDS):
-            await context.write(response)
-    except TimeoutError:
-        raise Overloaded(f"the client read no response for {MAX_UNREAD_SECONDS:g} s") from None
 
 
 async def _abort(error: Exception, context: aio.ServicerContext[Any, Any]) -> NoReturn:

@@ -1,26 +1,29 @@
 """Which variants are in memory, and who is using them.
 
-State lives on the event loop; loading and closing happen on one low-priority thread, beside the frames.
+State lives on the event loop; loading and closing happen on low-priority threads, beside the frames.
 """
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import ctypes
 import logging
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import partial
+from typing import Literal, TypeVar
 
 from lathe.errors import BadVariant, Refused
 from lathe.repository import VariantRef
 from lathe_server.servable import Servable
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 State = Literal["loading", "ready", "draining"]
 
@@ -61,7 +64,7 @@ class Manager:
     """Loads, lends and closes servables.
 
     Args:
-        load: builds a servable; blocking, called on the loader thread.
+        load: builds a servable; blocking, called on a thread of its own.
         load_seconds: longest time it may take.
         on_change: called on the loop with a variant after it is ready and after it is gone.
     """
@@ -78,11 +81,6 @@ class Manager:
         self._on_change = on_change
         self._entries: dict[VariantRef, _Entry] = {}
         self._loading: dict[VariantRef, asyncio.Task[Servable]] = {}
-        self._loader = self._new_loader()
-
-    @staticmethod
-    def _new_loader() -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(1, thread_name_prefix="lathe-loader", initializer=_lower_priority)
 
     def state(self, ref: VariantRef) -> State | None:
         """None where the variant is not in memory."""
@@ -114,14 +112,9 @@ class Manager:
         return await asyncio.shield(task)
 
     async def _load_once(self, ref: VariantRef) -> Servable:
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._loader, self._load, ref)
         try:
-            servable = await asyncio.wait_for(future, self._load_seconds)
-        except TimeoutError as error:
-            # The thread cannot be ended; it finishes or hangs on its own, and a new one takes over.
-            self._loader.shutdown(wait=False)
-            self._loader = self._new_loader()
+            servable = await asyncio.wait_for(_beside(partial(self._load, ref)), self._load_seconds)
+        except TimeoutError as error:  # the thread cannot be ended; it finishes or hangs on its own
             raise BadVariant(f"{ref} was not loaded within {self._load_seconds:g} s") from error
         self._entries[ref] = _Entry(servable)
         self._on_change(servable, True)
@@ -161,7 +154,7 @@ class Manager:
         self._on_change(entry.servable, False)
         entry.gone.set()
         del entry
-        await asyncio.get_running_loop().run_in_executor(self._loader, _trim_memory)
+        await _beside(_trim_memory)
         log.info("unloaded %s", ref)
 
     def newest_loaded(self, model: str, variant: str) -> VariantRef:
@@ -176,8 +169,21 @@ class Manager:
             raise Refused(f"variant {variant} of {model} is not loaded; put it on the route first")
         return max(ready)
 
-    def close(self) -> None:
-        self._loader.shutdown(wait=False)
+
+async def _beside(work: Callable[[], T]) -> T:
+    """Runs work on a low-priority thread: a daemon, because a load that hangs must not hold the exit."""
+    done: concurrent.futures.Future[T] = concurrent.futures.Future()
+    done.set_running_or_notify_cancel()
+
+    def run() -> None:
+        _lower_priority()
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001  raised where it is awaited
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="lathe-loader", daemon=True).start()
+    return await asyncio.wrap_future(done)
 
 
 def _lower_priority() -> None:

@@ -82,7 +82,7 @@ class Server:
 
     def _new_grpc(self) -> aio.Server:
         return aio.server(
-            interceptors=[ErrorsToStatus()],
+            interceptors=[ErrorsToStatus(self._settings.max_unread_seconds)],
             options=[
                 ("grpc.so_reuseport", 0),  # a port in use is an error, not a shared port
                 ("grpc.max_receive_message_length", self._settings.max_message_bytes),
@@ -128,7 +128,6 @@ class Server:
         await asyncio.gather(self._grpc.stop(grace), self._control_grpc.stop(grace))
         await self._http.cleanup()
         self._scheduler.close()
-        self._manager.close()
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", INFERENCE_NAME, CONTROL_NAME, *self._router.models()):
@@ -190,10 +189,12 @@ async def serve(repository: Repository, settings: Settings, announce: Callable[[
 
 
 def run(repository_root: Path, settings: Settings) -> None:
-    """The process: blocks until the server has drained.
+    """The process: blocks until the server has drained, and ends with it.
 
     Raises:
         LatheError: it could not start.
     """
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     uvloop.run(serve(Repository(repository_root), settings, lambda line: print(line, flush=True)))
+    logging.shutdown()
+    os._exit(0)  # a load that hangs is still inside the runtime, which aborts when it is torn down under it

@@ -33,6 +33,7 @@ class Settings:
     max_message_bytes: int = _setting(32 * 2**20, "largest request message")
     max_frame_pixels: int = _setting(MAX_PIXELS, "largest picture that is decoded, in pixels")
     max_streams: int = _setting(1000, "streams that may be open at once")
+    max_unread_seconds: float = _setting(10.0, "a stream whose client takes no response for so long is ended")
     max_model_bytes: int = _setting(2 * 2**30, "largest model file that is loaded")
     drain_seconds: float = _setting(10.0, "time that frames in hand get after SIGTERM")
     load_seconds: float = _setting(60.0, "longest time that a variant may take to load and warm up")
@@ -40,7 +41,14 @@ class Settings:
     currency: str = _setting("USD", "label of the cost metrics")
 
     def __post_init__(self) -> None:
-        for name in ("max_message_bytes", "max_frame_pixels", "max_streams", "max_model_bytes", "load_seconds"):
+        for name in (
+            "max_message_bytes",
+            "max_frame_pixels",
+            "max_streams",
+            "max_unread_seconds",
+            "max_model_bytes",
+            "load_seconds",
+        ):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0")
         for name in ("workers", "drain_seconds", "price_per_core_hour"):

@@ -46,6 +46,7 @@ def test_lineage_tells_what_was_done(fp32: onnx.ModelProto) -> None:
     step = Quantize(reduce_range=True)
     assert "U8S8 per channel, 7-bit weights" in step.describe()
     assert quantize(fp32, step, CALIBRATION, 32)[1] == [
+        "equalize: 1 hidden tensors",
         "layout: the stem takes 4 pixels at a time",
         step.describe(),
         "layout: pixels feed the first convolution as they are",

@@ -70,7 +70,7 @@ def test_result_without_detections() -> None:
 def test_nobody_answers() -> None:
     with Client(NOBODY, NOBODY) as client:
         for ask in (lambda: client.detect("face", b"x"), client.variants, lambda: client.set_route("face", {"a": 1})):
-            with pytest.raises(Unavailable, match="^no server answers at that address$"):
+            with pytest.raises(Unavailable, match=r"^no server answers at that address$"):
                 ask()
         with pytest.raises(Unavailable):
             list(client.detect_stream("face", iter([(b"x", 0.0)])))

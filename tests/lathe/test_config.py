@@ -80,7 +80,7 @@ def test_mistakes_are_told_with_their_line(old: str, new: str, told: str, tmp_pa
 
 @pytest.mark.parametrize("text", ["camera = 3", "camera = [3]", "camera = {}"])
 def test_wrong_kind_of_table(text: str, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match='line 2: "camera" must be a (list|table)'):
+    with pytest.raises(InvalidInput, match=r'line 2: "camera" must be a (list|table)'):
         load(Site, write(tmp_path, f'title = "x"\n{text}\n'))
 
 
@@ -98,7 +98,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 
 
 def test_without_text_there_is_no_line() -> None:
-    with pytest.raises(InvalidInput, match='^flags: unknown key "x"$'):
+    with pytest.raises(InvalidInput, match=r'^flags: unknown key "x"$'):
         parse(Camera, {"x": 1}, "", "flags")
 
 

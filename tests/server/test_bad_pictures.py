@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from lathe.errors import BadPicture
+from lathe.v1 import inference_pb2
 from lathe_server.vision import Detector, EncodedPicture
-from lathe_server.vision.picture import MAX_SCANS, read_header
+from lathe_server.vision.picture import MAX_CHUNKS, MAX_SCANS, pixels_only, read_header
 from tests.calls import channel, inference, refusal
 from tests.conftest import RunningServer
 from tests.pictures import chunk, jpeg, png, png_header, scene, segment, with_segments
@@ -57,8 +58,6 @@ def test_a_picture_that_the_decoder_could_read_is_refused_where_it_is_not_on_the
 
 @pytest.mark.fault(17, 25)
 def test_what_is_no_picture_is_an_invalid_argument_over_the_wire(shared_server: RunningServer) -> None:
-    from lathe.v1 import inference_pb2
-
     with channel(shared_server.grpc) as opened:
         for content in NOT_PICTURES.values():
             request = inference_pb2.DetectRequest(model="spots", frame=inference_pb2.Frame(encoded=content))
@@ -163,8 +162,6 @@ def test_compressed_texts_in_a_png_are_not_inflated(detector: Detector) -> None:
 
 @pytest.mark.fault(26)
 def test_a_png_of_countless_chunks_is_refused() -> None:
-    from lathe_server.vision.picture import MAX_CHUNKS, pixels_only
-
     with pytest.raises(BadPicture, match="chunks"):
         pixels_only(png(scene(), extra=chunk(b"tEXt", b"") * MAX_CHUNKS))
 

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 
-from lathe.client import AsyncClient
 from lathe.repository import Repository
 from lathe.v1 import inference_pb2
-from lathe_server import interceptor
-from lathe_server.server import Server
-from lathe_server.settings import Settings
 from tests.calls import channel, config, frame, inference, metric, outcomes, refusal, stream, until
 from tests.conftest import ROOT, RunningServer, start_server
 from tests.models import bright_spots, card_for
-
-ANYWHERE = {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0", "control": "127.0.0.1:0"}
 
 
 def silent(opening: bool, until_set: threading.Event) -> Iterator[inference_pb2.DetectStreamRequest]:
@@ -93,46 +87,22 @@ def test_no_more_streams_are_taken_than_allowed(repository: Repository, tmp_path
 
 @pytest.mark.fault(65)
 def test_a_client_that_never_reads_loses_its_stream_and_harms_nobody(
-    repository: Repository, spot_jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+    repository: Repository, tmp_path: Path, spot_jpeg: bytes
 ) -> None:
-    monkeypatch.setattr(interceptor, "MAX_UNREAD_SECONDS", 0.3)
+    def flood() -> Iterator[inference_pb2.DetectStreamRequest]:
+        yield config()
+        yield from (frame(index, b"no picture") for index in itertools.count())
 
-    async def play() -> None:
-        server = Server(repository, Settings(**ANYWHERE))
-        await server.startup()
-        try:
-            async with AsyncClient(server.addresses["grpc"]) as client:
-                deaf = client._inference.DetectStream()
-                await deaf.write(config())
-                flood = asyncio.create_task(_flood(deaf))
-                async with asyncio.timeout(20):
-                    while not server.metrics.streams._value.get():
-                        await asyncio.sleep(0.01)
-                    while server.metrics.streams._value.get():
-                        assert (await client.detect("spots", spot_jpeg)).answered
-                    results = [r async for r in client.detect_stream("spots", _frames(spot_jpeg, 5))]
-                assert {result.outcome for result in results} == {"answered"}
-                flood.cancel()
-                await asyncio.gather(flood, return_exceptions=True)
-                while await deaf.read() is not grpc.aio.EOF:
-                    pass
-                assert await deaf.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        finally:
-            await server.drain()
-
-    asyncio.run(play())
-
-
-async def _flood(call: grpc.aio.StreamStreamCall) -> None:
-    index = 0
-    while True:
-        await call.write(frame(index, b"no picture"))
-        index += 1
-
-
-async def _frames(picture: bytes, number: int) -> AsyncIterator[tuple[bytes, float]]:
-    for _ in range(number):
-        yield picture, 0.0
+    flags = ("--max-unread-seconds", "0.3")
+    narrow = ("grpc.http2.bdp_probe", 0)  # a window of 64 kB
+    with start_server(repository.root, tmp_path / "log", *flags) as server, channel(server.grpc, narrow) as opened:
+        deaf = inference(opened).DetectStream(flood())
+        until(lambda: metric(server, "lathe_streams") == 1)
+        until(lambda: metric(server, "lathe_streams") == 0)
+        with server.client() as client:
+            results = list(client.detect_stream("spots", [(spot_jpeg, 0.0)] * 5))
+        assert {result.outcome for result in results} == {"answered"}
+        assert refusal(lambda: list(deaf)).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 @pytest.mark.fault(73)

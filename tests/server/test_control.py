@@ -9,7 +9,7 @@ import pytest
 
 from lathe.repository import Repository
 from lathe.v1 import control_pb2
-from tests.calls import channel, control, metric, refusal
+from tests.calls import channel, control, exposition, metric, refusal
 from tests.conftest import RunningServer
 from tests.models import bright_spots, card_for
 
@@ -24,7 +24,7 @@ def request(model: str = "spots", revision: int = 0, **weights: int) -> control_
 
 WRONG = {
     "no weights": (request(), "INVALID_ARGUMENT"),
-    "all weights zero": (request(a=0, b=0), "INVALID_ARGUMENT"),
+    "all weights zero": (request(a=0), "INVALID_ARGUMENT"),
     "a weight too large": (request(a=2**32 - 1), "INVALID_ARGUMENT"),
     "a bad model's name": (request("../x", a=1), "INVALID_ARGUMENT"),
     "no model's name": (request("", a=1), "INVALID_ARGUMENT"),
@@ -95,8 +95,6 @@ def test_made_up_models_are_no_labels(shared_server: RunningServer) -> None:
     with channel(shared_server.control) as opened:
         for number in range(5):
             refusal(lambda n=number: control(opened).SetRoute(request(f"made-up-{n}", a=1)))
-    from tests.calls import exposition
-
     assert "made-up" not in exposition(shared_server)
 
 

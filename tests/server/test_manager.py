@@ -52,7 +52,6 @@ def managed(shelf: Shelf, act: Callable[[Manager], Coroutine[Any, Any, None]], l
             await act(manager)
         finally:
             shelf.gate.set()
-            manager.close()
 
     asyncio.run(run())
 
@@ -173,6 +172,5 @@ def test_a_variant_that_is_not_published_is_not_found(detector: Detector) -> Non
         manager = Manager(load, load_seconds=5)
         with pytest.raises(NotFound):
             await manager.load(A)
-        manager.close()
 
     asyncio.run(run())

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from itertools import pairwise
 
 import pytest
 
 from lathe.client import AsyncClient, Result
 from lathe.repository import Repository
 from lathe.v1 import control_pb2
-from tests.calls import exposition, metric
-from tests.conftest import RunningServer
+from tests.calls import eventually, exposition, metric
+from tests.conftest import RunningServer, start_server
 
 STREAMS = 4
 READY, FOUND = control_pb2.SERVABLE_STATE_READY, control_pb2.SERVABLE_STATE_FOUND
@@ -37,13 +38,10 @@ class Cameras:
         while self._on:
             self.sent[number] += 1
             yield self._picture, 0.0
-            while self._on and len(self.results[number]) < self.sent[number]:
-                await asyncio.sleep(0.001)
+            await eventually(lambda: not self._on or len(self.results[number]) >= self.sent[number])
 
     async def until_each_saw(self, variant: str, frames: int = 5) -> None:
-        async with asyncio.timeout(10):
-            while any([r.variant for r in own].count(variant) < frames for own in self.results):
-                await asyncio.sleep(0.005)
+        await eventually(lambda: all([r.variant for r in own].count(variant) >= frames for own in self.results))
 
     async def off(self) -> list[Result]:
         self._on = False
@@ -88,7 +86,7 @@ def test_many_swaps_under_load_fail_no_frame_and_turn_no_counter_back(server: Ru
     results = asyncio.run(storm())
     assert {result.outcome for result in results} == {"answered"}
     assert {result.variant for result in results} == {"a", "b"}
-    for earlier, later in zip(counted, counted[1:], strict=False):
+    for earlier, later in pairwise(counted):
         assert all(later[name] >= value for name, value in earlier.items())
     assert metric(server, "lathe_frames_total", outcome="answered") == len(results)
     assert metric(server, "lathe_swaps_total", result="done") == 30
@@ -106,8 +104,6 @@ def test_a_stream_may_pin_a_variant_that_is_loaded(server: RunningServer, spot_j
 def test_a_restart_resumes_with_the_route_that_was_set(
     server: RunningServer, repository: Repository, spot_jpeg: bytes
 ) -> None:
-    from tests.conftest import start_server
-
     with server.client() as client:
         client.set_route("spots", {"b": 1})
     server.process.kill()  # no farewell

@@ -1,0 +1,86 @@
+"""What Prometheus sees: every frame counted once, cost only where there is a price, and few labels."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from lathe.repository import Repository
+from tests.calls import channel, config, exposition, frame, metric, outcomes, stream
+from tests.conftest import RunningServer, start_server
+
+
+@pytest.mark.fault(86)
+def test_without_a_price_there_is_no_cost(shared_server: RunningServer, spot_jpeg: bytes) -> None:
+    with shared_server.client() as client:
+        client.detect("spots", spot_jpeg)
+    assert metric(shared_server, "lathe_cpu_seconds_total", variant="a") > 0
+    assert "cost" not in exposition(shared_server)
+
+
+@pytest.mark.fault(84, 86, 89)
+def test_with_a_price_the_cost_is_that_of_the_cpu_time_and_the_variants_sum_to_the_total(
+    repository: Repository, tmp_path: Path, spot_jpeg: bytes
+) -> None:
+    flags = ("--price-per-core-hour", "36", "--currency", "EUR")
+    with start_server(repository.root, tmp_path / "log", *flags) as server, server.client() as client:
+        client.set_route("spots", {"a": 1, "b": 1})
+        for variant in "abab":
+            client.detect("spots", spot_jpeg, variant=variant)
+        client.set_route("spots", {"b": 1})
+        client.set_route("spots", {"a": 1})  # loaded anew, and its counters go on
+        client.detect("spots", spot_jpeg)
+        assert metric(server, "lathe_frames_total", variant="a", outcome="answered") == 3
+        cost = [metric(server, "lathe_cost_usage_total", variant=v, currency="EUR") for v in "ab"]
+        cpu = metric(server, "lathe_cpu_seconds_total")
+        assert min(cost) > 0
+        assert sum(cost) == pytest.approx(cpu * 36 / 3600)
+
+
+def test_every_frame_is_counted_once_with_what_became_of_it(server: RunningServer, spot_jpeg: bytes) -> None:
+    pictures = [spot_jpeg, b"no picture", spot_jpeg[:500], spot_jpeg] * 10
+    with channel(server.grpc) as opened:
+        messages = [config(), *(frame(index, picture) for index, picture in enumerate(pictures))]
+        seen = outcomes(stream(opened, messages))
+    assert len(seen) == len(pictures)
+    for outcome in set(seen):
+        assert metric(server, "lathe_frames_total", outcome=outcome) == seen.count(outcome)
+    assert metric(server, "lathe_frames_total") == len(pictures)
+
+
+@pytest.mark.fault(82)
+def test_names_that_clients_make_up_are_no_labels(server: RunningServer, spot_jpeg: bytes) -> None:
+    def samples() -> set[str]:
+        return {line.rsplit(" ", 1)[0] for line in exposition(server).splitlines()}
+
+    with channel(server.grpc) as opened:
+        list(stream(opened, [config(stream_id="first"), frame(0, spot_jpeg)]))
+        before = samples()
+        for number in range(50):
+            list(stream(opened, [config(stream_id=f"made-up-{number}"), frame(0, spot_jpeg)]))
+    assert samples() == before
+
+
+@pytest.mark.fault(83)
+def test_many_scrapes_at_once_are_all_answered(shared_server: RunningServer, spot_jpeg: bytes) -> None:
+    with ThreadPoolExecutor(20) as pool, shared_server.client() as client:
+        scrapes = [pool.submit(exposition, shared_server) for _ in range(100)]
+        assert client.detect("spots", spot_jpeg).answered
+        assert all("lathe_frames_total" in scrape.result() for scrape in scrapes)
+
+
+def test_every_sample_is_well_formed_and_has_help(shared_server: RunningServer) -> None:
+    text = exposition(shared_server)
+    names = set(re.findall(r"^(lathe_\w+?)(?:_bucket|_sum|_count)?[{ ]", text, re.MULTILINE))
+    assert names
+    assert all(f"# HELP {name} " in text for name in names)
+
+
+@pytest.mark.parametrize("path", ["healthz", "readyz"])
+def test_a_server_that_serves_says_that_it_lives_and_is_ready(shared_server: RunningServer, path: str) -> None:
+    with urllib.request.urlopen(f"http://{shared_server.http}/{path}", timeout=5) as response:
+        assert response.read() == b"ok\n"

@@ -1,0 +1,172 @@
+"""The end of a server: SIGTERM under load, a second one, a swap that comes too late, a load that hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from pathlib import Path
+
+import grpc
+import numpy as np
+import onnx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from onnx import TensorProto, helper, numpy_helper
+
+from lathe.errors import Refused
+from lathe.repository import Repository
+from lathe.v1 import control_pb2, inference_pb2
+from lathe_server.manager import Manager
+from lathe_server.metrics import Metrics
+from lathe_server.router import Router
+from lathe_server.routes import Routes
+from tests.calls import channel, config, control, frame, inference, outcomes, refusal, stream, until
+from tests.conftest import RunningServer, start_server
+from tests.models import bright_spots, card_for
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Camera(threading.Thread):
+    """Streams without end until the server ends the stream."""
+
+    def __init__(self, address: str, picture: bytes) -> None:
+        super().__init__(daemon=True)
+        self.results: list[inference_pb2.Result] = []
+        self.error: grpc.RpcError | None = None
+        self._address = address
+        self._picture = picture
+
+    def run(self) -> None:
+        def requests() -> object:
+            yield config()
+            for index in range(10**6):
+                yield frame(index, self._picture)
+                until(lambda behind=index - 3: len(self.results) > behind or self.error)
+
+        with channel(self._address) as opened:
+            try:
+                for result in stream(opened, requests(), 60):  # type: ignore[arg-type]
+                    self.results += [result]
+            except grpc.RpcError as error:
+                self.error = error
+
+
+@pytest.mark.fault(79)
+def test_sigterm_under_load_says_so_answers_what_is_in_hand_and_exits_with_0(
+    server: RunningServer, spot_jpeg: bytes
+) -> None:
+    cameras = [Camera(server.grpc, spot_jpeg) for _ in range(3)]
+    with channel(server.grpc) as opened:
+        health = health_pb2_grpc.HealthStub(opened)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service="lathe.v1.InferenceService"))
+        assert next(watch).status == SERVING
+        for camera in cameras:
+            camera.start()
+        until(lambda: all(len(camera.results) > 5 for camera in cameras))
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert next(watch).status == NOT_SERVING
+    assert server.process.wait(15) == 0
+    assert time.monotonic() - began < 10
+    for camera in cameras:
+        camera.join(10)
+        assert [result.index for result in camera.results] == list(range(len(camera.results)))
+        assert set(outcomes(camera.results)) <= {"answered", "dropped_superseded", "dropped_draining"}
+        assert camera.error
+        assert camera.error.code() is grpc.StatusCode.UNAVAILABLE
+    assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.fault(79)
+def test_a_silent_stream_does_not_hold_the_exit_beyond_the_grace_time(repository: Repository, tmp_path: Path) -> None:
+    leave = threading.Event()
+
+    def silent() -> object:
+        leave.wait(30)
+        yield config()
+
+    flags = ("--drain-seconds", "0.5")
+    with start_server(repository.root, tmp_path / "log", *flags) as server, channel(server.grpc) as opened:
+        call = inference(opened).DetectStream(silent())
+        with server.client() as client:
+            client.route("spots")
+        assert server.stop() == 0
+        assert refusal(lambda: list(call)).code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+        leave.set()
+
+
+@pytest.mark.fault(79)
+def test_a_second_sigterm_ends_at_once(repository: Repository, tmp_path: Path) -> None:
+    leave = threading.Event()
+
+    def silent() -> object:
+        leave.wait(30)
+        yield config()
+
+    flags = ("--drain-seconds", "60")
+    with start_server(repository.root, tmp_path / "log", *flags) as server, channel(server.grpc) as opened:
+        call = inference(opened).DetectStream(silent())
+        with server.client() as client:
+            client.route("spots")
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: "draining" in server.log.read_text())
+        assert server.process.poll() is None
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(5) == 1
+        refusal(lambda: list(call))
+        leave.set()
+
+
+@pytest.mark.fault(58)
+def test_a_swap_after_the_drain_has_begun_is_refused(repository: Repository) -> None:
+    async def swap() -> None:
+        manager = Manager(lambda ref: pytest.fail("nothing may be loaded"), load_seconds=5)
+        routes = Routes(repository, Router(), manager, Metrics())
+        routes.close()
+        weights = [control_pb2.RouteWeight(variant="a", weight=1)]
+        with pytest.raises(Refused, match="shutting down"):
+            await routes.set_route(control_pb2.SetRouteRequest(model="spots", weights=weights))
+
+    asyncio.run(swap())
+
+
+def endless() -> bytes:
+    """A network that loops for ever."""
+    model = onnx.load_from_string(bright_spots())
+    again = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Identity", ["before"], ["after"])],
+        "again",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("before", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", TensorProto.FLOAT, None),
+        ],
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    model.graph.node[4].CopyFrom(helper.make_node("Loop", ["", "yes", "cells"], ["heatmap"], body=again))
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.fault(37, 79)
+def test_a_model_that_never_answers_is_timed_out_and_does_not_hold_the_exit(
+    repository: Repository, tmp_path: Path, spot_jpeg: bytes
+) -> None:
+    repository.publish(card_for("spots", "endless"), endless())
+    with start_server(repository.root, tmp_path / "log", "--load-seconds", "0.5") as server:
+        with channel(server.control) as opened, server.client() as client:
+            weights = [control_pb2.RouteWeight(variant="endless", weight=1)]
+            request = control_pb2.SetRouteRequest(model="spots", weights=weights)
+            error = refusal(lambda: control(opened).SetRoute(request))
+            assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+            assert "not loaded within 0.5 s" in error.details()
+            assert client.detect("spots", spot_jpeg).variant == "a"
+            assert client.set_route("spots", {"b": 1}).revision == 1
+        assert server.stop() == 0
