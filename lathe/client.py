@@ -180,8 +180,11 @@ class AsyncClient:
 
         Raises:
             ServerError: the server ended the stream.
+            Exception: what `frames` raised, after the results of the frames before.
         """
         call = self._inference.DetectStream()
+        ends: list[tuple[grpc.StatusCode, str]] = []
+        call.add_done_callback(lambda ended: ends.append((_at_once(ended.code()), _at_once(ended.details()) or "")))
         ahead = asyncio.Semaphore(FRAMES_AHEAD)
 
         async def send() -> None:
@@ -194,23 +197,32 @@ class AsyncClient:
             )
             await call.write(inference_pb2.DetectStreamRequest(config=config))
             index = 0
-            async for picture, captured_at in frames:
-                if not live:
-                    await ahead.acquire()
-                frame = frame_message(index, picture, captured_at)
-                await call.write(inference_pb2.DetectStreamRequest(frame=frame))
-                index += 1
-            await call.done_writing()
+            try:
+                async for picture, captured_at in frames:
+                    if not live:
+                        await ahead.acquire()
+                    frame = frame_message(index, picture, captured_at)
+                    await call.write(inference_pb2.DetectStreamRequest(frame=frame))
+                    index += 1
+            finally:  # where the source failed, too: the server answers what it has, and the stream ends
+                await call.done_writing()
 
         sender = asyncio.create_task(send())
         try:
             while True:
-                response = await _translated(call.read())
+                try:
+                    response = await call.read()
+                except aio.AioRpcError:
+                    break
                 if response is _END_OF_STREAM:
                     break
                 ahead.release()
                 yield Result.from_message(response.result)
-            await _raise_status(call)
+            await call.code()
+            # A write that fails because the server has ended the stream overwrites why (grpc issue 36066).
+            code, details = ends[0]
+            if code is not grpc.StatusCode.OK:
+                raise _server_error(code, details)
             if sender.done():
                 sender.result()  # what the source of the frames raised
         finally:
@@ -266,10 +278,13 @@ async def _translated(call: Any) -> Any:
         raise _server_error(error.code(), error.details() or "") from None
 
 
-async def _raise_status(call: Any) -> None:
-    code = await call.code()
-    if code is not grpc.StatusCode.OK:
-        raise _server_error(code, await call.details() or "")
+def _at_once(coroutine: Any) -> Any:
+    """The result of a coroutine that has nothing to wait for."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    raise RuntimeError("the coroutine waits")
 
 
 def _server_error(code: grpc.StatusCode, details: str) -> LatheError:

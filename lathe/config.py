@@ -79,11 +79,11 @@ class _Reader:
         for key in table:
             if key not in fields:
                 raise self.error(self.line(key, line), f'unknown key "{key}"{nearest(key, fields)}')
+        values = {key: self.value(hints[key], value, key, self.line(key, line)) for key, value in table.items()}
         for field in fields.values():
             required = field.default is field.default_factory is dataclasses.MISSING
             if required and field.name not in table:
                 raise self.error(line, f'the key "{field.name}" is missing')
-        values = {key: self.value(hints[key], value, key, self.line(key, line)) for key, value in table.items()}
         try:
             return kind(**values)
         except ValueError as error:

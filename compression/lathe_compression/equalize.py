@@ -14,11 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
-from lathe_compression.export import INPUT_NAME
+from lathe_compression.activations import channel_ranges
 
 MAX_FACTOR = 2.0
 """Largest factor. A channel raised to the full range has no room for peaks that calibration did not hold:
@@ -46,12 +45,13 @@ def equalize(model: onnx.ModelProto, calibration: Sequence[NDArray[np.uint8]]) -
         The number of tensors that were equalized.
     """
     pairs = _pairs(model.graph)
-    peaks = _peaks(model, [pair.hidden for pair in pairs], calibration)
+    ranges = channel_ranges(model, [pair.hidden for pair in pairs], calibration)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     for pair in pairs:
         kernel, bias = (numpy_helper.to_array(weights[name]) for name in pair.first.input[1:3])
         following = numpy_helper.to_array(weights[pair.second.input[1]])
-        factors = _even(peaks[pair.hidden])
+        _, peaks = ranges[pair.hidden]
+        factors = _even(peaks)
         _set(weights[pair.first.input[1]], kernel * factors.reshape(-1, 1, 1, 1))
         _set(weights[pair.first.input[2]], bias * factors)
         _set(weights[pair.second.input[1]], following / factors.reshape(-1, 1, 1, 1))
@@ -89,7 +89,9 @@ def _pairs(graph: onnx.GraphProto) -> list[_Pair]:
         second = only_user(relu.output[0], "Conv") if relu else None
         if not relu or not second or second.input[0] != relu.output[0] or second.input[1] not in weights:
             continue
-        if _is_depthwise(second, weights[second.input[1]].dims):
+        # Weights may be shared, as heads of several levels share them: they cannot suit two tensors.
+        own = all(len(users[name]) == 1 for name in (*first.input[1:3], second.input[1]))
+        if own and _is_depthwise(second, weights[second.input[1]].dims):
             pairs.append(_Pair(first, relu.output[0], second))
     return pairs
 
@@ -97,22 +99,6 @@ def _pairs(graph: onnx.GraphProto) -> list[_Pair]:
 def _is_depthwise(node: onnx.NodeProto, kernel_dims: Sequence[int]) -> bool:
     groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
     return groups > 1 and groups == kernel_dims[0] and kernel_dims[1] == 1
-
-
-def _peaks(
-    model: onnx.ModelProto, names: Sequence[str], calibration: Sequence[NDArray[np.uint8]]
-) -> dict[str, NDArray[np.float32]]:
-    """Largest activation of each channel of each named tensor."""
-    shown = onnx.ModelProto()
-    shown.CopyFrom(model)
-    shown.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
-    session = onnxruntime.InferenceSession(shown.SerializeToString(), providers=["CPUExecutionProvider"])
-    peaks: dict[str, NDArray[np.float32]] = {}
-    for canvas in calibration:
-        for name, value in zip(names, session.run(list(names), {INPUT_NAME: canvas}), strict=True):
-            highest = value.max(axis=(0, 2, 3))
-            peaks[name] = np.maximum(peaks[name], highest) if name in peaks else highest
-    return peaks
 
 
 def _set(tensor: onnx.TensorProto, value: np.ndarray) -> None:

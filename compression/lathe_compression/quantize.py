@@ -30,6 +30,7 @@ from lathe.errors import BadVariant
 from lathe_compression.equalize import equalize
 from lathe_compression.export import INPUT_NAME
 from lathe_compression.int8_layout import PIXELS_A_GROUP, feed_pixels_directly, regroup_stem
+from lathe_compression.merge_heads import FLOAT_NODES, merge_heads
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ def quantize(
         done.append(f"equalize: {count} hidden tensors")
     if size_multiple % PIXELS_A_GROUP == 0 and regroup_stem(prepared):
         done.append(f"layout: the stem takes {PIXELS_A_GROUP} pixels at a time")
+    if count := merge_heads(prepared, calibration):
+        done.append(f"layout: {count} heads in one convolution, a range for each channel")
     add_pre_process_metadata(prepared)  # hygiene is the pre-processing that the library would warn to do
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
@@ -90,6 +93,7 @@ def quantize(
             _Calibration(calibration),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(OPERATORS),
+            nodes_to_exclude=list(FLOAT_NODES),
             per_channel=True,
             reduce_range=step.reduce_range,
             activation_type=QuantType.QUInt8,

@@ -124,7 +124,7 @@ def test_stream_writes_a_video(shared_server: RunningServer, film: Path, tmp_pat
 def test_stream_to_a_server_without_the_model(
     shared_server: RunningServer, film: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "no model" in error_line(capsys, "stream", film, "--server", shared_server.grpc, "--model", "none")
+    assert "no such model" in error_line(capsys, "stream", film, "--server", shared_server.grpc, "--model", "none")
 
 
 def test_stream_of_what_is_no_video(shared_server: RunningServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,14 +78,23 @@ def test_nobody_answers() -> None:
 
 def test_server_error_carries_its_status(shared_server: RunningServer) -> None:
     with shared_server.client() as client:
-        with pytest.raises(ServerError, match="no model") as raised:
+        with pytest.raises(ServerError, match="no such model") as raised:
             client.detect("none", b"x")
         assert raised.value.code is grpc.StatusCode.NOT_FOUND
         with pytest.raises(ServerError) as raised:
             client.detect("spots", b"not a picture")
         assert raised.value.code is grpc.StatusCode.INVALID_ARGUMENT
-        with pytest.raises(ServerError, match="no model"):
+        with pytest.raises(ServerError, match="no such model"):
             list(client.detect_stream("none", iter([(b"x", 0.0)])))
+
+
+def test_refused_stream_always_says_why(shared_server: RunningServer) -> None:
+    """However far the frames have been sent when the refusal arrives."""
+    with shared_server.client() as client:
+        for count in range(20):
+            with pytest.raises(ServerError, match="no such model") as raised:
+                list(client.detect_stream("none", iter([(b"x", 0.0)] * count), live=True))
+            assert raised.value.code is grpc.StatusCode.NOT_FOUND
 
 
 def test_error_of_the_source_reaches_the_caller(shared_server: RunningServer, spot_jpeg: bytes) -> None:
@@ -94,9 +103,10 @@ def test_error_of_the_source_reaches_the_caller(shared_server: RunningServer, sp
         raise Unavailable("the camera is gone")
 
     with shared_server.client() as client:
-        results: list[Result] = []
+        results = client.detect_stream("spots", frames())
+        assert next(results).answered  # what was sent before
         with pytest.raises(LatheError, match="the camera is gone"):
-            results.extend(client.detect_stream("spots", frames()))
+            next(results)
 
 
 def test_stream_may_be_left_early(shared_server: RunningServer, spot_jpeg: bytes) -> None:

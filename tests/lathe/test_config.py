@@ -60,7 +60,7 @@ def test_tables_become_dataclasses(tmp_path: Path) -> None:
     [
         ("live", "alive", r'line 2: unknown key "alive"; did you mean "live"\?'),
         ("fps", "speed", 'line 6: unknown key "speed"$'),
-        ('name = "right"', 'fps = "x"', r'line 8: the key "name" is missing'),  # the table, not another's name
+        ('name = "right"', "fps = 5", r'line 8: the key "name" is missing'),  # the table, not another's name
         ('name = "right"\n', 'name = "right"\nfps = "x"\n', 'line 10: "fps" must be a number'),
         ("[640, 480]", "[640]", 'line 10: "size" must have 2 entries'),
         ("[640, 480]", '[640, "x"]', 'line 10: "size" must be a whole number'),

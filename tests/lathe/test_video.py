@@ -6,7 +6,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lathe.errors import LatheError, NotFound, Unavailable
+from lathe.errors import NotFound, Unavailable
 from lathe.video import VideoSource, describe, is_video, read_frames
 
 
@@ -27,7 +28,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for number in range(12):
             frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * number, np.uint8), format="rgb24")
-            frame.pts, frame.time_base = 2 * number, stream.codec_context.time_base
+            frame.pts, frame.time_base = 2 * number, Fraction(1, 25)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
@@ -71,7 +72,7 @@ def test_child_that_dies_is_told_as_a_crash(film: Path) -> None:
         assert not source._child.is_alive()
 
 
-@pytest.mark.parametrize("source", ["none.mp4", "", "rstp:/typo", "97"])
+@pytest.mark.parametrize("source", ["none.mp4", "rstp:/typo", "97"])
 def test_missing_file_or_camera(source: str) -> None:
     with pytest.raises(NotFound, match=f"there is no video {source}"):
         VideoSource(source)
@@ -90,11 +91,8 @@ def test_truncated_file_gives_frames_or_an_error(film: Path, tmp_path: Path) -> 
     """Never a hang, never another exception."""
     content = film.read_bytes()
     (tmp_path / "cut.mp4").write_bytes(content[: len(content) // 2])
-    with VideoSource(str(tmp_path / "cut.mp4")) as source:
-        try:
-            assert len(list(source)) <= 12
-        except LatheError as error:
-            assert "cannot be played" in error.message
+    with VideoSource(str(tmp_path / "cut.mp4")) as source, suppress(Unavailable):
+        assert len(list(source)) < 12
 
 
 @contextmanager
