@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import simplejpeg
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -200,15 +201,18 @@ def _account(live: LiveRun) -> str:
 def show(findings: Findings, console: Console) -> None:
     """Prints the table and the account of the frames."""
     rows = findings.rows()
-    table = Table(
-        title=f"quality: {rows[0].quality_name} at the serving size; infer, live p50 and p99, CPU a frame in ms;\n"
-        f"cameras at {CAMERA_FPS:g} fps that this machine carries; USD a million predictions"
-    )
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading == "variant" else "right")
+        table.add_column(heading, justify="left" if heading == "variant" else "right", no_wrap=True)
     for row in rows:
         table.add_row(*_cells(row))
     console.print(table)
+    console.print(
+        f"quality: {rows[0].quality_name} at the serving size. infer: the network, ms, one thread.\n"
+        "p50, p99: live, from due to answered, ms. CPU: the server's, ms a frame, full load.\n"
+        f"cameras: at {CAMERA_FPS:g} fps that this machine carries. USD: a million predictions.\n",
+        highlight=False,
+    )
     swap = findings.live.swap
     console.print(
         f"swap {swap.before} → {swap.after} under load took {swap.served_at - swap.asked_at:.2f} s; "

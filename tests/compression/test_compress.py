@@ -126,6 +126,7 @@ def test_calibrating_picture_under_another_name_does_not_judge(tmp_path: Path) -
         compress(load_recipe(recipe), tmp_path / "models", Progress())
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the exporter that a user may well have used
 def test_onnx_teacher_and_variant_of_a_variant(tmp_path: Path) -> None:
     """A published graph cannot be a teacher (its input is pixels), but an ONNX file of planes can."""
     import torch
