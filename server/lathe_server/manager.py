@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+LOADER_THREAD = "lathe-loader"
+
 State = Literal["loading", "ready", "draining"]
 
 
@@ -182,7 +184,7 @@ async def _beside(work: Callable[[], T]) -> T:
         except BaseException as error:  # noqa: BLE001  raised where it is awaited
             done.set_exception(error)
 
-    threading.Thread(target=run, name="lathe-loader", daemon=True).start()
+    threading.Thread(target=run, name=LOADER_THREAD, daemon=True).start()
     return await asyncio.wrap_future(done)
 
 

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from lathe_server.control_service import ControlService
 from lathe_server.http import build_app
 from lathe_server.inference_service import InferenceService
 from lathe_server.interceptor import ErrorsToStatus
-from lathe_server.manager import Manager
+from lathe_server.manager import LOADER_THREAD, Manager
 from lathe_server.metrics import Metrics
 from lathe_server.pipeline import Pipeline
 from lathe_server.router import Router
@@ -189,12 +190,13 @@ async def serve(repository: Repository, settings: Settings, announce: Callable[[
 
 
 def run(repository_root: Path, settings: Settings) -> None:
-    """The process: blocks until the server has drained, and ends with it.
+    """Blocks until the server has drained.
 
     Raises:
         LatheError: it could not start.
     """
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     uvloop.run(serve(Repository(repository_root), settings, lambda line: print(line, flush=True)))
-    logging.shutdown()
-    os._exit(0)  # a load that hangs is still inside the runtime, which aborts when it is torn down under it
+    if any(thread.name == LOADER_THREAD for thread in threading.enumerate()):
+        logging.shutdown()
+        os._exit(0)  # a load that hangs is still inside the runtime, which aborts when it is torn down under it
