@@ -108,12 +108,14 @@ def frame_message(index: int, picture: Picture, captured_at: float = 0.0) -> inf
         captured_at: Unix time; 0 means the time of arrival.
 
     Raises:
-        InvalidInput: an array of another shape or type.
+        InvalidInput: an array of another shape or type, or something else.
     """
     frame = inference_pb2.Frame(index=index, capture_time_unix_ns=int(captured_at * 1e9))
     if isinstance(picture, bytes):
         frame.encoded = picture
         return frame
+    if not isinstance(picture, np.ndarray):  # a path, most likely
+        raise InvalidInput(f"a picture is bytes or an array, not {type(picture).__name__}")
     is_grey = picture.ndim == 2
     if picture.dtype != np.uint8 or not (is_grey or (picture.ndim == 3 and picture.shape[2] == 3)):
         raise InvalidInput("a raw picture is uint8, height × width × 3 (RGB) or height × width (grey)")
@@ -231,7 +233,7 @@ class AsyncClient:
             await asyncio.gather(sender, return_exceptions=True)
 
     async def variants(self, model: str = "") -> list[control_pb2.VariantStatus]:
-        """Newest version of every variant, with its card and state."""
+        """The newest version of every variant and any older one in use, with card and state."""
         request = control_pb2.ListVariantsRequest(model=model)
         return list((await _translated(self._control.ListVariants(request))).variants)
 
@@ -288,8 +290,11 @@ def _at_once(coroutine: Any) -> Any:
 
 
 def _server_error(code: grpc.StatusCode, details: str) -> LatheError:
-    if code is grpc.StatusCode.UNAVAILABLE and ("connect" in details.lower() or "socket" in details.lower()):
+    # gRPC's own texts, which name addresses.
+    if code is grpc.StatusCode.UNAVAILABLE and "failed to connect" in details.lower():
         return Unavailable("no server answers at that address")
+    if code is grpc.StatusCode.UNAVAILABLE and ("connect" in details.lower() or "socket" in details.lower()):
+        return Unavailable("the connection to the server was lost")
     return ServerError(code, details)
 
 

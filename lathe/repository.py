@@ -176,7 +176,7 @@ class Repository:
         """The route that holds: the highest revision, or None where there is none.
 
         Raises:
-            BadVariant: it cannot be read.
+            BadVariant: it cannot be read, or names another model or revision.
         """
         folder = self.root / check_name(model, "model") / ROUTES
         revisions = _numbers(folder, suffix=".json")
@@ -188,6 +188,8 @@ class Repository:
             json_format.Parse(path.read_bytes(), route)
         except (OSError, UnicodeDecodeError, json_format.ParseError) as error:
             raise BadVariant(f"the route of {model} cannot be read", detail=f"{path}: {error}") from error
+        if (route.model, route.revision) != (model, revisions[-1]):
+            raise BadVariant(f"the newest route of {model} names another model or revision", detail=str(path))
         return route
 
     def add_route(self, route: control_pb2.Route) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
@@ -26,6 +25,7 @@ from lathe_compression.pictures import NamedPicture, canvases, file_digest, load
 from lathe_compression.quantize import quantize
 from lathe_compression.recipe import Recipe, RecipeFile, Variant
 from lathe_compression.teacher import load_teacher
+from lathe_server.engines import RUNTIME
 from lathe_server.vision import RawPicture
 
 
@@ -147,7 +147,7 @@ def _cards(file: RecipeFile, made: Sequence[_Made], used: Sequence[str]) -> list
                 made_with=[
                     f"torch {torch.__version__}",
                     f"onnx {onnx.__version__}",
-                    f"onnxruntime {onnxruntime.__version__}",
+                    RUNTIME,
                 ],
                 picture_sha256=used if one.quantized else [],
             ),
@@ -188,7 +188,7 @@ def _measure(
         card.latency.add(
             size=card.serving_size,
             cpu=cpu_name(),
-            runtime=f"onnxruntime {onnxruntime.__version__}",
+            runtime=RUNTIME,
             stages=card_pb2.StageSeconds(
                 decode=medians["decode"],
                 preprocess=medians["preprocess"],

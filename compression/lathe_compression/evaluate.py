@@ -23,6 +23,7 @@ from lathe_compression.agreement import AgreementSamples
 from lathe_compression.average_precision import Labels, PrecisionSamples
 from lathe_compression.judge import Judged, build_detector, judge, speedup
 from lathe_compression.pictures import file_digest, folder_pictures
+from lathe_server.engines import RUNTIME
 from lathe_server.vision import EncodedPicture
 from lathe_server.vision.detections import Thresholds
 
@@ -121,7 +122,7 @@ class Evaluation:
                 "interval": "paired bootstrap over pictures, 95 %, 1000 resamples",
                 "latency": "medians over pictures, one thread, taking turns with the reference",
                 "cpu": cpu_name(),
-                "runtime": "onnxruntime",
+                "runtime": RUNTIME,
             },
         }
 

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
-        print(f"lathe: this needs {error.name}: pip install 'lathe[{extra}]'", file=sys.stderr)
+        print(f'lathe: this needs {error.name}: install Lathe with its extra "{extra}"', file=sys.stderr)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:

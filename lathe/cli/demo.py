@@ -10,7 +10,9 @@ from typing import Any
 def add_command(commands: Any) -> None:
     parser = commands.add_parser("demo", help="compress a face detector, serve it, swap it under load, report")
     parser.add_argument("--recipe", type=Path, default=Path("recipes/face.toml"), help="(default %(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("work/demo"), help="(default %(default)s)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("work/demo"), help="folder; its models are made anew (default %(default)s)"
+    )
     parser.add_argument(
         "--source",
         type=Path,

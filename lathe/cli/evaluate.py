@@ -46,11 +46,13 @@ def run(options: argparse.Namespace) -> None:
 
 def show(evaluation: Evaluation) -> None:
     """Prints the figures as a table."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     width, height = evaluation.size_wh
-    table = Table(title=f"{evaluation.ref} against {evaluation.reference}, scaled to fit {width}×{height}")
+    title = f"{evaluation.ref} against {evaluation.reference}, scaled to fit {width}×{height}"
+    table = Table(title=title, box=box.SIMPLE_HEAD)
     for heading in ("figure", evaluation.ref.variant, evaluation.reference.variant, "difference (95 %)"):
         table.add_column(heading, justify="left" if heading == "figure" else "right")
     for labels in evaluation.label_sets:
@@ -63,7 +65,7 @@ def show(evaluation: Evaluation) -> None:
         )
     agreement = evaluation.agreement
     table.add_row(
-        f"agreement, {evaluation.agreement_pictures} pictures with detections",
+        "agreement",
         f"{agreement.value:.4f}",
         "",
         f"({agreement.low:.4f} to {agreement.high:.4f})",
@@ -73,7 +75,7 @@ def show(evaluation: Evaluation) -> None:
     table.add_row("speed of infer", f"{evaluation.speedup:.2f}×", "1×", "")
     table.add_row("size, MB", f"{evaluation.size_bytes / 1e6:.2f}", "", "")
     Console().print(table)
-    note = f"{evaluation.pictures} pictures"
+    note = f"{evaluation.pictures} pictures, {evaluation.agreement_pictures} of them with detections"
     if evaluation.left_out:
         note += f"; {evaluation.left_out} left out because they made the variant"
     print(note)

@@ -13,7 +13,9 @@ def add_command(commands: Any) -> None:
     from lathe_server.settings import add_flags
 
     parser = commands.add_parser(
-        "serve", help="serve a repository", description="Flags win over LATHE_… variables, these over --config."
+        "serve",
+        help="serve a repository",
+        description="Flags win over LATHE_… variables, these over --config, whose keys are the flags with underscores.",
     )
     parser.add_argument("repository", type=Path, help="folder that `lathe compress` published into")
     add_flags(parser)

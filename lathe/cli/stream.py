@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lathe.errors import InvalidInput
+
 if TYPE_CHECKING:
     from lathe.client import Result
     from lathe.video import VideoFrame
@@ -32,6 +34,8 @@ def add_command(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    if options.frames < 0:
+        raise InvalidInput("--frames must not be negative")
     from lathe.annotate import AnnotatedVideo
     from lathe.client import Client
     from lathe.video import VideoSource, describe, is_video

@@ -209,13 +209,14 @@ def show(findings: Findings, console: Console) -> None:
     console.print(table)
     console.print(
         f"quality: {rows[0].quality_name} at the serving size. infer: the network, ms, one thread.\n"
-        "p50, p99: live, from due to answered, ms. CPU: the server's, ms a frame, full load.\n"
-        f"cameras: at {CAMERA_FPS:g} fps that this machine carries. USD: a million predictions.\n",
+        "p50, p99: live, from due to answered, ms.\n"
+        "CPU: the server's, ms a frame, at full load. USD: a million predictions.\n"
+        f"cameras: at {CAMERA_FPS:g} fps that this machine carries.\n",
         highlight=False,
     )
     swap = findings.live.swap
     console.print(
-        f"swap {swap.before} → {swap.after} under load took {swap.served_at - swap.asked_at:.2f} s; "
+        f"swap {swap.before} → {swap.after} under load took {swap.served_at - swap.asked_at:.2f} s\n"
         f"{_account(findings.live)}",
         highlight=False,
     )

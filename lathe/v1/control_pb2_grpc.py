@@ -57,7 +57,8 @@ class ControlServiceServicer:
     """
 
     def ListVariants(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The newest version of each variant, and older ones that are on the route or in memory.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

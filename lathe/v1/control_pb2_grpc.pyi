@@ -34,6 +34,7 @@ class ControlServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ControlServiceAsyncStub: ...
     ListVariants: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListVariantsRequest, _control_pb2.ListVariantsResponse]
+    """The newest version of each variant, and older ones that are on the route or in memory."""
     GetRoute: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetRouteRequest, _control_pb2.GetRouteResponse]
     SetRoute: _grpc.UnaryUnaryMultiCallable[_control_pb2.SetRouteRequest, _control_pb2.SetRouteResponse]
     """Replaces the route of a model whole: loads and warms what it needs, switches, drains
@@ -46,6 +47,7 @@ class ControlServiceAsyncStub(ControlServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListVariants: _aio.UnaryUnaryMultiCallable[_control_pb2.ListVariantsRequest, _control_pb2.ListVariantsResponse]  # type: ignore[assignment]
+    """The newest version of each variant, and older ones that are on the route or in memory."""
     GetRoute: _aio.UnaryUnaryMultiCallable[_control_pb2.GetRouteRequest, _control_pb2.GetRouteResponse]  # type: ignore[assignment]
     SetRoute: _aio.UnaryUnaryMultiCallable[_control_pb2.SetRouteRequest, _control_pb2.SetRouteResponse]  # type: ignore[assignment]
     """Replaces the route of a model whole: loads and warms what it needs, switches, drains
@@ -60,7 +62,8 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _control_pb2.ListVariantsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_control_pb2.ListVariantsResponse, _abc.Awaitable[_control_pb2.ListVariantsResponse]]: ...
+    ) -> _typing.Union[_control_pb2.ListVariantsResponse, _abc.Awaitable[_control_pb2.ListVariantsResponse]]:
+        """The newest version of each variant, and older ones that are on the route or in memory."""
 
     @_abc_1.abstractmethod
     def GetRoute(

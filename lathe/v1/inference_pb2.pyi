@@ -92,7 +92,7 @@ class DetectRequest(_message.Message):
     FRAME_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     variant: _builtins.str
-    """Pins the variant; empty follows the route."""
+    """Pins the variant; empty follows the route, each call by a fresh draw in proportion to the weights."""
     @_builtins.property
     def frame(self) -> Global___Frame: ...
     def __init__(

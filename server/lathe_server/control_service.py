@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Set
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 from grpc import aio
 
 from lathe.card import check_name
-from lathe.errors import NotFound
+from lathe.errors import LatheError, NotFound
 from lathe.repository import Repository, VariantRef
-from lathe.v1 import control_pb2, control_pb2_grpc
+from lathe.v1 import card_pb2, control_pb2, control_pb2_grpc
 from lathe_server.manager import Manager
 from lathe_server.router import Router
 from lathe_server.routes import Routes, to_message
@@ -45,12 +47,21 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         response = control_pb2.ListVariantsResponse()
         for model in [request.model] if request.model else models:
             route = self._router.route(model)
-            for card in await asyncio.to_thread(self._repository.newest_cards, model):
-                ref = VariantRef(model, card.variant, card.version)
+            held = {ref for ref in self._manager.loaded() if ref.model == model}
+            held |= {ref for ref, _ in route.weights} if route else set()
+            for ref, card in sorted((await asyncio.to_thread(self._cards, model, held)).items()):
                 response.variants.add(
                     card=card, state=_STATES[self._manager.state(ref)], weight=route.weight_of(ref) if route else 0
                 )
         return response
+
+    def _cards(self, model: str, held: Set[VariantRef]) -> dict[VariantRef, card_pb2.Card]:
+        """Cards of the newest version of each variant and of the versions that are held, whatever their age."""
+        cards = {VariantRef(model, card.variant, card.version): card for card in self._repository.newest_cards(model)}
+        for ref in held - cards.keys():
+            with suppress(LatheError):  # its folder is gone: it serves on from memory
+                cards[ref] = self._repository.card(ref)
+        return cards
 
     async def GetRoute(  # noqa: N802
         self, request: control_pb2.GetRouteRequest, context: Context

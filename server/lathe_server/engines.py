@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from lathe.errors import BadVariant
 
+RUNTIME = f"onnxruntime {onnxruntime.__version__}"
+"""What runs the networks, for cards and reports."""
+
 FREE = -1
 """A dimension that may be of any size."""
 
@@ -28,7 +31,6 @@ class TensorSpec:
 class Engine(Protocol):
     """A loaded network that any number of threads may run at the same time."""
 
-    runtime: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
@@ -59,7 +61,6 @@ class OnnxRuntimeEngine:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's errors share no base class of their own
             raise BadVariant("the runtime cannot load the model", detail=str(error)) from error
-        self.runtime = f"onnxruntime {onnxruntime.__version__}"
         self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
         self._output_names = [spec.name for spec in self.outputs]

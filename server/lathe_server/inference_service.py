@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
 from grpc import aio
 
 from lathe.card import check_name
-from lathe.errors import BadPicture, InvalidInput, LatheError, Overloaded, Unavailable
+from lathe.errors import BadPicture, InvalidInput, LatheError, NotFound, Overloaded, Refused, Unavailable
 from lathe.v1 import inference_pb2, inference_pb2_grpc
 from lathe_server.frames import Frame, Result, capture_on_monotonic
 from lathe_server.metrics import Metrics
@@ -32,12 +33,16 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     """A thin layer over the pipeline.
 
     Args:
+        variants: the published ones of a model; blocking, asked only when a pinned one is not loaded.
         max_streams: open at the same time; more are refused.
     """
 
-    def __init__(self, pipeline: Pipeline, metrics: Metrics, *, max_streams: int) -> None:
+    def __init__(
+        self, pipeline: Pipeline, metrics: Metrics, variants: Callable[[str], list[str]], *, max_streams: int
+    ) -> None:
         self._pipeline = pipeline
         self._metrics = metrics
+        self._variants = variants
         self._max_streams = max_streams
         self._streams: set[_Stream] = set()
         self._open = 0  # streams, and those that have not sent their configuration yet
@@ -45,9 +50,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     async def Detect(  # noqa: N802  the contract's name
         self, request: inference_pb2.DetectRequest, context: Context
     ) -> inference_pb2.DetectResponse:
-        config = inference_pb2.StreamConfig(model=request.model, variant=request.variant)
-        _check_config(config)
-        self._pipeline.choose(config.model, "", config.variant)
+        # Each call is a stream of its own, so that calls follow the route's weights.
+        config = inference_pb2.StreamConfig(model=request.model, variant=request.variant, stream_id=uuid.uuid4().hex)
+        await self._check(config)
         frame, error = _to_frame(request.frame, config, _deadline(context), self._metrics)
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
@@ -79,18 +84,17 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         try:
             async with aclosing(self._results(requests, context)) as results:
                 async for result in results:
-                    yield inference_pb2.DetectStreamResponse(result=to_result(result))
+                    yield inference_pb2.DetectStreamResponse(result=result)
         finally:
             self._open -= 1
 
     async def _results(
         self, requests: AsyncIterator[inference_pb2.DetectStreamRequest], context: Context
-    ) -> AsyncGenerator[Result, None]:
+    ) -> AsyncGenerator[inference_pb2.Result, None]:
         first = await anext(requests, None)
         if first is None or first.WhichOneof("message") != "config":
             raise InvalidInput("the first message of a stream is its configuration")
-        _check_config(first.config)
-        self._pipeline.choose(first.config.model, first.config.stream_id, first.config.variant)
+        await self._check(first.config)
         stream = _Stream(first.config, self._pipeline, self._metrics, _deadline(context))
         self._streams.add(stream)
         self._metrics.streams.set(len(self._streams))
@@ -103,6 +107,24 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             stream.abandon()
             self._streams.discard(stream)
             self._metrics.streams.set(len(self._streams))
+
+    async def _check(self, config: inference_pb2.StreamConfig) -> None:
+        """Refuses what could not be answered, before any frame is looked at.
+
+        Raises:
+            InvalidInput: a name or a number that makes no sense.
+            NotFound: no such model or variant.
+            Refused: the pinned variant is published but not loaded.
+        """
+        _check_config(config)
+        try:
+            self._pipeline.choose(config.model, config.stream_id, config.variant)
+        except Refused:
+            variants = await asyncio.to_thread(self._variants, config.model)
+            if config.variant in variants:
+                raise
+            message = f"model {config.model} has no variant {config.variant}; it has {', '.join(variants)}"
+            raise NotFound(message) from None
 
     def end_streams(self) -> None:
         """Ends every stream once it has its answers: the server is going."""
@@ -156,7 +178,7 @@ class _Stream:
         self._pending.append(slot)
 
         def reply(result: Result) -> None:
-            slot.result = result
+            slot.result = to_result(result)
             if self._pending and self._pending[0] is slot:
                 self._changed.set()
 
@@ -170,7 +192,7 @@ class _Stream:
         else:
             self._pipeline.submit(self._lane, frame, reply)
 
-    async def results(self) -> AsyncIterator[Result]:
+    async def results(self) -> AsyncIterator[inference_pb2.Result]:
         """Results in order, until the stream has ended and every frame has its result.
 
         Raises:
@@ -198,10 +220,12 @@ class _Stream:
 
 
 class _Slot:
+    """A frame's place in line. Its result waits as a message, because a `Result` holds the picture."""
+
     __slots__ = ("result",)
 
     def __init__(self) -> None:
-        self.result: Result | None = None
+        self.result: inference_pb2.Result | None = None
 
 
 def _check_config(config: inference_pb2.StreamConfig) -> None:

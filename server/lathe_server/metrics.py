@@ -99,7 +99,7 @@ class Metrics:
             preprocess.observe(stages.preprocess)
             infer.observe(stages.infer)
             postprocess.observe(stages.postprocess)
-            children.request.observe(result.queue_seconds + stages.total)
+            children.request.observe(result.age_seconds - (result.frame.arrived - result.frame.captured))
             children.age.observe(result.age_seconds)
 
     def exposition(self) -> bytes:

@@ -88,6 +88,8 @@ class Routes:
             raise Refused("the server is shutting down")
         stored = await asyncio.to_thread(self._repository.route, request.model)
         revision = stored.revision if stored else 0
+        if len(request.author) > 256 or len(request.reason) > 1024:
+            raise InvalidInput("author is at most 256, reason at most 1024 characters")
         if request.expected_revision and request.expected_revision != revision:
             raise Conflict(
                 f"revision {revision} of the route of {request.model} holds, not {request.expected_revision}"
@@ -96,7 +98,9 @@ class Routes:
         for ref, weight in route.weights:
             if weight:
                 await self._manager.load(ref)
-        message = to_message(route, request.author, request.reason)
+        message = to_message(route)
+        message.author, message.reason = request.author, request.reason
+        message.created_at.FromDatetime(datetime.now(UTC))
         await asyncio.to_thread(self._repository.add_route, message)
         await self._apply(route)
         return message
@@ -151,11 +155,9 @@ def recommended(cards: Sequence[card_pb2.Card]) -> card_pb2.Card:
     return max(chosen, key=lambda card: card.created_at.ToNanoseconds())
 
 
-def to_message(route: Route, author: str = "", reason: str = "") -> control_pb2.Route:
-    if len(author) > 256 or len(reason) > 1024:
-        raise InvalidInput("author is at most 256, reason at most 1024 characters")
-    message = control_pb2.Route(model=route.model, revision=route.revision, author=author, reason=reason)
-    message.created_at.FromDatetime(datetime.now(UTC))
+def to_message(route: Route) -> control_pb2.Route:
+    """The weights; who set them, when and why stands in the repository only."""
+    message = control_pb2.Route(model=route.model, revision=route.revision)
     for ref, weight in route.weights:
         message.weights.add(variant=ref.variant, version=ref.version, weight=weight)
     return message

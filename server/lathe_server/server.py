@@ -17,7 +17,6 @@ import uvloop
 from aiohttp import web
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from lathe.errors import AlreadyExists
@@ -41,6 +40,8 @@ log = logging.getLogger(__name__)
 INFERENCE_NAME = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
 CONTROL_NAME = control_pb2.DESCRIPTOR.services_by_name["ControlService"].full_name
 WAITING_FRAMES_PER_STREAM = 1
+FAREWELL_SECONDS = 1.0
+"""What streams get to be told of their end, however long their last frames took."""
 
 
 class Server:
@@ -70,9 +71,11 @@ class Server:
         )
         self._pipeline = Pipeline(self._router, self._manager, self._scheduler, self.metrics)
         self._routes = Routes(repository, self._router, self._manager, self.metrics)
-        self._inference = InferenceService(self._pipeline, self.metrics, max_streams=settings.max_streams)
+        self._inference = InferenceService(
+            self._pipeline, self.metrics, repository.variants, max_streams=settings.max_streams
+        )
         self._control = ControlService(repository, self._router, self._manager, self._routes)
-        self._health = HealthServicer()
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing from the stubs
         self._ready = False
         self._grpc = self._new_grpc()
         self._control_grpc = self._new_grpc()
@@ -122,10 +125,13 @@ class Server:
         self._ready = False
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._routes.close()
-        grace = self._settings.drain_seconds
+        allowed = self._settings.drain_seconds
+        end = asyncio.get_running_loop().time() + allowed
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._pipeline.drain(), grace)
+            async with asyncio.timeout_at(end):
+                await self._pipeline.drain()
         self._inference.end_streams()
+        grace = max(end - asyncio.get_running_loop().time(), min(allowed, FAREWELL_SECONDS))
         await asyncio.gather(self._grpc.stop(grace), self._control_grpc.stop(grace))
         await self._http.cleanup()
         self._scheduler.close()
@@ -182,9 +188,14 @@ async def serve(repository: Repository, settings: Settings, announce: Callable[[
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     server = Server(repository, settings)
-    await server.startup()
+    startup, stopped = asyncio.create_task(server.startup()), asyncio.create_task(stop.wait())
+    await asyncio.wait((startup, stopped), return_when=asyncio.FIRST_COMPLETED)
+    if not startup.done():
+        log.info("ended before it was ready")
+        return
+    await startup
     announce("ready " + " ".join(f"{name}={address}" for name, address in server.addresses.items()))
-    await stop.wait()
+    await stopped
     log.info("draining")
     await server.drain()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,7 @@ def test_bare_pictures_give_agreement(models: Path, pictures: Path, capsys: pyte
     assert figures["ap50"] is None
     assert figures["agreement"] == {"value": 1.0, "low": 1.0, "high": 1.0, "pictures": 3}
     assert figures["protocol"]["metric"] == "agreement"
+    assert re.fullmatch(r"onnxruntime \d+\.\d+\.\d+", figures["protocol"]["runtime"])
 
 
 def test_nothing_found_is_null(models: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,11 +108,15 @@ def test_nothing_found_is_null(models: Path, pictures: Path, capsys: pytest.Capt
     assert figures["agreement"] == {"value": None, "low": None, "high": None, "pictures": 0}
 
 
-def test_table_for_people(models: Path, labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_for_people(
+    models: Path, labelled: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["evaluate", str(models / "spots/wide"), "--data", str(labelled)]) == 0
     shown = capsys.readouterr().out
-    assert "AP@.5 all" in shown
-    assert shown.endswith("4 pictures\n")
+    (row,) = (line for line in shown.splitlines() if "AP@.5 all" in line)
+    assert row.rstrip().endswith(")"), "an interval is not broken in a terminal of 80 columns"
+    assert "\n4 pictures, " in shown
 
 
 def test_size_is_the_cards_unless_given(models: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -230,4 +236,4 @@ def test_compressing_without_torch_says_what_to_install() -> None:
     command = [sys.executable, "-c", WITHOUT_TORCH, "compress", "recipes/face.toml"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 1
-    assert done.stderr.splitlines() == ["lathe: this needs onnx: pip install 'lathe[compression]'"]
+    assert done.stderr.splitlines() == ['lathe: this needs onnx: install Lathe with its extra "compression"']

@@ -51,6 +51,10 @@ def test_no_server(film: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert error_line(capsys, "ctl", "--control", NOBODY, "route", "face", "int8=1") == told
 
 
+def test_less_than_no_frames(film: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert error_line(capsys, "stream", film, "--frames", "-3") == "--frames must not be negative"
+
+
 def test_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "there is no file" in error_line(capsys, "compress", tmp_path / "none.toml")
     assert "there is no video" in error_line(capsys, "stream", tmp_path / "none.mp4")

@@ -49,6 +49,11 @@ def test_array_of_another_kind_is_refused(picture: np.ndarray) -> None:
         frame_message(0, picture)
 
 
+def test_path_is_no_picture() -> None:
+    with pytest.raises(InvalidInput, match="bytes or an array, not str"):
+        frame_message(0, "picture.jpg")  # type: ignore[arg-type]
+
+
 def test_result_of_a_message() -> None:
     message = inference_pb2.Result(index=4, outcome=inference_pb2.OUTCOME_ANSWERED, age_seconds=0.25)
     message.detections.xyxy.extend([1, 2, 3, 4, 5, 6, 7, 8])
@@ -74,6 +79,19 @@ def test_nobody_answers() -> None:
                 ask()
         with pytest.raises(Unavailable):
             list(client.detect_stream("face", iter([(b"x", 0.0)])))
+
+
+def test_server_that_dies_in_mid_stream(server: RunningServer, spot_jpeg: bytes) -> None:
+    def endless() -> Iterator[tuple[bytes, float]]:
+        while True:
+            yield spot_jpeg, 0.0
+
+    with server.client() as client:
+        results = client.detect_stream("spots", endless())
+        assert next(results).answered
+        server.process.kill()
+        with pytest.raises(Unavailable, match=r"^the connection to the server was lost$"):
+            list(results)
 
 
 def test_server_error_carries_its_status(shared_server: RunningServer) -> None:

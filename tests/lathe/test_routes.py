@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -70,4 +71,14 @@ def test_damaged_revision_is_told_without_its_path(content: bytes, repository: R
     repository.add_route(route(1))
     (repository.root / "spots/routes/1.json").write_bytes(content)
     with pytest.raises(BadVariant, match=r"^the route of spots cannot be read$"):
+        repository.route("spots")
+
+
+@pytest.mark.parametrize("wrong", [{"revision": 2}, {"model": "faces"}], ids=str)
+def test_revision_that_names_another_is_refused(wrong: dict[str, object], repository: Repository) -> None:
+    """Its number would be taken again, and the swap lost with the next restart."""
+    content = {"model": "spots", "revision": 3, "weights": [{"variant": "a", "version": 1, "weight": 1}]} | wrong
+    repository.add_route(route(1))
+    (repository.root / "spots/routes/3.json").write_text(json.dumps(content))
+    with pytest.raises(BadVariant, match="names another model or revision"):
         repository.route("spots")

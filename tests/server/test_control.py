@@ -14,10 +14,14 @@ from tests.conftest import RunningServer
 from tests.models import bright_spots, card_for
 
 
-def request(model: str = "spots", revision: int = 0, **weights: int) -> control_pb2.SetRouteRequest:
+def request(
+    model: str = "spots", revision: int = 0, author: str = "", reason: str = "", **weights: int
+) -> control_pb2.SetRouteRequest:
     return control_pb2.SetRouteRequest(
         model=model,
         expected_revision=revision,
+        author=author,
+        reason=reason,
         weights=[control_pb2.RouteWeight(variant=name, weight=weight) for name, weight in weights.items()],
     )
 
@@ -32,7 +36,15 @@ WRONG = {
     "the folder of routes": (request(routes=1), "NOT_FOUND"),
     "an unknown model": (request("faces", a=1), "NOT_FOUND"),
     "an unknown variant": (request(z=1), "NOT_FOUND"),
-    "a long reason": (control_pb2.SetRouteRequest(model="spots", reason="x" * 2000), "INVALID_ARGUMENT"),
+    "a long reason": (request(reason="x" * 1025, a=1), "INVALID_ARGUMENT"),
+    "a long author": (request(author="x" * 257, a=1), "INVALID_ARGUMENT"),
+    "a variant twice": (
+        control_pb2.SetRouteRequest(
+            model="spots",
+            weights=[control_pb2.RouteWeight(variant="a", version=number, weight=1) for number in (0, 1)],
+        ),
+        "INVALID_ARGUMENT",
+    ),
     "a stale revision": (request(revision=7, a=1), "ABORTED"),
 }
 
@@ -80,6 +92,36 @@ def test_the_newest_version_is_taken_where_none_is_named(server: RunningServer, 
     repository.publish(card_for("spots", "a"), bright_spots(box_pixels=20))
     with channel(server.control) as opened:
         assert control(opened).SetRoute(request(a=1)).route.weights[0].version == 2
+
+
+def test_what_serves_is_listed_though_a_newer_version_is_published(
+    server: RunningServer, repository: Repository
+) -> None:
+    repository.publish(card_for("spots", "a"), bright_spots(box_pixels=20))
+    with server.client() as client:
+        listed = {(s.card.variant, s.card.version): (s.state, s.weight) for s in client.variants("spots")}
+    assert listed == {
+        ("a", 1): (control_pb2.SERVABLE_STATE_READY, 1),
+        ("a", 2): (control_pb2.SERVABLE_STATE_FOUND, 0),
+        ("b", 1): (control_pb2.SERVABLE_STATE_FOUND, 0),
+    }
+
+
+def test_a_variant_of_weight_0_is_on_the_route_and_not_in_memory(server: RunningServer) -> None:
+    with channel(server.control) as opened:
+        control(opened).SetRoute(request(a=1, b=0))
+        route = control(opened).GetRoute(control_pb2.GetRouteRequest(model="spots")).route
+    assert [(weight.variant, weight.weight) for weight in route.weights] == [("a", 1), ("b", 0)]
+    assert metric(server, "lathe_variant_loaded", variant="b") == 0
+
+
+def test_only_a_route_that_somebody_set_says_when_it_was_set(server: RunningServer) -> None:
+    asked = control_pb2.GetRouteRequest(model="spots")
+    with channel(server.control) as opened:
+        assert not control(opened).GetRoute(asked).route.HasField("created_at")
+        made = control(opened).SetRoute(request(a=1, author="me", reason="why")).route
+        assert made.HasField("created_at")
+        assert control(opened).GetRoute(asked).route == made
 
 
 def test_what_was_loaded_for_a_swap_that_failed_is_given_back(server: RunningServer, repository: Repository) -> None:

@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from lathe.repository import Repository
+from lathe.detections import Detections
+from lathe.repository import Repository, VariantRef
+from lathe_server.frames import Frame, Result
+from lathe_server.metrics import Metrics
+from lathe_server.vision import Answer, EncodedPicture
+from lathe_server.vision.detector import Stages
 from tests.calls import channel, config, exposition, frame, metric, outcomes, stream
 from tests.conftest import RunningServer, start_server
 
@@ -84,3 +89,13 @@ def test_every_sample_is_well_formed_and_has_help(shared_server: RunningServer) 
 def test_a_server_that_serves_says_that_it_lives_and_is_ready(shared_server: RunningServer, path: str) -> None:
     with urllib.request.urlopen(f"http://{shared_server.http}/{path}", timeout=5) as response:
         assert response.read() == b"ok\n"
+
+
+def test_the_time_of_a_request_is_all_of_it_and_not_the_sum_of_its_stages() -> None:
+    metrics = Metrics()
+    frame_ = Frame("face", "camera", "", 0, EncodedPicture(b""), captured=10.0, arrived=10.5)
+    answer = Answer(Detections.none(), Stages(0.01, 0.01, 0.01, 0.01))
+    metrics.observe(Result(frame_, "answered", VariantRef("face", "a", 1), answer, age_seconds=0.8))
+    labels = {"model": "face", "variant": "a", "version": "1"}
+    assert metrics.registry.get_sample_value("lathe_request_seconds_sum", labels) == pytest.approx(0.3)
+    assert metrics.registry.get_sample_value("lathe_age_seconds_sum", labels) == pytest.approx(0.8)

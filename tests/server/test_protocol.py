@@ -132,10 +132,18 @@ def test_a_model_that_is_not_served_is_not_found(shared_server: RunningServer, s
         assert refusal(lambda: inference(opened).Detect(message)).code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_a_pinned_variant_that_is_not_loaded_is_refused(shared_server: RunningServer, spot_jpeg: bytes) -> None:
+def test_a_pinned_variant_that_does_not_exist_is_not_found(shared_server: RunningServer, spot_jpeg: bytes) -> None:
     message = inference_pb2.DetectRequest(model="spots", variant="b", frame=inference_pb2.Frame(encoded=spot_jpeg))
     with channel(shared_server.grpc) as opened:
-        assert refusal(lambda: inference(opened).Detect(message)).code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert refusal(lambda: inference(opened).Detect(message)).code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_pinned_variant_that_is_published_but_not_loaded_is_refused(server: RunningServer, spot_jpeg: bytes) -> None:
+    message = inference_pb2.DetectRequest(model="spots", variant="b", frame=inference_pb2.Frame(encoded=spot_jpeg))
+    with channel(server.grpc) as opened:
+        error = refusal(lambda: inference(opened).Detect(message))
+    assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "not loaded" in (error.details() or "")
 
 
 def _varint(value: int) -> bytes:

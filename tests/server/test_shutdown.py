@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,22 +14,26 @@ import grpc
 import numpy as np
 import onnx
 import pytest
+from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from onnx import TensorProto, helper, numpy_helper
 
 from lathe.errors import Refused
 from lathe.repository import Repository
-from lathe.v1 import control_pb2, inference_pb2
+from lathe.v1 import control_pb2, inference_pb2, inference_pb2_grpc
 from lathe_server.manager import Manager
 from lathe_server.metrics import Metrics
 from lathe_server.router import Router
 from lathe_server.routes import Routes
+from lathe_server.server import Server
+from lathe_server.settings import Settings
 from tests.calls import channel, config, control, frame, inference, outcomes, refusal, stream, until
 from tests.conftest import RunningServer, start_server
 from tests.models import bright_spots, card_for
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+FREE = "127.0.0.1:0"
 
 
 class Camera(threading.Thread):
@@ -119,6 +125,41 @@ def test_a_second_sigterm_ends_at_once(repository: Repository, tmp_path: Path) -
         assert server.process.wait(5) == 1
         refusal(lambda: list(call))
         leave.set()
+
+
+@pytest.mark.fault(79)
+def test_frames_that_hang_and_a_silent_stream_share_one_grace_time(repository: Repository) -> None:
+    async def drain() -> float:
+        server = Server(repository, Settings(grpc=FREE, http=FREE, control=FREE, drain_seconds=2.0))
+        await server.startup()
+        server._pipeline.drain = asyncio.Event().wait  # type: ignore[method-assign,assignment]
+        async with aio.insecure_channel(server.addresses["grpc"]) as opened:
+            call = inference_pb2_grpc.InferenceServiceStub(opened).DetectStream()
+            await call.wait_for_connection()
+            began = time.monotonic()
+            await server.drain()
+            return time.monotonic() - began
+
+    assert 2.0 <= asyncio.run(drain()) < 3.5
+
+
+@pytest.mark.fault(37, 79)
+def test_sigterm_before_the_server_is_ready_ends_it_at_once(repository: Repository, tmp_path: Path) -> None:
+    repository.publish(card_for("spots", "endless", recommended=True), endless())
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "lathe", "serve", str(repository.root)]
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [*command, "--grpc", FREE, "--http", FREE, "--control", FREE], stdout=subprocess.PIPE, stderr=errors
+        )
+    try:
+        until(lambda: "endless serves" in log.read_text())
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=5)
+        assert (process.returncode, said) == (0, b"")
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.fault(58)

@@ -47,14 +47,24 @@ def test_a_stream_opens_with_its_configuration(shared_server: RunningServer, spo
         (config("faces"), grpc.StatusCode.NOT_FOUND),
         (config("spots\n"), BAD),
         (config(variant="B"), BAD),
-        (config(variant="b"), grpc.StatusCode.FAILED_PRECONDITION),
+        (config(variant="b"), grpc.StatusCode.NOT_FOUND),
         (config(stream_id="a\nb"), BAD),
         (config(stream_id="x" * 257), BAD),
         (config(max_age_seconds=-1), BAD),
         (config(max_age_seconds=math.nan), BAD),
         (config(max_age_seconds=math.inf), BAD),
     ],
-    ids=["unknown model", "bad model", "bad variant", "not loaded", "newline", "long id", "negative", "nan", "inf"],
+    ids=[
+        "unknown model",
+        "bad model",
+        "bad variant",
+        "unknown variant",
+        "newline",
+        "long id",
+        "negative",
+        "nan",
+        "inf",
+    ],
 )
 def test_a_configuration_that_makes_no_sense_is_refused_at_once(
     shared_server: RunningServer, opening: inference_pb2.DetectStreamRequest, code: grpc.StatusCode

@@ -100,6 +100,12 @@ def test_a_stream_may_pin_a_variant_that_is_loaded(server: RunningServer, spot_j
             assert {result.variant for result in results} == {variant}
 
 
+def test_single_pictures_follow_the_weights(server: RunningServer, spot_jpeg: bytes) -> None:
+    with server.client() as client:
+        client.set_route("spots", {"a": 1, "b": 1})
+        assert {client.detect("spots", spot_jpeg).variant for _ in range(60)} == {"a", "b"}
+
+
 @pytest.mark.fault(60)
 def test_a_restart_resumes_with_the_route_that_was_set(
     server: RunningServer, repository: Repository, spot_jpeg: bytes
