@@ -45,7 +45,7 @@ bench: $(VENV)/.installed work/models ## frames a second through the server agai
 	$(BIN)/python -m lathe_loadtest.bench work/models
 
 faults: $(VENV)/.installed ## the fault list, each line with its test
-	@$(BIN)/python -m pytest --collect-only -q --faults
+	@$(BIN)/python -m pytest --collect-only -qq --faults 2>/dev/null | grep -E '^ ?[0-9]+  '
 
 clean: ## remove what make made
 	rm -rf $(VENV) work build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -108,7 +108,7 @@ class _Reader:
         if hint is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
-            raise self.error(line, f'"{key}" must be {_KIND_NAMES.get(hint, hint.__name__)}')
+            raise self.error(line, f'"{key}" must be {KIND_NAMES.get(hint, hint.__name__)}')
         return value
 
     def _tuple(self, arguments: tuple[Any, ...], value: Any, key: str, line: int) -> tuple[Any, ...]:
@@ -123,4 +123,4 @@ class _Reader:
         return tuple(self.value(kind, item, key, at) for kind, item, at in zip(arguments, value, lines, strict=True))
 
 
-_KIND_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+KIND_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}

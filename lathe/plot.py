@@ -118,8 +118,9 @@ class _Canvas:
         if point.label:
             is_right = at_x > WIDTH * 0.8
             offset, anchor = (-10, "end") if is_right else (10, "start")
+            above = -8 if at_y > _TOP + 16 else 18
             self.add(
-                f'<text x="{at_x + offset:.1f}" y="{at_y - 8:.1f}" text-anchor="{anchor}" class="label">'
+                f'<text x="{at_x + offset:.1f}" y="{at_y + above:.1f}" text-anchor="{anchor}" class="label">'
                 f"{escape(point.label)}</text>"
             )
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,9 @@ from rich.console import Console
 
 from lathe.demo.capacity import measure_capacity
 from lathe.demo.findings import Findings, show, write_report
-from lathe.demo.footage import Footage, evaluation_frames, load_footage
+from lathe.demo.footage import evaluation_frames, load_footage
 from lathe.demo.live import watch_cameras
+from lathe.demo.workspace import fresh_folder
 from lathe.errors import InvalidInput
 from lathe.progress import Progress
 from lathe.repository import Repository, VariantRef
@@ -56,10 +56,11 @@ class Demo:
             raise InvalidInput("the live part needs at least 4 seconds")
         progress, console = Progress(), Console()
         self.output.mkdir(parents=True, exist_ok=True)
-        repository, refs = self._compress(progress)
         with progress.step("footage: decode"):
             footage = load_footage(self.sources)
-        evaluations = self._evaluate(repository, refs, footage, progress)
+        frames = self.frames or evaluation_frames(footage, self.output / "frames")
+        repository, refs = self._compress(progress)
+        evaluations = self._evaluate(repository, refs, frames, progress)
         flags = ("--price-per-core-hour", str(self.price_per_core_hour))
         with ServerProcess(repository.root, self.output / "server.log", flags) as server:
             with progress.step("capacity: each variant alone"):
@@ -88,19 +89,17 @@ class Demo:
         from lathe_compression.recipe import load_recipe
 
         recipe = load_recipe(self.recipe)
-        models = self.output / "models"
-        shutil.rmtree(models, ignore_errors=True)
+        models = fresh_folder(self.output / "models")
         refs = compress(recipe, models, progress)
         if len(refs) < 2:
             raise InvalidInput("the demo swaps between the recipe's first and last variant; it has only one")
         return Repository(models), refs
 
     def _evaluate(
-        self, repository: Repository, refs: Sequence[VariantRef], footage: Sequence[Footage], progress: Progress
+        self, repository: Repository, refs: Sequence[VariantRef], frames: Path, progress: Progress
     ) -> dict[str, list[Evaluation]]:
         """Every variant but the reference, on bare frames and, where given, on labelled pictures."""
         from lathe_compression.evaluate import Protocol, evaluate
 
-        frames = self.frames or evaluation_frames(footage, self.output / "frames")
         data = [frames, *([self.data] if self.data else [])]
         return {ref.variant: [evaluate(repository, ref, one, Protocol(), progress) for one in data] for ref in refs[1:]}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import simplejpeg
 
+from lathe.demo.workspace import fresh_folder
 from lathe.errors import NotFound
 from lathe.packaged import packaged_file
 from lathe.video import read_frames
@@ -53,8 +53,7 @@ def load_footage(sources: Sequence[Path]) -> list[Footage]:
 
 def evaluation_frames(footage: Sequence[Footage], folder: Path) -> Path:
     """Writes every fifth frame as a file, for `lathe evaluate` to judge."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    fresh_folder(folder)
     for video in footage:
         for index in range(0, len(video.frames), EVALUATE_EVERY):
             (folder / f"{video.name}-{index:04}.jpg").write_bytes(video.frames[index])

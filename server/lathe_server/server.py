@@ -146,7 +146,7 @@ class Server:
         try:
             await site.start()
         except OSError as error:
-            raise AlreadyExists(f"the address {self._settings.http} cannot be opened: {error.strerror}") from error
+            raise AlreadyExists(f"the address {self._settings.http} cannot be opened; is it in use?") from error
         return f"{host}:{self._http.addresses[0][1]}"
 
     def _refresh(self) -> None:

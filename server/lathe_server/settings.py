@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lathe.config import nearest, parse, read
+from lathe.config import KIND_NAMES, nearest, parse, read
 from lathe.errors import InvalidInput
 from lathe_server.limits import MAX_PIXELS
 
@@ -93,7 +93,7 @@ def load_settings(flags: argparse.Namespace, environment: Mapping[str, str]) -> 
             try:
                 merged[key] = kind(environment[variable])
             except ValueError as error:
-                raise InvalidInput(f"{variable} must be {kind.__name__}") from error
+                raise InvalidInput(f"{variable} must be {KIND_NAMES[kind]}") from error
         if hasattr(flags, key):
             merged[key] = getattr(flags, key)
     return parse(Settings, merged, text, name)

@@ -1,0 +1,24 @@
+"""Folders that the demo makes anew on every run, and never anybody else's."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from lathe.errors import InvalidInput
+
+MARKER = ".made-by-lathe-demo"
+
+
+def fresh_folder(path: Path) -> Path:
+    """An empty folder at `path`; what an earlier run left there is removed.
+
+    Raises:
+        InvalidInput: there is a folder that no demo has made.
+    """
+    if path.exists() and not (path / MARKER).is_file():
+        raise InvalidInput(f"{path} exists and is not the demo's; choose another --output")
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    (path / MARKER).touch()
+    return path

@@ -1,0 +1,25 @@
+"""The demo clears its own folders and nobody else's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lathe.demo.workspace import fresh_folder
+from lathe.errors import InvalidInput
+
+
+def test_an_earlier_run_is_removed(tmp_path: Path) -> None:
+    folder = fresh_folder(tmp_path / "models")
+    (folder / "old").touch()
+    assert fresh_folder(folder) == folder
+    assert not (folder / "old").exists()
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    precious = tmp_path / "models" / "face"
+    precious.mkdir(parents=True)
+    with pytest.raises(InvalidInput, match="is not the demo's"):
+        fresh_folder(tmp_path / "models")
+    assert precious.is_dir()
