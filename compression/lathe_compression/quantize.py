@@ -31,6 +31,7 @@ from lathe_compression.equalize import equalize
 from lathe_compression.export import INPUT_NAME
 from lathe_compression.int8_layout import PIXELS_A_GROUP, feed_pixels_directly, regroup_stem
 from lathe_compression.merge_heads import FLOAT_NODES, merge_heads
+from lathe_compression.projections import use_matrix_kernel
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,14 @@ class Quantize:
         method: `ptq` takes the ranges of activations from calibration pictures.
         range: how: `minmax` keeps every peak.
         equalize: first even out the ranges of hidden channels, which costs nothing at run time.
+        matrix_kernel: write the weights of projections so that ONNX Runtime takes them to AMX.
         reduce_range: 7-bit weights, for x86 processors without VNNI, whose 16-bit sums saturate.
     """
 
     method: Literal["ptq"] = "ptq"
     range: Literal["minmax"] = "minmax"
     equalize: bool = True
+    matrix_kernel: bool = True
     reduce_range: bool = False
 
     def describe(self) -> str:
@@ -105,6 +108,8 @@ def quantize(
     done.append(step.describe())
     if feed_pixels_directly(quantized):
         done.append("layout: pixels feed the first convolution as they are")
+    if step.matrix_kernel and (count := use_matrix_kernel(quantized)):
+        done.append(f"layout: {count} projections go through the matrix kernel")
     onnx.checker.check_model(quantized)
     assert_int8_kernels(quantized)
     return quantized, done

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from lathe.client import AsyncClient
 from lathe.demo.footage import evaluation_frames, load_footage
+from lathe.errors import LatheError
 from lathe.machine import cpu_name
 from lathe.progress import Progress
 from lathe.scrape import scrape
@@ -120,4 +121,7 @@ async def _route(server: ServerProcess, variant: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except LatheError as error:
+        sys.exit(f"bench: {error.message}")
