@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,9 +72,9 @@ def compress(file: RecipeFile, repository_root: Path, progress: Progress) -> lis
         Variant(""), cleaned, b"", (hygiene,), arithmetic(cleaned, recipe.model.serving_size), quantized=False
     )
     for variant in recipe.variant:
-        with progress.step(f"variant {variant.name}: make"):
-            parent = next((one for one in made if one.variant.name == variant.parent), teacher)
-            made.append(_make(variant, parent, calibration, recipe.model.size_multiple))
+        parent = next((one for one in made if one.variant.name == variant.parent), teacher)
+        with progress.bar(f"variant {variant.name}: make", len(calibration) * len(variant.steps)) as advance:
+            made.append(_make(variant, parent, calibration, recipe.model.size_multiple, advance))
     cards = _cards(file, made, sorted(used))
     _measure(cards, made, evaluation, progress)
     repository_root.mkdir(parents=True, exist_ok=True)
@@ -108,10 +108,16 @@ def _evaluation(recipe: Recipe, folder: Path, used: set[str], progress: Progress
     return pictures
 
 
-def _make(variant: Variant, parent: _Made, calibration: Sequence[NDArray[np.uint8]], size_multiple: int) -> _Made:
+def _make(
+    variant: Variant,
+    parent: _Made,
+    calibration: Sequence[NDArray[np.uint8]],
+    size_multiple: int,
+    advance: Callable[[], None],
+) -> _Made:
     model, steps = parent.model, parent.steps
     for step in variant.steps:
-        model, done = quantize(model, step.quantize, calibration, size_multiple)
+        model, done = quantize(model, step.quantize, calibration, size_multiple, advance)
         steps = (*steps, *done)
     quantized = parent.quantized or bool(variant.steps)
     return _Made(variant, model, model.SerializeToString(), steps, parent.arithmetic, quantized)

@@ -199,8 +199,11 @@ def evaluate(repository: Repository, ref: VariantRef, data: Path, protocol: Prot
         judged = judge(detectors, pictures, advance)
     variant, reference = judged["variant"], judged["reference"]
     samples = _agreement(variant, reference, card)
-    with progress.step("intervals: 1000 resamples"):
-        measured = [_measure(name, labels, variant, reference, protocol) for name, labels in label_sets.items()]
+    measured = []
+    with progress.bar("intervals: 1000 resamples", len(label_sets)) as advance:
+        for name, labels in label_sets.items():
+            measured.append(_measure(name, labels, variant, reference, protocol))
+            advance()
         agreement = bootstrap(samples.agreement, samples.pictures)
     return Evaluation(
         ref=ref,

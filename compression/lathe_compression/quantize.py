@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -63,13 +63,18 @@ stays in float, where it keeps the resolution of small scores and costs nothing.
 
 
 def quantize(
-    model: onnx.ModelProto, step: Quantize, calibration: Sequence[NDArray[np.uint8]], size_multiple: int
+    model: onnx.ModelProto,
+    step: Quantize,
+    calibration: Sequence[NDArray[np.uint8]],
+    size_multiple: int,
+    advance: Callable[[], None] = lambda: None,
 ) -> tuple[onnx.ModelProto, list[str]]:
     """Quantizes a clean FP32 graph.
 
     Args:
         calibration: network inputs, 1 × H × W × 3 uint8.
         size_multiple: the network's heights and widths are multiples of this.
+        advance: called after each calibration input.
 
     Returns:
         The INT8 graph, and a sentence for its lineage for each thing that was done.
@@ -93,7 +98,7 @@ def quantize(
         quantize_static(
             str(source),
             str(target),
-            _Calibration(calibration),
+            _Calibration(calibration, advance),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(OPERATORS),
             nodes_to_exclude=list(FLOAT_NODES),
@@ -116,11 +121,14 @@ def quantize(
 
 
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]  # the base class is untyped
-    def __init__(self, canvases: Sequence[NDArray[np.uint8]]) -> None:
+    def __init__(self, canvases: Sequence[NDArray[np.uint8]], advance: Callable[[], None]) -> None:
         self._left: Iterator[NDArray[np.uint8]] = iter(canvases)
+        self._advance = advance
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         canvas = next(self._left, None)
+        if canvas is not None:
+            self._advance()
         return None if canvas is None else {INPUT_NAME: canvas}
 
 

@@ -63,8 +63,8 @@ class Demo:
         evaluations = self._evaluate(repository, refs, frames, progress)
         flags = ("--price-per-core-hour", str(self.price_per_core_hour))
         with ServerProcess(repository.root, self.output / "server.log", flags) as server:
-            with progress.step("capacity: each variant alone"):
-                capacities = asyncio.run(measure_capacity(server, refs, footage))
+            with progress.bar("capacity: each variant alone", len(refs)) as advance:
+                capacities = asyncio.run(measure_capacity(server, refs, footage, advance))
             live = asyncio.run(watch_cameras(server, refs[0], refs[-1], footage, self.seconds, console))
             exit_code = server.stop()
         findings = Findings(

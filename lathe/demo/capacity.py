@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
@@ -36,11 +36,14 @@ class Capacity:
 
 
 async def measure_capacity(
-    server: ServerProcess, refs: Sequence[VariantRef], footage: Sequence[Footage]
+    server: ServerProcess, refs: Sequence[VariantRef], footage: Sequence[Footage], advance: Callable[[], None]
 ) -> dict[str, Capacity]:
     """Puts each variant on the route alone and keeps four streams full for some seconds.
 
     The last one measured is the first of `refs`, so that the others are out of memory afterwards.
+
+    Args:
+        advance: called after each variant.
     """
     found: dict[str, Capacity] = {}
     async with AsyncClient(server.grpc, server.control) as client:
@@ -60,6 +63,7 @@ async def measure_capacity(
             found[ref.variant] = Capacity(
                 answered / elapsed, cpu / answered * 1e3, cost / answered * 1e6 if priced else None
             )
+            advance()
     return found
 
 
