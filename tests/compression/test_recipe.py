@@ -8,36 +8,15 @@ import pytest
 
 from lathe.errors import InvalidInput, NotFound
 from lathe_compression.recipe import load_recipe
+from tests.compression import small_recipe
 from tests.conftest import ROOT
 
-RECIPE = """\
-[model]
-name = "spots"
-task = "detection"
-decoder = "heatmap"
-classes = ["spot"]
-teacher = "tests.compression.networks:tiny_detector"
-outputs = ["heatmap", "scale", "offset", "landmarks"]
-serving_size = [96, 64]
-size_multiple = 32
-thresholds = { min_score = 0.5, nms = 0.3, max_detections = 100 }
-
-[model.input]
-std = [128, 128, 128]
-
-[[calibration]]
-pictures = ["a.png"]
-grid = 2
-
-[[variant]]
-name = "fp32"
-
-[[variant]]
-name = "int8"
-parent = "fp32"
-recommended = true
-steps = [{ quantize = { reduce_range = true } }]
-"""
+RECIPE = (
+    small_recipe.RECIPE.replace('notices = ["weights: made on the spot"]', "\n[model.input]\nstd = [128, 128, 128]")
+    .replace('pictures = ["calibration/*.png"]', 'pictures = ["a.png"]\ngrid = 2')
+    .replace('[[evaluation]]\npictures = ["evaluation/*.png"]\n\n', "")
+    .replace("quantize = {}", "quantize = { reduce_range = true }")
+)
 
 
 def write(folder: Path, text: str) -> Path:

@@ -8,7 +8,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -87,44 +90,42 @@ def test_sigterm_under_load_says_so_answers_what_is_in_hand_and_exits_with_0(
     assert "Traceback" not in server.log.read_text()
 
 
-@pytest.mark.fault(79)
-def test_a_silent_stream_does_not_hold_the_exit_beyond_the_grace_time(repository: Repository, tmp_path: Path) -> None:
+@contextmanager
+def silent_stream(repository: Repository, log: Path, *, drain_seconds: str) -> Iterator[tuple[RunningServer, Any]]:
+    """A server with an open stream whose client says nothing, not even its configuration."""
     leave = threading.Event()
 
-    def silent() -> object:
+    def silent() -> Iterator[inference_pb2.DetectStreamRequest]:
         leave.wait(30)
         yield config()
 
-    flags = ("--drain-seconds", "0.5")
-    with start_server(repository.root, tmp_path / "log", *flags) as server, channel(server.grpc) as opened:
+    with (
+        start_server(repository.root, log, "--drain-seconds", drain_seconds) as server,
+        channel(server.grpc) as opened,
+    ):
         call = inference(opened).DetectStream(silent())
         with server.client() as client:
             client.route("spots")
-        assert server.stop() == 0
-        assert refusal(lambda: list(call)).code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+        yield server, call
         leave.set()
 
 
 @pytest.mark.fault(79)
+def test_a_silent_stream_does_not_hold_the_exit_beyond_the_grace_time(repository: Repository, tmp_path: Path) -> None:
+    with silent_stream(repository, tmp_path / "log", drain_seconds="0.5") as (server, call):
+        assert server.stop() == 0
+        assert refusal(lambda: list(call)).code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+@pytest.mark.fault(79)
 def test_a_second_sigterm_ends_at_once(repository: Repository, tmp_path: Path) -> None:
-    leave = threading.Event()
-
-    def silent() -> object:
-        leave.wait(30)
-        yield config()
-
-    flags = ("--drain-seconds", "60")
-    with start_server(repository.root, tmp_path / "log", *flags) as server, channel(server.grpc) as opened:
-        call = inference(opened).DetectStream(silent())
-        with server.client() as client:
-            client.route("spots")
+    with silent_stream(repository, tmp_path / "log", drain_seconds="60") as (server, call):
         server.process.send_signal(signal.SIGTERM)
         until(lambda: "draining" in server.log.read_text())
         assert server.process.poll() is None
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(5) == 1
         refusal(lambda: list(call))
-        leave.set()
 
 
 @pytest.mark.fault(79)

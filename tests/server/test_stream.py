@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lathe.v1 import inference_pb2
-from tests.calls import channel, config, frame, metric, outcomes, refusal, stream
+from tests.calls import channel, config, frame, metric, outcomes, refusal, stream, until
 from tests.conftest import RunningServer
 from tests.pictures import jpeg, spot_of
 
@@ -145,8 +145,7 @@ def _paced(
     def requests() -> Iterator[inference_pb2.DetectStreamRequest]:
         yield config(**how)
         for at, number in enumerate(numbers):
-            while len(seen) < at:
-                time.sleep(0.001)
+            until(lambda at=at: len(seen) >= at)
             picture = pictures if isinstance(pictures, bytes) else pictures[at]
             yield frame(number, picture, capture_time_unix_ns=captured[at] if captured else 0)
 
