@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help demo test check proto bench faults clean
+.PHONY: help demo test check proto bench results faults clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -43,6 +43,11 @@ work/models: recipes/face.toml | $(VENV)/.installed
 
 bench: $(VENV)/.installed work/models ## frames a second through the server against the raw loop
 	$(BIN)/python -m lathe_loadtest.bench work/models
+
+results: $(VENV)/.installed ## train the face plan in full: hours, in parts that go on where they were stopped
+	@test -n "$(LATHE_DATA)" || { echo "LATHE_DATA must name the folder of training frames"; exit 2; }
+	$(BIN)/lathe compress recipes/face-results.toml --repository work/results/models
+	$(BIN)/lathe report work/results/models/face --data $(LATHE_DATA)/widerface-dev --size 512 --output work/results/report.html
 
 faults: $(VENV)/.installed ## the fault list, each line with its test
 	@$(BIN)/python -m pytest --collect-only -qq --faults 2>/dev/null | grep -E '^ ?[0-9]+  '

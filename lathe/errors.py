@@ -9,6 +9,7 @@
     ├── Refused                FAILED_PRECONDITION  bring about the state that the message names
     │   └── BadVariant         FAILED_PRECONDITION  publish a variant that passes the named check
     ├── Overloaded             RESOURCE_EXHAUSTED   send less, or later
+    ├── DiskFull               RESOURCE_EXHAUSTED   free some space and start again
     ├── TooLate                DEADLINE_EXCEEDED    allow more time
     └── Unavailable            UNAVAILABLE          try again, perhaps elsewhere
 
@@ -67,6 +68,10 @@ class BadVariant(Refused):
 
 
 class Overloaded(LatheError):
+    status = "RESOURCE_EXHAUSTED"
+
+
+class DiskFull(LatheError):
     status = "RESOURCE_EXHAUSTED"
 
 

@@ -6,15 +6,27 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 WIDTH, HEIGHT = 760, 340
+SMALL_WH = (330, 240)
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 20, 16, 46
+LETTER_WIDTH = 7.2  # of a bold name, on average
+NEAR, FAR = (-8, 18, 4), (-22, 32, -36, -50)  # of a name below its dot
+MOST_CORNERS = 400
 COLORS = ("#3366cc", "#dc6b19", "#2a9d5c", "#a33bb5", "#c0392b", "#7a6a00")
+
+
+_Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in the drawing's pixels."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A dot with what is said of it when pointed at; a labelled dot has its name beside it."""
+    """A dot with what is said of it when pointed at; a labelled dot has its name beside it.
+
+    A faint one is drawn lighter, and its name goes where there is no room.
+    """
 
     x: float
     y: float
@@ -22,6 +34,17 @@ class Point:
     tip: str = ""
     label: str = ""
     radius: float = 6.0
+    is_faint: bool = False
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line through points in order of x, with its name at its end where it is labelled."""
+
+    points: Sequence[tuple[float, float]]
+    color: str
+    tip: str = ""
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +79,7 @@ def scatter(
     *,
     line: Sequence[tuple[float, float]] = (),
     marks: Sequence[tuple[float, float, str]] = (),
+    size_wh: tuple[int, int] = (WIDTH, HEIGHT),
 ) -> str:
     """Dots, with a dashed line through some of them and shaded spans of the x axis.
 
@@ -63,24 +87,85 @@ def scatter(
         line: its corners in data coordinates.
         marks: spans as (from, to, what happened).
     """
-    canvas = _Canvas(x, y)
+    canvas = _Canvas(x, y, size_wh)
     for low, high, text in marks:
         canvas.span(low, high, text)
     if len(line) > 1:
-        corners = " ".join(f"{canvas.x(a):.1f},{canvas.y(b):.1f}" for a, b in line)
-        canvas.add(
-            f'<polyline points="{corners}" fill="none" stroke="currentColor" stroke-dasharray="5 4" opacity=".6"/>'
-        )
+        canvas.line(line, 'stroke="currentColor" stroke-dasharray="5 4" opacity=".6"')
+        canvas.keep_clear(line)
     for point in points:
         canvas.dot(point)
+    for point in sorted(points, key=lambda point: point.is_faint):
+        if point.label:
+            canvas.name(point)
     return canvas.svg()
 
 
+def lines(series: Sequence[Series], x: Axis, y: Axis, *, size_wh: tuple[int, int] = (WIDTH, HEIGHT)) -> str:
+    """Lines over one another; what each is, is said when it is pointed at."""
+    canvas = _Canvas(x, y, size_wh)
+    for one in series:
+        canvas.line(thinned(one.points), f'stroke="{one.color}" stroke-width="1.8"', one.tip)
+    for one in series:
+        if one.label and one.points:
+            canvas.name(Point(*one.points[-1], one.color, label=one.label))
+    return canvas.svg()
+
+
+def thinned(points: Sequence[tuple[float, float]], most: int = MOST_CORNERS) -> Sequence[tuple[float, float]]:
+    """At most so many points: the means of neighbours where there are more.
+
+    >>> thinned([(1, 4), (2, 6), (3, 8), (4, 8)], 2)
+    [(1.5, 5.0), (3.5, 8.0)]
+    """
+    if len(points) <= most:
+        return points
+    bounds = [round(part * len(points) / most) for part in range(most + 1)]
+    groups = [points[low:high] for low, high in pairwise(bounds)]
+    return [(sum(a for a, _ in group) / len(group), sum(b for _, b in group) / len(group)) for group in groups]
+
+
+def bars(rows: Sequence[tuple[str, float, str]], title: str) -> str:
+    """Horizontal bars, one below the other.
+
+    Args:
+        rows: (name, length from 0 up, what is said when it is pointed at).
+    """
+    marks = ticks(0.0, max((value for _, value, _ in rows), default=1.0))
+    left, right, height, bottom = 210, WIDTH - _RIGHT, 18, _TOP + 18 * len(rows)
+
+    def at(value: float) -> float:
+        return left + value / marks[-1] * (right - left)
+
+    parts = [
+        f'<line x1="{at(mark):.1f}" x2="{at(mark):.1f}" y1="{_TOP}" y2="{bottom}" class="grid"/>'
+        f'<text x="{at(mark):.1f}" y="{bottom + 18}" text-anchor="middle">{mark:g}</text>'
+        for mark in marks
+    ]
+    for number, (name, value, tip) in enumerate(rows):
+        top = _TOP + height * number
+        shown = name if len(name) <= 30 else f"…{name[-29:]}"
+        parts.append(
+            f'<g><title>{escape(tip or name)}</title><text x="{left - 8}" y="{top + 13}" text-anchor="end">'
+            f'{escape(shown)}</text><rect x="{left}" y="{top + 3}" width="{max(0.0, at(value) - left):.1f}" '
+            f'height="{height - 6}" fill="{COLORS[0]}" fill-opacity=".75"/></g>'
+        )
+    parts.append(
+        f'<text x="{(left + right) / 2}" y="{bottom + 38}" text-anchor="middle" class="title">{escape(title)}</text>'
+    )
+    return _drawing(parts, (WIDTH, bottom + 46))
+
+
 class _Canvas:
-    def __init__(self, x: Axis, y: Axis) -> None:
-        self._x_ticks, self._y_ticks = ticks(x.low, x.high), ticks(y.low, y.high)
+    def __init__(self, x: Axis, y: Axis, size_wh: tuple[int, int]) -> None:
+        self._width, self._height = size_wh
+        is_small = self._width < WIDTH
+        self._x_ticks, self._y_ticks = (ticks(axis.low, axis.high, 4 if is_small else 6) for axis in (x, y))
         self._parts: list[str] = []
-        bottom, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
+        self._names: list[_Box] = []
+        self._dots: list[_Box] = []
+        self._lines: list[_Box] = []
+        bottom, right = self._height - _BOTTOM, self._width - _RIGHT
         for value in self._x_ticks:
             at = self.x(value)
             self.add(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{bottom}" class="grid"/>')
@@ -90,7 +175,9 @@ class _Canvas:
             self.add(f'<line x1="{_LEFT}" x2="{right}" y1="{at:.1f}" y2="{at:.1f}" class="grid"/>')
             self.add(f'<text x="{_LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{value:g}</text>')
         middle = (_LEFT + right) / 2
-        self.add(f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle" class="title">{escape(x.title)}</text>')
+        self.add(
+            f'<text x="{middle}" y="{self._height - 8}" text-anchor="middle" class="title">{escape(x.title)}</text>'
+        )
         half = (_TOP + bottom) / 2
         self.add(
             f'<text transform="translate(14 {half}) rotate(-90)" text-anchor="middle" class="title">'
@@ -99,39 +186,93 @@ class _Canvas:
 
     def x(self, value: float) -> float:
         low, high = self._x_ticks[0], self._x_ticks[-1]
-        return _LEFT + (value - low) / (high - low) * (WIDTH - _LEFT - _RIGHT)
+        return _LEFT + (value - low) / (high - low) * (self._width - _LEFT - _RIGHT)
 
     def y(self, value: float) -> float:
         low, high = self._y_ticks[0], self._y_ticks[-1]
-        return HEIGHT - _BOTTOM - (value - low) / (high - low) * (HEIGHT - _TOP - _BOTTOM)
+        return self._height - _BOTTOM - (value - low) / (high - low) * (self._height - _TOP - _BOTTOM)
 
     def add(self, part: str) -> None:
         self._parts.append(part)
 
+    def line(self, corners: Sequence[tuple[float, float]], style: str, tip: str = "") -> None:
+        at = " ".join(f"{self.x(a):.1f},{self.y(b):.1f}" for a, b in corners)
+        told = f"<title>{escape(tip)}</title>" if tip else ""
+        self.add(f'<polyline points="{at}" fill="none" {style}>{told}</polyline>')
+
+    def keep_clear(self, corners: Sequence[tuple[float, float]]) -> None:
+        """No name is written over this line where there is another place for it."""
+        at = [(self.x(a), self.y(b)) for a, b in corners]
+        for (x1, y1), (x2, y2) in pairwise(at):
+            parts = max(1, math.ceil(math.hypot(x2 - x1, y2 - y1) / 6))
+            for part in range(parts + 1):
+                x, y = x1 + (x2 - x1) * part / parts, y1 + (y2 - y1) * part / parts
+                self._lines.append((x - 1, y - 1, x + 1, y + 1))
+
     def dot(self, point: Point) -> None:
         at_x, at_y = self.x(point.x), self.y(point.y)
         tip = f"<title>{escape(point.tip)}</title>" if point.tip else ""
+        opacity = ".35" if point.is_faint else ".75"
         self.add(
-            f'<circle cx="{at_x:.1f}" cy="{at_y:.1f}" r="{point.radius}" fill="{point.color}" fill-opacity=".75">'
-            f"{tip}</circle>"
+            f'<circle cx="{at_x:.1f}" cy="{at_y:.1f}" r="{point.radius}" fill="{point.color}" '
+            f'fill-opacity="{opacity}">{tip}</circle>'
         )
         if point.label:
-            is_right = at_x > WIDTH * 0.8
-            offset, anchor = (-10, "end") if is_right else (10, "start")
-            above = -8 if at_y > _TOP + 16 else 18
-            self.add(
-                f'<text x="{at_x + offset:.1f}" y="{at_y + above:.1f}" text-anchor="{anchor}" class="label">'
-                f"{escape(point.label)}</text>"
-            )
+            self._dots.append((at_x - 5, at_y - 5, at_x + 5, at_y + 5))
+
+    def name(self, point: Point) -> None:
+        """Writes a dot's name beside it: free of other names first, then of dots, then of lines.
+
+        A faint one without room is left out.
+        """
+        at_x, at_y = self.x(point.x), self.y(point.y)
+        wide = LETTER_WIDTH * len(point.label)
+        sides = [
+            (at_x + across if across > 0 else at_x + across - wide, at_y + down)
+            for across in (10, -10)
+            for down in (NEAR if point.is_faint else NEAR + FAR)
+        ]
+        within = [
+            (left, base)
+            for left, base in sides
+            if left >= _LEFT and left + wide <= self._width and _TOP + 8 < base < self._height - _BOTTOM
+        ] or sides[:1]
+        off_names = self._free(within, wide, self._names)
+        off_dots = self._free(off_names, wide, self._dots)
+        off_lines = self._free(off_dots, wide, self._lines)
+        if not off_dots and point.is_faint:
+            return
+        left, base = (off_lines or off_dots or off_names or within)[0]
+        self._names.append(self._box((left, base), wide))
+        style = 'class="faint"' if point.is_faint else 'class="label"'
+        self.add(f'<text x="{left:.1f}" y="{base:.1f}" {style}>{escape(point.label)}</text>')
+
+    def _free(
+        self, sides: Sequence[tuple[float, float]], wide: float, taken: Sequence[_Box]
+    ) -> list[tuple[float, float]]:
+        return [side for side in sides if not any(_overlap(self._box(side, wide), box) for box in taken)]
+
+    @staticmethod
+    def _box(side: tuple[float, float], wide: float) -> _Box:
+        left, base = side
+        return left, base - 10, left + wide, base + 3
 
     def span(self, low: float, high: float, text: str) -> None:
         left, right = self.x(low), self.x(high)
         width = max(2.0, right - left)
         self.add(
-            f'<rect x="{left:.1f}" y="{_TOP}" width="{width:.1f}" height="{HEIGHT - _TOP - _BOTTOM}" class="span">'
-            f"<title>{escape(text)}</title></rect>"
+            f'<rect x="{left:.1f}" y="{_TOP}" width="{width:.1f}" height="{self._height - _TOP - _BOTTOM}" '
+            f'class="span"><title>{escape(text)}</title></rect>'
         )
         self.add(f'<text x="{left + width + 6:.1f}" y="{_TOP + 14}" class="label">{escape(text)}</text>')
 
     def svg(self) -> str:
-        return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(self._parts)}</svg>'
+        return _drawing(self._parts, (self._width, self._height))
+
+
+def _overlap(one: _Box, other: _Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _drawing(parts: Sequence[str], size_wh: tuple[int, int]) -> str:
+    return f'<svg viewBox="0 0 {size_wh[0]} {size_wh[1]}" role="img">{"".join(parts)}</svg>'

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
+
+SECONDS_BETWEEN_LINES = 60.0
 
 
 class Progress:
@@ -50,6 +53,39 @@ class Progress:
             task = bars.add_task(name, total=total)
             yield lambda: bars.advance(task)
         self._done(name, began)
+
+    @contextlib.contextmanager
+    def training(self, name: str, steps: int) -> Iterator[Callable[[int, float], None]]:
+        """A step that learns; call what it yields with the number of steps done and the loss.
+
+        Where there is no terminal it prints a line a minute instead of a bar.
+        """
+        began = said = time.monotonic()
+        with Bars(
+            SpinnerColumn(),
+            TextColumn("{task.description} loss {task.fields[loss]:.4f}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        ) as bars:
+            task = bars.add_task(name, total=steps, loss=float("nan"))
+
+            def show(done: int, loss: float) -> None:
+                nonlocal said
+                bars.update(task, completed=done, loss=loss)
+                if not self._console.is_terminal and time.monotonic() - said > SECONDS_BETWEEN_LINES:
+                    said = time.monotonic()
+                    self._console.print(f"  {name}: step {done} of {steps}, loss {loss:.4f}", highlight=False)
+
+            yield show
+        self._done(name, began)
+
+    def warn(self, text: str) -> None:
+        self._console.print(f"[yellow]![/] {escape(text)}", highlight=False)
 
     def _done(self, name: str, began: float) -> None:
         self._console.print(f"[green]✓[/] {name} [dim]{time.monotonic() - began:.1f} s[/]", highlight=False)

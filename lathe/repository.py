@@ -1,10 +1,11 @@
 """The folder of published variants and routes, the only state that outlives a server.
 
-    <root>/<model>/<variant>/<version>/{model.onnx, card.json}
+    <root>/<model>/<variant>/<version>/{model.onnx, card.json, making.json}
     <root>/<model>/routes/<revision>.json
 
 Versions and revisions are whole numbers from 1 up and never change once they are visible: a version
-appears by the renaming of a finished folder, a revision by an exclusive link.
+appears by the renaming of a finished folder, a revision by an exclusive link. `making.json`, how the
+version was made in curves and tables, is optional and read by reports alone.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
+import math
 import os
 import re
 import shutil
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from google.protobuf import json_format
 
@@ -27,6 +32,8 @@ from lathe.errors import BadVariant, Conflict, InvalidInput, LatheError, NotFoun
 from lathe.v1 import card_pb2, control_pb2
 
 ROUTES = "routes"
+MAKING_FILE = "making.json"
+MAX_MAKING_BYTES = 16 << 20
 
 
 def check_variant_name(name: str) -> str:
@@ -133,6 +140,32 @@ class Repository:
             raise BadVariant(f"the model file of {ref} is not the one that its card describes (sha256)")
         return content
 
+    def making(self, ref: VariantRef) -> Mapping[str, Any] | None:
+        """How the version was made, as it was published; None where nothing is said. `lathe.making` reads it.
+
+        Raises:
+            BadVariant: a link, over 16 MiB, or not a JSON object.
+        """
+        path = self.folder(ref) / MAKING_FILE
+        if path.is_symlink() or (path.exists() and not path.is_file()):  # a pipe would be waited for without end
+            raise BadVariant(f"{MAKING_FILE} of {ref} is not a plain file", detail=str(path))
+        try:
+            with path.open("rb") as file:
+                content = file.read(MAX_MAKING_BYTES + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise BadVariant(f"{MAKING_FILE} of {ref} cannot be read", detail=f"{path}: {error}") from error
+        if len(content) > MAX_MAKING_BYTES:
+            raise BadVariant(f"{MAKING_FILE} of {ref} is larger than 16 MiB", detail=str(path))
+        try:
+            making = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise BadVariant(f"{MAKING_FILE} of {ref} is not JSON", detail=f"{path}: {error}") from error
+        if not isinstance(making, dict):
+            raise BadVariant(f"{MAKING_FILE} of {ref} is not a JSON object", detail=str(path))
+        return making
+
     def newest_cards(self, model: str) -> list[card_pb2.Card]:
         """Cards of the newest version of each variant; unreadable ones are left out."""
         cards = []
@@ -141,10 +174,13 @@ class Repository:
                 cards.append(self.card(self.newest(model, variant)))
         return cards
 
-    def publish(self, card: card_pb2.Card, model: bytes) -> VariantRef:
+    def publish(self, card: card_pb2.Card, model: bytes, making: Mapping[str, Any] | None = None) -> VariantRef:
         """Makes a variant visible as a new version, whole or not at all.
 
         Fills in the card's version, digest, size and time.
+
+        Args:
+            making: what `lathe.making` reads; a number that is not finite becomes null.
 
         Raises:
             InvalidInput: the model or the variant cannot have its name.
@@ -157,6 +193,8 @@ class Repository:
         staging.mkdir()
         try:
             _write_durably(staging / MODEL_FILE, model)
+            if making is not None:
+                _write_durably(staging / MAKING_FILE, json.dumps(_finite(making), allow_nan=False).encode() + b"\n")
             folder.mkdir(parents=True, exist_ok=True)
             while True:
                 card.version = max(_numbers(folder), default=0) + 1
@@ -213,6 +251,15 @@ class Repository:
         finally:
             with contextlib.suppress(OSError):
                 staging.unlink()
+
+
+def _finite(value: Any) -> Any:
+    """The same tree with None for NaN and infinities, which JSON has not."""
+    if isinstance(value, Mapping):
+        return {key: _finite(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(child) for child in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write_durably(path: Path, content: bytes) -> None:

@@ -133,6 +133,10 @@ def distribution_names(requirements: list[str]) -> set[str]:
     return {re.split(r"[^\w.-]", requirement)[0].replace("_", "-").lower() for requirement in requirements}
 
 
+OPTIONAL = {"mlflow"}
+"""Used where it is installed, and asked for before it is imported."""
+
+
 def test_whatever_is_imported_is_a_declared_dependency() -> None:
     owners = packages_distributions()
     base = distribution_names(PROJECT["project"]["dependencies"])
@@ -140,7 +144,7 @@ def test_whatever_is_imported_is_a_declared_dependency() -> None:
     undeclared = set()
     for imported in TREE:
         top = imported.name.partition(".")[0]
-        if top in MAY_IMPORT or top in sys.stdlib_module_names:
+        if top in MAY_IMPORT or top in OPTIONAL or top in sys.stdlib_module_names:
             continue
         allowed = base | extra if imported.by.startswith("lathe_compression") else base
         if not {owner.replace("_", "-").lower() for owner in owners.get(top, [])} & allowed:

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 
-from lathe.errors import InvalidInput
+from lathe.errors import InvalidInput, NotFound
 from lathe.machine import cpu_name
 from lathe.progress import Progress
 from lathe.repository import Repository, VariantRef
 from lathe.v1 import card_pb2
 from lathe_compression.agreement import AgreementSamples
-from lathe_compression.arithmetic import Arithmetic, arithmetic
-from lathe_compression.export import Normalisation, export
-from lathe_compression.hygiene import clean
+from lathe_compression.arithmetic import Arithmetic, arithmetic, layer_arithmetic
 from lathe_compression.judge import build_detector, judge, speedup
-from lathe_compression.pictures import NamedPicture, canvases, file_digest, load_pictures
-from lathe_compression.quantize import quantize
+from lathe_compression.pictures import NamedPicture, file_digest, load_pictures
+from lathe_compression.plan import Task, chosen_variants, plan
 from lathe_compression.recipe import Recipe, RecipeFile, Variant
-from lathe_compression.teacher import load_teacher
+from lathe_compression.runs import RunRecord
+from lathe_compression.store import disk_full_said
+from lathe_compression.workshop import Workshop
 from lathe_server.engines import RUNTIME
 from lathe_server.vision import RawPicture
+
+PRECISIONS = {
+    "": "PRECISION_FP32",
+    "ptq": "PRECISION_INT8",
+    "qat": "PRECISION_INT8",
+    "dynamic": "PRECISION_INT8",
+    "fp16": "PRECISION_FP16",
+}
+"""Of the card, by the method of quantization."""
 
 
 @dataclass(frozen=True)
@@ -36,94 +44,121 @@ class _Made:
     Attributes:
         steps: what was done to the teacher's network, in order.
         arithmetic: of the float network, which quantization leaves as it is.
+        pictures: digests of those that it has seen.
+        making: how it came about and what its layers cost, for reports.
     """
 
     variant: Variant
-    model: onnx.ModelProto
     content: bytes
     steps: tuple[str, ...]
     arithmetic: Arithmetic
-    quantized: bool
+    precision: card_pb2.Precision.ValueType
+    pictures: Sequence[str]
+    making: Mapping[str, Any]
 
 
-def compress(file: RecipeFile, repository_root: Path, progress: Progress) -> list[VariantRef]:
-    """Makes every variant of a recipe and publishes them as new versions.
+def compress(
+    file: RecipeFile,
+    repository_root: Path,
+    progress: Progress,
+    *,
+    cache: Path | None = None,
+    only: Sequence[str] = (),
+) -> list[VariantRef]:
+    """Makes the variants of a recipe and publishes them as new versions.
 
-    Nothing is published before everything has been made and measured.
+    Nothing is published before everything has been made and measured. What was finished before, by this
+    recipe or another, is taken from the cache; what was interrupted is gone on with. A variant whose newest
+    version is just what this recipe makes is left as it is.
+
+    Args:
+        cache: folder of steps' results; `cache` beside the repository where it is not given.
+        only: names of variants to make beside the reference; all where none is named.
+
+    Returns:
+        The newest version of each, in the recipe's order.
 
     Raises:
         NotFound, InvalidInput, BadPicture: the recipe names what is not there or not usable.
         BadVariant: a variant fails a check: export, INT8 kernels.
+        DiskFull: no space left; what was finished is kept.
     """
     recipe = file.recipe
-    calibration, used = _calibration(recipe, file.folder, progress)
-    evaluation = _evaluation(recipe, file.folder, used, progress)
-    made: list[_Made] = []
-    with progress.step("teacher: load and export"):
-        network = load_teacher(recipe.model.teacher, file.folder)
-        exported = export(
-            network,
-            Normalisation(recipe.model.input.mean, recipe.model.input.std),
-            recipe.model.outputs,
-            recipe.model.size_multiple,
-        )
-        cleaned, hygiene = clean(exported)
-    teacher = _Made(
-        Variant(""), cleaned, b"", (hygiene,), arithmetic(cleaned, recipe.model.serving_size), quantized=False
-    )
-    for variant in recipe.variant:
-        parent = next((one for one in made if one.variant.name == variant.parent), teacher)
-        with progress.bar(f"variant {variant.name}: make", len(calibration) * len(variant.steps)) as advance:
-            made.append(_make(variant, parent, calibration, recipe.model.size_multiple, advance))
-    cards = _cards(file, made, sorted(used))
-    _measure(cards, made, evaluation, progress)
+    variants = chosen_variants(recipe, only)
+    cache = cache or repository_root.parent / "cache"
+    with disk_full_said():
+        record = RunRecord(cache / "runs", recipe.model.name, {"recipe_sha256": file.sha256, "cpu": cpu_name()})
+    workshop = Workshop(file, cache, progress, record)
+    ends = plan(recipe, workshop.inputs)
+    evaluation = _evaluation(recipe, file.folder, progress)
+    made = [_make(variant, ends[variant.name], workshop) for variant in variants]
+    _refuse_seen(evaluation, made)
+    cards = _cards(file, made)
     repository_root.mkdir(parents=True, exist_ok=True)
     repository = Repository(repository_root)
-    return [repository.publish(card, one.content) for card, one in zip(cards, made, strict=True)]
+    published = [_already_published(repository, card, one) for card, one in zip(cards, made, strict=True)]
+    if not all(published):
+        _measure(cards, made, evaluation, progress)
+    refs = []
+    with disk_full_said():
+        for card, one, there in zip(cards, made, published, strict=True):
+            refs.append(there or repository.publish(card, one.content, one.making))
+            record.event("variant", variant=one.variant.name, version=refs[-1].version, sha256=card.sha256)
+    record.close()
+    return refs
 
 
-def _calibration(recipe: Recipe, folder: Path, progress: Progress) -> tuple[list[NDArray[np.uint8]], set[str]]:
-    """Network inputs for calibration, and the digests of the pictures in them."""
-    inputs: list[NDArray[np.uint8]] = []
-    used: set[str] = set()
-    with progress.step("calibration pictures: read"):
-        for chosen in recipe.calibration:
-            pictures = list(load_pictures(chosen, folder))
-            used |= {picture.sha256 for picture in pictures}
-            inputs += canvases(pictures, chosen.grid, recipe.model.serving_size)
-    return inputs, used
-
-
-def _evaluation(recipe: Recipe, folder: Path, used: set[str], progress: Progress) -> list[NamedPicture]:
-    """Pictures for the card's figures.
-
-    Raises:
-        InvalidInput: one of them also calibrates.
-    """
+def _evaluation(recipe: Recipe, folder: Path, progress: Progress) -> list[NamedPicture]:
+    """Pictures for the card's figures."""
     with progress.step("evaluation pictures: read"):
-        pictures = [picture for chosen in recipe.evaluation for picture in load_pictures(chosen, folder)]
+        return [picture for chosen in recipe.evaluation for picture in load_pictures(chosen, folder)]
+
+
+def _refuse_seen(pictures: Sequence[NamedPicture], made: Sequence[_Made]) -> None:
+    """Raises:
+    InvalidInput: an evaluation picture has also calibrated or trained a variant.
+    """
+    used = {digest for one in made for digest in one.pictures}
     shared = [picture.name for picture in pictures if picture.sha256 in used]
     if shared:
-        raise InvalidInput(f"{shared[0]} both calibrates and evaluates; quality needs pictures of its own")
-    return pictures
+        raise InvalidInput(f"{shared[0]} both makes a variant and judges it; quality needs pictures of its own")
 
 
-def _make(
-    variant: Variant,
-    parent: _Made,
-    calibration: Sequence[NDArray[np.uint8]],
-    size_multiple: int,
-    advance: Callable[[], None],
-) -> _Made:
-    model, steps = parent.model, parent.steps
-    for step in variant.steps:
-        model, done = quantize(model, step.quantize, calibration, size_multiple, advance)
-        steps = (*steps, *done)
-    quantized = parent.quantized or bool(variant.steps)
-    return _Made(variant, model, model.SerializeToString(), steps, parent.arithmetic, quantized)
+def _make(variant: Variant, task: Task | None, workshop: Workshop) -> _Made:
+    """Takes a variant through its steps."""
+    quantized = task if task and task.step.quantize else None
+    network_task = quantized.parent if quantized else task
+    graph, hygiene = workshop.float_graph(network_task)
+    cost = arithmetic(graph, workshop.serving_size)
+    chain = task.chain if task else []
+    sentences = [sentence for one in chain for sentence in workshop.facts(one)["sentences"]]
+    method = quantized.step.quantize.method if quantized and quantized.step.quantize else ""
+    final = workshop.quantized_graph(quantized) if quantized else graph
+    return _Made(
+        variant,
+        final.SerializeToString(deterministic=True),
+        (hygiene, *sentences),
+        cost,
+        card_pb2.Precision.Value(PRECISIONS[method]),
+        workshop.used_pictures(task),
+        {
+            "steps": [{"name": one.name, "kind": one.step.kind, **workshop.facts(one)} for one in chain],
+            "layers": [asdict(layer) for layer in layer_arithmetic(final, workshop.serving_size)],
+        },
+    )
 
 
-def _cards(file: RecipeFile, made: Sequence[_Made], used: Sequence[str]) -> list[card_pb2.Card]:
+def _already_published(repository: Repository, card: card_pb2.Card, made: _Made) -> VariantRef | None:
+    """The newest version, where it is this very file by this very recipe with these tools."""
+    try:
+        newest = repository.newest(card.model, card.variant)
+    except NotFound:
+        return None
+    same = repository.model_bytes(newest) == made.content and repository.card(newest).lineage == card.lineage
+    return newest if same else None
+
+
+def _cards(file: RecipeFile, made: Sequence[_Made]) -> list[card_pb2.Card]:
     recipe = file.recipe.model
     onnx_file = file.folder / recipe.teacher
     return [
@@ -132,7 +167,7 @@ def _cards(file: RecipeFile, made: Sequence[_Made], used: Sequence[str]) -> list
             variant=one.variant.name,
             task=card_pb2.Task.Value(f"TASK_{recipe.task.upper()}"),
             decoder=card_pb2.Decoder.Value(f"DECODER_{recipe.decoder.upper()}"),
-            precision=card_pb2.PRECISION_INT8 if one.quantized else card_pb2.PRECISION_FP32,
+            precision=one.precision,
             classes=recipe.classes,
             serving_size=card_pb2.PictureSize(width=recipe.serving_size[0], height=recipe.serving_size[1]),
             size_multiple=recipe.size_multiple,
@@ -155,7 +190,7 @@ def _cards(file: RecipeFile, made: Sequence[_Made], used: Sequence[str]) -> list
                     f"onnx {onnx.__version__}",
                     RUNTIME,
                 ],
-                picture_sha256=used if one.quantized else [],
+                picture_sha256=one.pictures,
             ),
             recommended=one.variant.recommended,
             notices=recipe.notices,

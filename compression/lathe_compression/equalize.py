@@ -8,7 +8,6 @@ free, because its weights have a scale for each channel.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from lathe_compression.activations import channel_ranges
+from lathe_compression.wiring import users_of
 
 MAX_FACTOR = 2.0
 """Largest factor. A channel raised to the full range has no room for peaks that calibration did not hold:
@@ -70,10 +70,7 @@ def _even(peaks: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def _pairs(graph: onnx.GraphProto) -> list[_Pair]:
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    users: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-    for node in graph.node:
-        for name in node.input:
-            users[name].append(node)
+    users = users_of(graph)
     outputs = {output.name for output in graph.output}
 
     def only_user(name: str, kind: str) -> onnx.NodeProto | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lathe.detections import Detections
 from lathe.errors import InvalidInput, NotFound
 from lathe.evidence import Interval, bootstrap
 from lathe.machine import cpu_name
@@ -21,15 +22,14 @@ from lathe.repository import Repository, VariantRef
 from lathe.v1 import card_pb2
 from lathe_compression.agreement import AgreementSamples
 from lathe_compression.average_precision import Labels, PrecisionSamples
+from lathe_compression.evaluation_data import EvaluationData, load_data
 from lathe_compression.judge import Judged, build_detector, judge, speedup
-from lathe_compression.pictures import file_digest, folder_pictures
+from lathe_compression.resampled_precision import ResampledPrecision
 from lathe_server.engines import RUNTIME
 from lathe_server.vision import EncodedPicture
 from lathe_server.vision.detections import Thresholds
 
-LABEL_FILES = "instances_*.json"
 WIDE_OPEN = Thresholds(min_score=0.02, nms=0.3, max_detections=1000)
-LABEL_PREFIX = "instances_"
 
 
 @dataclass(frozen=True)
@@ -177,93 +177,123 @@ def evaluate(repository: Repository, ref: VariantRef, data: Path, protocol: Prot
         NotFound: no such data.
         InvalidInput: labels or protocol that make no sense.
     """
-    card = repository.card(ref)
-    reference_ref = reference_of(repository, ref)
-    label_sets = _label_sets(data)
-    paths = _picture_paths(data, label_sets)
-    used = set(card.lineage.picture_sha256)
-    kept = [path for path in paths if file_digest(path) not in used] if used else paths
-    if not paths:
-        raise InvalidInput("the labels name no pictures")
-    if not kept:
-        raise InvalidInput("every picture was used to make the variant; none is left to judge it")
-    size_wh = protocol.size_wh(card)
+    reference = reference_of(repository, ref)
+    return evaluate_together(repository, [ref], reference, data, protocol, progress).evaluations[0]
+
+
+@dataclass(frozen=True)
+class Together:
+    """Several variants judged on the same pictures, taking turns with one reference.
+
+    Attributes:
+        evaluations: in the order in which the variants were named.
+        judged: what each found, the reference too.
+        samples: of the precision by label file, of each variant.
+    """
+
+    data: EvaluationData
+    reference: VariantRef
+    evaluations: Sequence[Evaluation]
+    judged: Mapping[VariantRef, Judged]
+    samples: Mapping[str, Mapping[VariantRef, ResampledPrecision]]
+
+
+def evaluate_together(
+    repository: Repository,
+    refs: Sequence[VariantRef],
+    reference: VariantRef,
+    data: Path,
+    protocol: Protocol,
+    progress: Progress,
+) -> Together:
+    """Judges variants against one reference, at the serving size of the first or the protocol's.
+
+    Pictures that calibrated or trained any of the variants are left out, and counted.
+
+    Raises:
+        NotFound, InvalidInput: as `evaluate`.
+    """
+    cards = {ref: repository.card(ref) for ref in refs}
+    chosen = load_data(data, {digest for card in cards.values() for digest in card.lineage.picture_sha256})
+    size_wh = [protocol.size_wh(card) for card in cards.values()][0]  # noqa: RUF015 each of them checks
+    everyone = list(dict.fromkeys([reference, *refs]))
     detectors = {
-        name: build_detector(
+        str(one): build_detector(
             repository.card(one), repository.model_bytes(one), size_wh=size_wh, thresholds=protocol.thresholds
         )
-        for name, one in {"reference": reference_ref, "variant": ref}.items()
+        for one in everyone
     }
-    pictures = ((str(path), EncodedPicture(path.read_bytes())) for path in kept)
-    with progress.bar(f"{ref} and {reference_ref}: {len(kept)} pictures", len(kept)) as advance:
-        judged = judge(detectors, pictures, advance)
-    variant, reference = judged["variant"], judged["reference"]
-    samples = _agreement(variant, reference, card)
-    measured = []
-    with progress.bar("intervals: 1000 resamples", len(label_sets)) as advance:
-        for name, labels in label_sets.items():
-            measured.append(_measure(name, labels, variant, reference, protocol))
+    pictures = ((str(path), EncodedPicture(path.read_bytes())) for path in chosen.paths)
+    with progress.bar(f"{_names(everyone)}: {len(chosen.paths)} pictures", len(chosen.paths)) as advance:
+        found = judge(detectors, pictures, advance)
+    judged = {one: found[str(one)] for one in everyone}
+    samples: dict[str, dict[VariantRef, ResampledPrecision]] = {}
+    evaluations = []
+    with progress.bar("intervals: 1000 resamples", len(chosen.label_sets) + len(refs)) as advance:
+        for name, labels in chosen.label_sets.items():
+            samples[name] = {one: _precision(labels, judged[one], protocol) for one in everyone}
             advance()
-        agreement = bootstrap(samples.agreement, samples.pictures)
+        for ref, card in cards.items():
+            evaluations.append(_evaluation(ref, reference, card, chosen, judged, samples, size_wh, protocol))
+            advance()
+    return Together(chosen, reference, evaluations, judged, samples)
+
+
+def _names(refs: Sequence[VariantRef]) -> str:
+    """The two that are judged, or how many."""
+    reference, *others = refs
+    return f"{others[0] if others else reference} and {reference}" if len(refs) < 3 else f"{len(refs)} variants"
+
+
+def _evaluation(
+    ref: VariantRef,
+    reference: VariantRef,
+    card: card_pb2.Card,
+    data: EvaluationData,
+    judged: Mapping[VariantRef, Judged],
+    samples: Mapping[str, Mapping[VariantRef, ResampledPrecision]],
+    size_wh: tuple[int, int],
+    protocol: Protocol,
+) -> Evaluation:
+    own, other = judged[ref], judged[reference]
+    agreement = _agreement(own, other, card)
     return Evaluation(
         ref=ref,
-        reference=reference_ref,
+        reference=reference,
         size_wh=size_wh,
         protocol=protocol,
-        pictures=len(kept),
-        left_out=len(paths) - len(kept),
-        label_sets=measured,
-        agreement=agreement,
-        agreement_pictures=samples.pictures,
-        stages=variant.stage_medians(),
-        reference_stages=reference.stage_medians(),
-        speedup=speedup(variant, reference),
+        pictures=len(data.paths),
+        left_out=data.left_out,
+        label_sets=[
+            LabelSet(name, these[ref].value, these[reference].value, these[ref].less(these[reference]))
+            for name, these in samples.items()
+        ],
+        agreement=bootstrap(agreement.agreement, agreement.pictures),
+        agreement_pictures=agreement.pictures,
+        stages=own.stage_medians(),
+        reference_stages=other.stage_medians(),
+        speedup=speedup(own, other),
         size_bytes=card.size_bytes,
         macs=card.macs,
     )
 
 
-def _label_sets(data: Path) -> dict[str, Labels]:
-    """Label files by short name; empty for a folder of bare pictures."""
-    if data.is_file():
-        return {data.stem.removeprefix(LABEL_PREFIX): Labels(data)}
-    if not data.exists():
-        raise NotFound(f"there is no folder or label file {data}")
-    return {path.stem.removeprefix(LABEL_PREFIX): Labels(path) for path in sorted(data.glob(LABEL_FILES))}
-
-
-def _picture_paths(data: Path, label_sets: Mapping[str, Labels]) -> list[Path]:
-    if not label_sets:
-        return folder_pictures(data)
-    paths = sorted({path for labels in label_sets.values() for path in labels.pictures.values()})
-    missing = [path.name for path in paths if not path.is_file()]
-    if missing:
-        raise NotFound(f"{len(missing)} labelled pictures are missing, {missing[0]} among them")
-    return paths
-
-
-def _measure(name: str, labels: Labels, variant: Judged, reference: Judged, protocol: Protocol) -> LabelSet:
-    samples = {}
-    for kind, judged in {"variant": variant, "reference": reference}.items():
-        detections = judged.detections
-        found = {key: detections[str(path)] for key, path in labels.pictures.items() if str(path) in detections}
-        samples[kind] = PrecisionSamples(labels, found, protocol.thresholds.max_detections)
-    own, other = samples["variant"], samples["reference"]
-    return LabelSet(
-        name,
-        own.ap50(),
-        other.ap50(),
-        bootstrap(lambda counts: own.ap50(counts) - other.ap50(counts), len(own.picture_ids)),
-    )
+def _precision(labels: Labels, judged: Judged, protocol: Protocol) -> ResampledPrecision:
+    detections = judged.detections
+    found = {key: detections[str(path)] for key, path in labels.pictures.items() if str(path) in detections}
+    return ResampledPrecision(PrecisionSamples(labels, found, protocol.thresholds.max_detections))
 
 
 def _agreement(variant: Judged, reference: Judged, card: card_pb2.Card) -> AgreementSamples:
     """At the card's own score threshold: what its users would see."""
+    ours, theirs = seen_by_users(variant, card), seen_by_users(reference, card)
+    return AgreementSamples([(theirs[key], ours[key]) for key in ours])
+
+
+def seen_by_users(judged: Judged, card: card_pb2.Card) -> dict[str, Detections]:
+    """By picture, the detections that reach the card's own score threshold."""
     least = card.thresholds.min_score
-    ours, theirs = variant.detections, reference.detections
-    return AgreementSamples(
-        [(theirs[key][theirs[key].score >= least], ours[key][ours[key].score >= least]) for key in ours]
-    )
+    return {key: found[found.score >= least] for key, found in judged.detections.items()}
 
 
 def dump(evaluation: Evaluation) -> str:

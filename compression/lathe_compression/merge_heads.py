@@ -8,7 +8,7 @@ the convolution's weights, so that every one uses the whole uint8 range, and str
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -16,25 +16,43 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from lathe_compression.activations import channel_ranges
+from lathe_compression.ranges import uint8_ends
+from lathe_compression.wiring import add_constant, attributes, drop_unused_constants, replace_nodes, users_of
 
 CHANNELS_A_BLOCK = 16
-FLOAT_NODES = ("heads_stretch", "heads_shift")
-"""Nodes that must stay in float when the graph is quantized."""
+MERGED = "heads_even"
+"""The merged convolution's result: every channel from 0 to 1."""
 
 
-def merge_heads(model: onnx.ModelProto, calibration: Sequence[NDArray[np.uint8]]) -> int:
+def merge_heads(
+    model: onnx.ModelProto,
+    calibration: Sequence[NDArray[np.uint8]],
+    known: Mapping[str, tuple[float, float]] | None = None,
+    kept: Collection[str] = (),
+) -> int:
     """Merges 1×1 convolutions that read one tensor and lead to outputs, in place; the network computes the same.
+
+    Args:
+        known: lowest and highest value of heads' results that calibration need not find; then every channel
+            of the head has the 256 values that uint8 gives this range.
+        kept: names of layers that stay in float, by themselves.
 
     Returns:
         How many became one; 0 where there are not at least two.
     """
     graph = model.graph
-    heads = _heads(graph)
+    known = known or {}
+    heads = _heads(graph, kept)
     if len(heads) < 2:
         return 0
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     names = [head.output[0] for head in heads]
-    ranges = channel_ranges(model, names, calibration)
+    ranges = channel_ranges(model, [name for name in names if name not in known], calibration)
+    for head, name in zip(heads, names, strict=True):
+        if name in known:
+            channels = weights[head.input[1]].shape[0]
+            low_high = (np.full(channels, end, np.float32) for end in uint8_ends(*known[name]))
+            ranges[name] = (next(low_high), next(low_high))
     low = np.concatenate([ranges[name][0] for name in names])
     span = np.concatenate([ranges[name][1] for name in names]) - low
     span[span <= 0] = 1.0
@@ -54,23 +72,23 @@ def merge_heads(model: onnx.ModelProto, calibration: Sequence[NDArray[np.uint8]]
     }
     source = heads[0].input[0]
     merged = [
-        helper.make_node("Conv", [source, "heads_kernel", "heads_bias"], ["heads_even"], "heads", kernel_shape=[1, 1]),
-        helper.make_node("Mul", ["heads_even", "heads_span"], ["heads_stretched"], FLOAT_NODES[0]),
-        helper.make_node("Add", ["heads_stretched", "heads_low"], ["heads_values"], FLOAT_NODES[1]),
+        helper.make_node("Conv", [source, "heads_kernel", "heads_bias"], [MERGED], "heads", kernel_shape=[1, 1]),
+        helper.make_node("Mul", [MERGED, "heads_span"], ["heads_stretched"], "heads_stretch"),
+        helper.make_node("Add", ["heads_stretched", "heads_low"], ["heads_values"], "heads_shift"),
         helper.make_node("Split", ["heads_values", "heads_sizes"], names, "heads_split", axis=1),
     ]
-    _replace(graph, heads, merged, constants)
+    replace_nodes(graph, heads, merged)
+    for name, value in constants.items():
+        add_constant(graph, name, value)
+    drop_unused_constants(graph)
     return len(heads)
 
 
-def _heads(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+def _heads(graph: onnx.GraphProto, kept: Collection[str]) -> list[onnx.NodeProto]:
     """The largest group of plain 1×1 convolutions of one tensor whose results are outputs, or their sigmoids."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
     outputs = {output.name for output in graph.output}
-    users: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-    for node in graph.node:
-        for name in node.input:
-            users[name].append(node)
+    users = users_of(graph)
 
     def leads_out(name: str) -> bool:
         following = users[name]
@@ -80,31 +98,18 @@ def _heads(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     groups: dict[str, list[onnx.NodeProto]] = defaultdict(list)
     for node in graph.node:
         is_conv = node.op_type == "Conv" and len(node.input) == 3 and all(name in constants for name in node.input[1:])
-        if is_conv and _is_plain(node, constants[node.input[1]]) and leads_out(node.output[0]):
+        if not is_conv or node.name in kept:
+            continue
+        if _is_plain(node, constants[node.input[1]]) and leads_out(node.output[0]):
             groups[node.input[0]].append(node)
     return max(groups.values(), key=len, default=[])
 
 
 def _is_plain(node: onnx.NodeProto, kernel: onnx.TensorProto) -> bool:
-    settings = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    settings = attributes(node)
     return (
         list(kernel.dims[2:]) == [1, 1]
         and settings.get("group", 1) == 1
         and set(settings.get("strides", [1])) == {1}
         and not any(settings.get("pads", []))
     )
-
-
-def _replace(
-    graph: onnx.GraphProto, old: list[onnx.NodeProto], new: list[onnx.NodeProto], constants: dict[str, np.ndarray]
-) -> None:
-    at = list(graph.node).index(old[0])
-    for node in old:
-        graph.node.remove(node)
-    for offset, node in enumerate(new):
-        graph.node.insert(at + offset, node)
-    used = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lathe.errors import BadPicture, InvalidInput, NotFound
+from lathe.errors import BadPicture, InvalidInput, NotFound, Unavailable
 from lathe.packaged import packaged_files
 from lathe.video import is_video, read_frames
 from lathe_server.vision import fit, letterbox
@@ -55,26 +55,47 @@ class NamedPicture:
     pixels: NDArray[np.uint8]
 
 
-def load_pictures(chosen: PictureSet, base: Path) -> Iterator[NamedPicture]:
+def load_pictures(chosen: PictureSet, base: Path, skipped: list[str] | None = None) -> Iterator[NamedPicture]:
     """Reads a set's pictures in order.
+
+    Args:
+        skipped: takes the names of the files that cannot be decoded; without it the first one is an error.
 
     Raises:
         NotFound: a name that matches nothing.
-        BadPicture: a file that OpenCV cannot decode.
+        BadPicture: a file that cannot be decoded.
     """
-    for name in chosen.pictures:
-        for path in _resolve(name, base):
-            if is_video(path):
-                digest = file_digest(path)
-                for index, pixels in enumerate(read_frames(path)):
-                    if index % chosen.every == 0:
-                        yield NamedPicture(f"{path.name}#{index}", frame_digest(digest, index), pixels)
-            else:
-                pixels_bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
-                if pixels_bgr is None:
-                    raise BadPicture(f"{path.name} is not a picture that can be decoded")
-                rgb = cv2.cvtColor(pixels_bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-                yield NamedPicture(path.name, file_digest(path), rgb)
+    for path in picture_files(chosen, base):
+        try:
+            yield from _frames(path, chosen.every) if is_video(path) else [_still(path)]
+        except (BadPicture, Unavailable):
+            if skipped is None:
+                raise
+            skipped.append(path.name)
+
+
+def picture_files(chosen: PictureSet, base: Path) -> list[Path]:
+    """The set's files in order.
+
+    Raises:
+        NotFound: a name that matches nothing.
+    """
+    return [path for name in chosen.pictures for path in _resolve(name, base)]
+
+
+def _still(path: Path) -> NamedPicture:
+    pixels_bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if pixels_bgr is None:
+        raise BadPicture(f"{path.name} is not a picture that can be decoded")
+    rgb = cv2.cvtColor(pixels_bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    return NamedPicture(path.name, file_digest(path), rgb)
+
+
+def _frames(path: Path, every: int) -> Iterator[NamedPicture]:
+    digest = file_digest(path)
+    for index, pixels in enumerate(read_frames(path)):
+        if index % every == 0:
+            yield NamedPicture(f"{path.name}#{index}", frame_digest(digest, index), pixels)
 
 
 def canvases(pictures: Sequence[NamedPicture], grid: int, size_wh: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
@@ -125,6 +146,7 @@ def _resolve(name: str, base: Path) -> list[Path]:
         if not Path(expanded).is_absolute()
         else sorted(Path("/").glob(expanded.lstrip("/")))
     )
-    if not found:
+    files = [path for path in found if path.is_file()]
+    if not files:
         raise NotFound(f"no picture matches {name}")
-    return found
+    return files

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -11,8 +11,11 @@ from lathe.card import check_name
 from lathe.config import load, nearest
 from lathe.errors import InvalidInput
 from lathe.repository import check_variant_name
+from lathe_compression.distill import Distill, Losses
 from lathe_compression.pictures import PictureSet
+from lathe_compression.prune import Prune
 from lathe_compression.quantize import Quantize
+from lathe_compression.scenes import Augment
 from lathe_server.vision.decoders import OUTPUT_NAMES
 
 
@@ -74,13 +77,84 @@ class Model:
 
 
 @dataclass(frozen=True)
+class FrameSet:
+    """Unlabelled frames to train on.
+
+    Attributes:
+        pictures, every: as of `PictureSet`.
+        weight: how often one of these is drawn, against the other sets.
+    """
+
+    pictures: tuple[str, ...]
+    every: int = 10
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.as_pictures()
+        if self.weight <= 0:
+            raise ValueError("weight must be above 0")
+
+    def as_pictures(self) -> PictureSet:
+        return PictureSet(self.pictures, self.every)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What all steps that train have in common.
+
+    Attributes:
+        size: width and height of training scenes; the serving size where it is not given.
+        batch: scenes at a time.
+        seed: of everything that is drawn at random.
+    """
+
+    size: tuple[int, int] | None = None
+    batch: int = 8
+    seed: int = 1
+    augment: Augment = field(default_factory=Augment)
+    losses: Losses = field(default_factory=Losses)
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or (self.size is not None and min(self.size) < 1):
+            raise ValueError("batch and size must be at least 1")
+
+
+@dataclass(frozen=True)
 class Step:
     """One step of a variant: exactly one of its fields."""
 
-    quantize: Quantize
+    distill: Distill | None = None
+    prune: Prune | None = None
+    quantize: Quantize | None = None
+
+    def __post_init__(self) -> None:
+        if sum(kind is not None for kind in (self.distill, self.prune, self.quantize)) != 1:
+            raise ValueError("a step is exactly one of distill, prune and quantize")
+
+    @property
+    def settings(self) -> Distill | Prune | Quantize:
+        """The one that it is."""
+        chosen = self.distill or self.prune or self.quantize
+        assert chosen is not None
+        return chosen
+
+    @property
+    def kind(self) -> str:
+        """The name of the field that it is."""
+        return next(field.name for field in fields(self) if getattr(self, field.name) is not None)
+
+    @property
+    def trains(self) -> bool:
+        """Whether it looks at the training frames."""
+        return self.quantize is None or self.quantize.method == "qat"
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether it looks at the calibration pictures."""
+        return self.quantize is not None or (self.prune is not None and self.prune.measured_in == "int8")
 
     def describe(self) -> str:
-        return self.quantize.describe()
+        return self.settings.describe()
 
 
 @dataclass(frozen=True)
@@ -104,20 +178,22 @@ class Recipe:
     Attributes:
         calibration: pictures that set the ranges of activations.
         evaluation: others, on which agreement with the reference is measured for the card.
+        frames: unlabelled frames for the steps that train.
     """
 
     model: Model
     variant: tuple[Variant, ...]
     calibration: tuple[PictureSet, ...] = ()
     evaluation: tuple[PictureSet, ...] = ()
+    frames: tuple[FrameSet, ...] = ()
+    training: Training = field(default_factory=Training)
 
     def __post_init__(self) -> None:
         if not self.variant:
             raise ValueError("a recipe needs at least one [[variant]]")
         if self.variant[0].steps:
             raise ValueError("the first variant is the reference: it has no steps")
-        known: list[str] = []
-        quantized: set[str] = set()
+        known: dict[str, tuple[Step, ...]] = {}
         for variant in self.variant:
             if variant.name in known:
                 raise ValueError(f'two variants are named "{variant.name}"')
@@ -126,14 +202,17 @@ class Recipe:
                     f'the parent "{variant.parent}" of "{variant.name}" is no earlier variant'
                     f"{nearest(variant.parent, known)}"
                 )
-            known.append(variant.name)
-            times = (variant.parent in quantized) + len(variant.steps)
-            if times > 1:
-                raise ValueError(f'"{variant.name}" would be quantized twice')
-            if times:
-                quantized.add(variant.name)
-        if any(variant.steps for variant in self.variant) and not self.calibration:
-            raise ValueError("quantizing needs [[calibration]] pictures")
+            steps = known[variant.name] = known.get(variant.parent, ()) + variant.steps
+            if any(step.quantize for step in steps[:-1]):
+                raise ValueError(f'in "{variant.name}" a step follows quantization, which must be the last')
+        steps = tuple(step for variant in self.variant for step in variant.steps)
+        if any(step.calibrates for step in steps) and not self.calibration:
+            raise ValueError("quantizing, and latency in INT8, need [[calibration]] pictures")
+        if any(step.trains for step in steps) and not self.frames:
+            raise ValueError("distilling, pruning and quantization-aware training need [[frames]] to learn from")
+        size, multiple = self.training.size, self.model.size_multiple
+        if size is not None and any(side % multiple for side in size):
+            raise ValueError(f"the size of training scenes must be multiples of {multiple}")
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ class Demo:
         with ServerProcess(repository.root, self.output / "server.log", flags) as server:
             with progress.bar("capacity: each variant alone", len(refs)) as advance:
                 capacities = asyncio.run(measure_capacity(server, refs, footage, advance))
-            live = asyncio.run(watch_cameras(server, refs[0], refs[-1], footage, self.seconds, console))
+            after = next((ref for ref in refs[1:] if repository.card(ref).recommended), refs[-1])
+            live = asyncio.run(watch_cameras(server, refs[0], after, footage, self.seconds, console))
             exit_code = server.stop()
         findings = Findings(
             cards=[repository.card(ref) for ref in refs],
@@ -92,7 +93,7 @@ class Demo:
         models = fresh_folder(self.output / "models")
         refs = compress(recipe, models, progress)
         if len(refs) < 2:
-            raise InvalidInput("the demo swaps between the recipe's first and last variant; it has only one")
+            raise InvalidInput("the demo swaps from the recipe's first variant to another; it has only one")
         return Repository(models), refs
 
     def _evaluate(

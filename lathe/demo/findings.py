@@ -38,7 +38,11 @@ CANDIDATES_PER_VIDEO = 24
 
 @dataclass(frozen=True)
 class Row:
-    """One variant's figures, all at the serving size."""
+    """One variant's figures, all at the serving size.
+
+    Attributes:
+        live_ms: median and 99th percentile of the live part; None for a variant that had no part in it.
+    """
 
     variant: str
     size_bytes: int
@@ -49,8 +53,7 @@ class Row:
     infer_ms: float
     frame_ms: float
     speedup: float
-    live_p50_ms: float
-    live_p99_ms: float
+    live_ms: tuple[float, float] | None
     capacity: Capacity
 
 
@@ -78,7 +81,8 @@ class Findings:
         evaluation = next(iter(self.evaluations.values()))[-1] if is_reference else self.evaluations[name][-1]
         stages = evaluation.reference_stages if is_reference else evaluation.stages
         quality_name, quality, low, high = _quality(evaluation, is_reference)
-        latencies = np.array(self.live.latencies(name) or [float("nan")]) * 1e3
+        latencies = self.live.latencies(name)
+        live_p50, live_p99 = np.quantile(latencies, [0.5, 0.99]) * 1e3 if latencies else (0.0, 0.0)
         return Row(
             name,
             card.size_bytes,
@@ -89,8 +93,7 @@ class Findings:
             stages["infer"] * 1e3,
             stages["total"] * 1e3,
             1.0 if is_reference else evaluation.speedup,
-            float(np.quantile(latencies, 0.5)),
-            float(np.quantile(latencies, 0.99)),
+            (float(live_p50), float(live_p99)) if latencies else None,
             self.capacities[name],
         )
 
@@ -133,8 +136,8 @@ class Findings:
             "infer_ms": row.infer_ms,
             "frame_ms": row.frame_ms,
             "speedup": row.speedup,
-            "latency_p50_ms": row.live_p50_ms,
-            "latency_p99_ms": row.live_p99_ms,
+            "latency_p50_ms": row.live_ms[0] if row.live_ms else None,
+            "latency_p99_ms": row.live_ms[1] if row.live_ms else None,
             "cpu_ms_per_frame": capacity.cpu_ms_per_frame,
             "frames_per_second": capacity.frames_per_second,
             "cameras_at_10_fps": capacity.cameras,
@@ -181,8 +184,8 @@ def _cells(row: Row) -> list[str]:
         f"{row.quality:.3f}",
         f"{row.infer_ms:.2f}",
         f"{row.speedup:.2f}×",
-        f"{row.live_p50_ms:.1f}",
-        f"{row.live_p99_ms:.1f}",
+        *(f"{milliseconds:.1f}" for milliseconds in row.live_ms or ()),
+        *([] if row.live_ms else ["–", "–"]),
         f"{row.capacity.cpu_ms_per_frame:.2f}",
         str(row.capacity.cameras),
         f"{cost:.3f}" if cost is not None else "",
@@ -227,9 +230,8 @@ def write_report(
 ) -> None:
     """Draws the page."""
     rows, live = findings.rows(), findings.live
-    best = rows[-1]
     report = Report(
-        f"{findings.cards[0].model}: {rows[0].variant} to {best.variant}",
+        f"{findings.cards[0].model}: {live.swap.before} to {live.swap.after}",
         f"Measured on {cpu_name()}; networks run on one thread. Live: {CAMERAS} cameras at {FPS:g} frames a second.",
     )
     report.paragraph(_account(live), "big bad" if live.lost else "big good")

@@ -67,6 +67,7 @@ class _PrecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Precision.V
     PRECISION_UNSPECIFIED: _Precision.ValueType  # 0
     PRECISION_FP32: _Precision.ValueType  # 1
     PRECISION_INT8: _Precision.ValueType  # 2
+    PRECISION_FP16: _Precision.ValueType  # 3
 
 class Precision(_Precision, metaclass=_PrecisionEnumTypeWrapper):
     """Number format of the weights and activations of most of the multiplications."""
@@ -74,6 +75,7 @@ class Precision(_Precision, metaclass=_PrecisionEnumTypeWrapper):
 PRECISION_UNSPECIFIED: Precision.ValueType  # 0
 PRECISION_FP32: Precision.ValueType  # 1
 PRECISION_INT8: Precision.ValueType  # 2
+PRECISION_FP16: Precision.ValueType  # 3
 Global___Precision: _TypeAlias = Precision  # noqa: Y015
 
 @_typing.final

@@ -91,12 +91,20 @@ def test_cards_hold_quality_and_latency(made: Path) -> None:
     assert card(made, "fp32").latency[0].speedup == 1.0
 
 
-def test_a_second_run_adds_a_version_and_changes_nothing(made: Path) -> None:
+def test_a_second_run_finds_all_of_it_done(made: Path) -> None:
     before = {path: file_digest(path) for path in (made / "models").rglob("*") if path.is_file()}
     refs = run(made)
+    assert [str(ref) for ref in refs] == ["spots/fp32/1", "spots/int8/1"]
+    assert {path: file_digest(path) for path in (made / "models").rglob("*") if path.is_file()} == before
+    assert card(made, "int8").sha256 == before[made / "models/spots/int8/1/model.onnx"]
+
+
+def test_another_recipe_adds_a_version_and_changes_none(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    before = {path: file_digest(path) for path in (tmp_path / "models").rglob("*") if path.is_file()}
+    refs = run(tmp_path, RECIPE.replace("quantize = {}", "quantize = { equalize = false }"))
     assert [str(ref) for ref in refs] == ["spots/fp32/2", "spots/int8/2"]
     assert {path: file_digest(path) for path in before} == before
-    assert card(made, "int8").sha256 == before[made / "models/spots/int8/1/model.onnx"]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +130,7 @@ def test_calibrating_picture_under_another_name_does_not_judge(tmp_path: Path) -
     """Told by content: a copy is the same picture."""
     recipe = write_recipe(tmp_path)
     shutil.copy(tmp_path / "calibration/1.png", tmp_path / "evaluation/copy.png")
-    with pytest.raises(InvalidInput, match=r"copy\.png both calibrates and evaluates"):
+    with pytest.raises(InvalidInput, match=r"copy\.png both makes a variant and judges it"):
         compress(load_recipe(recipe), tmp_path / "models", Progress())
 
 

@@ -145,11 +145,3 @@ def test_pixels_fed_directly_change_no_bit() -> None:
         np.testing.assert_array_equal(direct, through_float)
     assert feed_pixels_directly(cast)
     assert count(cast, "Cast") == 0
-
-
-def test_normalised_pixels_are_not_fed_directly() -> None:
-    normalised, _ = clean(exported(Normalisation((127.0,) * 3, (128.0,) * 3)))
-    model, done = quantize(normalised, Quantize(), [pixels(64, 96)], 32)
-    assert not any("stem" in step or "pixels" in step for step in done)
-    assert count(model, "Cast") == 1
-    assert not feed_pixels_directly(model)

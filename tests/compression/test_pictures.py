@@ -75,7 +75,7 @@ def test_files_of_a_package() -> None:
         ("no-such-package:a.png", NotFound, "the package no-such-package is not installed"),
         ("numpy:a.png", NotFound, "the package numpy holds no file a.png"),
         ("text.png", BadPicture, "text.png is not a picture"),
-        ("sub", BadPicture, "sub is not a picture"),
+        ("sub", NotFound, "no picture matches sub"),
         ("text.mp4", Unavailable, "text.mp4 cannot be decoded as a video"),
         ("sound.mp4", Unavailable, "sound.mp4 cannot be decoded as a video"),
     ],

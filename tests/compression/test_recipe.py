@@ -79,8 +79,12 @@ CHANGES = {
         'name = "fp32"\nsteps = [{ quantize = {} }]\n',
         "the first variant",
     ),
-    "quantized twice": ("{ quantize = { reduce_range = true } }", "{ quantize = {} }, { quantize = {} }", "twice"),
-    "no calibration": ('[[calibration]]\npictures = ["a.png"]\ngrid = 2\n', "", r"needs \[\[calibration"),
+    "quantized twice": (
+        "{ quantize = { reduce_range = true } }",
+        "{ quantize = {} }, { quantize = {} }",
+        "a step follows quantization",
+    ),
+    "no calibration": ('[[calibration]]\npictures = ["a.png"]\ngrid = 2\n', "", r"need \[\[calibration"),
     "upper case": ('name = "int8"', 'name = "INT8"', "a variant is named by 1 to 63 of a-z"),
     "name of the routes": ('name = "int8"', 'name = "routes"', 'a variant cannot be named "routes"'),
     "path for a model": ('name = "spots"', 'name = "../spots"', "a model is named by"),
@@ -94,9 +98,9 @@ def test_wrong_recipe_is_told(old: str, new: str, told: str, tmp_path: Path) -> 
         load_recipe(write(tmp_path, RECIPE.replace(old, new)))
 
 
-def test_int8_of_an_int8_is_quantized_twice(tmp_path: Path) -> None:
+def test_nothing_follows_quantization(tmp_path: Path) -> None:
     more = '\n[[variant]]\nname = "again"\nparent = "int8"\nsteps = [{ quantize = {} }]\n'
-    with pytest.raises(InvalidInput, match='"again" would be quantized twice'):
+    with pytest.raises(InvalidInput, match='in "again" a step follows quantization'):
         load_recipe(write(tmp_path, RECIPE + more))
 
 

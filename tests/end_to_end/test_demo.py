@@ -34,16 +34,20 @@ def test_no_frame_is_lost_or_dropped_across_the_swap(output: Path) -> None:
     assert (swap["from"], swap["to"], swap["loaded_before"]) == ("fp32", "int8", False)
 
 
-def test_both_variants_have_all_their_figures(output: Path) -> None:
+def test_all_variants_have_all_their_figures(output: Path) -> None:
     variants = json.loads((output / "report.json").read_text())["variants"]
-    assert list(variants) == ["fp32", "int8"]
-    for figures in variants.values():
-        assert figures["latency_p50_ms"] > 0
+    assert list(variants) == ["fp32", "int8", "pruned-int8", "student-int8"]
+    for name, figures in variants.items():
+        assert (figures["latency_p50_ms"] is None) == (name not in ("fp32", "int8"))
         assert figures["cpu_ms_per_frame"] > figures["infer_ms"] / 2
         assert figures["cost_per_million_predictions"] > 0
         assert figures["cameras_at_10_fps"] >= 4
     assert variants["int8"]["size_bytes"] < variants["fp32"]["size_bytes"] / 3
     assert variants["int8"]["quality"]["value"] > 0.9
+    # Trained for a minute, they are what they cost; how well they see, docs/results say of longer training.
+    assert variants["pruned-int8"]["size_bytes"] < variants["int8"]["size_bytes"]
+    assert variants["pruned-int8"]["quality"]["value"] > 0.3
+    assert variants["student-int8"]["speedup"] > variants["int8"]["speedup"]
 
 
 def test_the_page_fetches_nothing(output: Path) -> None:
@@ -73,5 +77,5 @@ def test_every_picture_of_the_page_loads_in_a_browser(output: Path, tmp_path: Pa
     title = re.search(r"<title>(\d+) (\d+) (\d+)</title>", done.stdout)
     assert title, "the page's script did not run"
     pictures, loaded, dots = map(int, title.groups())
-    assert pictures == loaded == 12
-    assert dots == 240 + 2, "one dot an answered frame, one a variant"
+    assert pictures == loaded == 24
+    assert dots == 240 + 4, "one dot an answered frame, one a variant"

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from lathe.pareto import pareto_front
-from lathe.plot import Axis, Point, scatter, ticks
+from lathe.plot import Axis, Point, Series, bars, lines, scatter, ticks
 from lathe.report import Report
 
 
@@ -44,3 +44,37 @@ def test_ticks_span_the_range(low: float, high: float) -> None:
 def test_the_front_holds_what_nothing_beats() -> None:
     assert pareto_front([(1.0, 0.5), (2.0, 0.4), (3.0, 0.9), (3.0, 0.8)]) == [0, 2]
     assert pareto_front([]) == []
+
+
+def test_lines_and_bars_are_well_formed() -> None:
+    evil = '<script>"&'
+    curve = [(float(n), 1 / (n + 1)) for n in range(5000)]
+    drawn = lines([Series(curve, "#000", evil, evil), Series([], "#000")], Axis(evil, 0, 5000), Axis(evil, 0, 1))
+    (corners,) = [
+        tag.attrib["points"] for tag in ElementTree.fromstring(drawn).iter("polyline") if tag.attrib["points"]
+    ]
+    assert len(corners.split()) <= 400
+    ElementTree.fromstring(bars([(evil * 9, 0.5, evil), ("none", 0.0, "")], evil))
+    ElementTree.fromstring(bars([], evil))
+
+
+def test_names_of_dots_that_lie_close_do_not_overlap() -> None:
+    points = [Point(0.5 + n / 1000, 0.5, "#000", label=f"variant-{n}") for n in range(4)]
+    tree = ElementTree.fromstring(scatter(points, Axis("x", 0, 1), Axis("y", 0, 1)))
+    names = [
+        (float(tag.attrib["x"]), float(tag.attrib["y"])) for tag in tree.iter("text") if tag.get("class") == "label"
+    ]
+    assert len(names) == 4
+    for number, (x, y) in enumerate(names):
+        assert all(abs(x - a) > 60 or abs(y - b) > 12 for a, b in names[:number])
+
+
+def test_parts_within_details_and_chains() -> None:
+    report = Report("title", "summary")
+    with report.details("more <b>"):
+        report.table(["a"], [["b"]])
+    report.chain([("step", "<i>")])
+    report.facts([("size", "<2 MB")])
+    page = report.html()
+    assert page.index("<details>") < page.index("<table>") < page.index("</details>")
+    assert not any(tag in page for tag in ("<b>&", "<i>", "<2"))

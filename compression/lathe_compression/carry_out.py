@@ -1,0 +1,249 @@
+"""How each kind of task is carried out, in a folder that an interrupted call may have left half done."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import torch
+from torch import Tensor, fx, nn
+
+from lathe_compression import qat
+from lathe_compression.channels import find_groups, fit_to
+from lathe_compression.hygiene import clean
+from lathe_compression.latency import latency_share
+from lathe_compression.mixed_precision import LayerCost, layers_to_keep, measure_layers
+from lathe_compression.plan import Task
+from lathe_compression.prune import Prune, cost_of, prune_once, sensitivity
+from lathe_compression.quantize import Quantize, quantize
+from lathe_compression.store import disk_full_said, write_whole
+from lathe_compression.student import compose_linear
+from lathe_compression.training import Moment, Schedule, save_tensors, train
+
+if TYPE_CHECKING:
+    from lathe_compression.workshop import Workshop
+
+STATE_FILE = "state.pt"
+MODEL_FILE = "model.onnx"
+FACTS_FILE = "facts.json"
+SENSITIVITY_FILE = "sensitivity.json"
+LATENCIES_FILE = "latencies.json"
+LAYERS_FILE = "layers.json"
+HELD_OUT = 6
+"""Calibration pictures that judge layers instead of setting their ranges."""
+LATENCY_ATTEMPTS, LATENCY_TOLERANCE = 5, 0.03
+TARGET_TOLERANCE = 0.05
+FIRST_SEED = 1
+REPORT_EVERY = 25
+
+
+def distill(shop: Workshop, task: Task, folder: Path) -> None:
+    settings = task.step.distill
+    assert settings
+    network = shop.student(settings) if settings.student else shop.network(task.parent)
+    schedule = Schedule(
+        settings.pictures, shop.recipe.training.batch, settings.rate, freeze_norms=settings.freeze_norms
+    )
+    lesson = shop.lesson.loss_for(network, settings.losses)
+    curve = _train(shop, network, lesson, schedule, FIRST_SEED, folder / "checkpoint.pt", task)
+    _finish(folder, network, {"sentences": [task.step.describe()], "curve": curve})
+
+
+def prune(shop: Workshop, task: Task, folder: Path) -> None:
+    """Rounds of cutting and training. Each leaves two files, from which a later call goes on; what
+    follows is always made from the files, so that it is the same whether there was an interruption."""
+    settings = task.step.prune
+    assert settings
+    parent = shop.network(task.parent)
+    network = copy.deepcopy(parent)
+    composed = compose_linear(network)
+    start = _left(shop, network, settings, folder, "start")
+    rounds: list[dict[str, Any]] = []
+    for number in range(settings.rounds):
+        cut, taught = folder / f"cut-{number}.pt", folder / f"taught-{number}.pt"
+        if not cut.exists():
+            network = _cut(shop, network, settings, settings.share_after(number, start), folder, number)
+            _save_state(cut, network)
+        _load_state(network, cut)
+        if number + 1 < settings.rounds and settings.pictures:
+            if not taught.exists():
+                checkpoint, title = folder / f"checkpoint-{number}.pt", f"round {number + 1} of {settings.rounds}"
+                schedule = Schedule(settings.pictures, shop.recipe.training.batch, settings.rate)
+                lesson = shop.lesson.loss_for(network)
+                _train(shop, network, lesson, schedule, FIRST_SEED + number, checkpoint, task, title)
+                _save_state(taught, network)
+            _load_state(network, taught)
+        rounds.append({"round": number + 1, "left": _left(shop, network, settings, folder, f"round {number}")})
+        _note(shop, "round", task=task.name, **rounds[-1])
+    reached = rounds[-1]["left"]
+    if reached > settings.keep * (1 + TARGET_TOLERANCE):
+        shop.progress.warn(
+            f"{task.name}: {settings.keep:.0%} were to be left, and {reached:.1%} are: every layer is at its least"
+        )
+    sentences = [f"compose: {name} and the layer after it are one" for name in composed]
+    sentences.append(f"{settings.describe()}; {reached:.1%} are left")
+    left = {group.name: group.width for group in find_groups(network, shop.example, settings.scope)}
+    whole = {group.name: group.width for group in find_groups(parent, shop.example, settings.scope)}
+    channels = {
+        name: {"width": whole[name], "kept": left[name], "losses": losses}
+        for name, losses in json.loads((folder / SENSITIVITY_FILE).read_text("utf-8")).items()
+    }
+    _finish(folder, network, {"sentences": sentences, "composed": composed, "rounds": rounds, "channels": channels})
+
+
+def _cut(
+    shop: Workshop, network: fx.GraphModule, settings: Prune, share: float, folder: Path, number: int
+) -> fx.GraphModule:
+    """A copy with as many channels less as bring it down to a share of the teacher.
+
+    Time does not follow from a layer's widths, so where it is the target the cut is made anew, deeper or
+    less deep, until the measurement agrees.
+    """
+    probe = shop.probe(settings.probe)
+    groups = find_groups(network, shop.example, settings.scope)
+    whole = cost_of(shop.teacher, settings, shop.example)
+    aim = share
+    if settings.target == "latency":
+        aim *= cost_of(network, settings, shop.example) / whole
+        aim /= _left(shop, network, settings, folder, f"before {number}")
+    for attempt in range(LATENCY_ATTEMPTS):
+        cut = copy.deepcopy(network)
+        loss, _ = shop.lesson.loss_for(cut)
+        rankings = prune_once(cut, settings, loss, probe, groups, aim * whole)
+        left = _left(shop, cut, settings, folder, f"cut {number}.{attempt}")
+        if settings.target != "latency" or abs(left / share - 1) < LATENCY_TOLERANCE:
+            break
+        aim *= share / left
+    if number == 0:
+        losses = {name: sensitivity(ranking) for name, ranking in rankings.items()}
+        write_whole(folder / SENSITIVITY_FILE, json.dumps(losses).encode())
+    return cut
+
+
+def _left(shop: Workshop, network: fx.GraphModule, settings: Prune, folder: Path, moment: str) -> float:
+    """Share of the teacher's quantity that a network has. A time once taken is kept: it decides what follows."""
+    if settings.target != "latency":
+        whole = cost_of(shop.teacher, settings, shop.example)
+        return cost_of(network, settings, shop.example) / whole
+    path = folder / LATENCIES_FILE
+    taken: dict[str, float] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    if moment not in taken:
+        graphs = [clean(shop.export(one))[0] for one in (network, shop.teacher)]
+        if settings.measured_in == "int8":
+            multiple = shop.recipe.model.size_multiple
+            graphs = [quantize(one, Quantize(), shop.calibration.inputs[:4], multiple)[0] for one in graphs]
+        taken[moment] = latency_share(graphs[0], graphs[1], shop.serving_size)
+        write_whole(path, json.dumps(taken).encode())
+    return taken[moment]
+
+
+def quantize_step(shop: Workshop, task: Task, folder: Path) -> None:
+    settings = task.step.quantize
+    assert settings
+    inputs = shop.calibration.inputs
+    facts: dict[str, Any] = {}
+    if settings.method == "qat":
+        graph, ranges, facts["curve"] = _learn_roundings(shop, task, settings, folder)
+    else:
+        (graph, _), ranges = shop.float_graph(task.parent), None
+    if settings.mixed:
+        costs = _layer_costs(shop, task, settings, graph, ranges, folder)
+        kept = layers_to_keep(costs, settings.max_loss, settings.slower)
+        settings = replace(settings, float_layers=(*settings.float_layers, *kept))
+        facts["layers"] = {name: asdict(cost) for name, cost in costs.items()}
+    with shop.progress.bar(f"{task.name}: {settings.describe()}", len(inputs)) as advance:
+        model, done = quantize(graph, settings, inputs, shop.recipe.model.size_multiple, advance, ranges=ranges)
+    with disk_full_said():
+        write_whole(folder / MODEL_FILE, model.SerializeToString(deterministic=True))
+    _write_facts(folder, {"sentences": done, **facts})
+
+
+def _layer_costs(
+    shop: Workshop,
+    task: Task,
+    settings: Quantize,
+    graph: onnx.ModelProto,
+    ranges: Mapping[str, tuple[float, float]] | None,
+    folder: Path,
+) -> dict[str, LayerCost]:
+    """What each layer gains and loses in INT8, measured once: it decides what the file will be."""
+    path = folder / LAYERS_FILE
+    if not path.exists():
+        inputs = shop.calibration.inputs
+        judging = inputs[:: max(1, len(inputs) // HELD_OUT)]
+        calibrating = [one for one in inputs if not any(one is other for other in judging)] or inputs
+        layers = sum(node.op_type == "Conv" for node in graph.graph.node)
+        multiple = shop.recipe.model.size_multiple
+        with shop.progress.bar(f"{task.name}: measure each layer", layers) as advance:
+            costs = measure_layers(graph, settings, calibrating, multiple, judging, advance, ranges=ranges)
+        write_whole(path, json.dumps({name: asdict(cost) for name, cost in costs.items()}).encode())
+    return {name: LayerCost(**cost) for name, cost in json.loads(path.read_text("utf-8")).items()}
+
+
+def _learn_roundings(
+    shop: Workshop, task: Task, settings: Quantize, folder: Path
+) -> tuple[onnx.ModelProto, dict[str, tuple[float, float]], list[tuple[int, float]]]:
+    """Quantization-aware training: the clean float graph with its new weights, the ranges, the curve."""
+    network = qat.prepare(shop.network(task.parent))
+    pixels = (torch.from_numpy(one).permute(0, 3, 1, 2).float() for one in shop.calibration.inputs)
+    planes = (shop.normalisation.apply(one) for one in pixels)
+    qat.observe(network, planes)
+    schedule = Schedule(settings.pictures, shop.recipe.training.batch, settings.rate)
+    lesson = shop.lesson.loss_for(network)
+    curve = _train(shop, network, lesson, schedule, FIRST_SEED, folder / "checkpoint.pt", task)
+    graph = shop.export(qat.ready_to_export(network), qat.ROUNDED_TOLERANCE)
+    ranges = qat.take_ranges(graph)
+    return clean(graph)[0], ranges, curve
+
+
+def _train(
+    shop: Workshop,
+    network: fx.GraphModule,
+    lesson: tuple[Callable[[Tensor], Tensor], Sequence[nn.Module]],
+    schedule: Schedule,
+    seed: int,
+    checkpoint: Path,
+    task: Task,
+    title: str = "",
+) -> list[tuple[int, float]]:
+    loss, extra = lesson
+    with shop.progress.training(f"{task.name}: {task.step.describe()} {title}", schedule.steps) as show:
+
+        def report(moment: Moment) -> None:
+            show(moment.step, moment.loss)
+            if shop.record and (moment.step % REPORT_EVERY == 0 or moment.step == moment.steps):
+                shop.record.measure(task.name, moment.step, {"loss": moment.loss})
+
+        scenes = shop.scenes(seed)
+        curve = train(network, loss, scenes, schedule, checkpoint, report, extra, shop.normalisation)
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return curve
+
+
+def _note(shop: Workshop, kind: str, **facts: Any) -> None:
+    if shop.record:
+        shop.record.event(kind, **facts)
+
+
+def _finish(folder: Path, network: fx.GraphModule, facts: Mapping[str, Any]) -> None:
+    _save_state(folder / STATE_FILE, network)
+    _write_facts(folder, facts)
+    for leftover in [*folder.glob("checkpoint*.pt"), *folder.glob("cut-*.pt"), *folder.glob("taught-*.pt")]:
+        leftover.unlink()
+
+
+def _save_state(path: Path, network: fx.GraphModule) -> None:
+    save_tensors(path, network.state_dict())
+
+
+def _load_state(network: fx.GraphModule, path: Path) -> None:
+    fit_to(network, torch.load(path, weights_only=True))
+
+
+def _write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    write_whole(folder / FACTS_FILE, json.dumps(facts, indent=1).encode())

@@ -1,0 +1,160 @@
+"""Distillation: a student learns from a teacher's answers and features on frames that nobody labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from lathe.errors import InvalidInput
+from lathe_compression.losses import FeatureKind, FeatureLoss, OutputLoss
+from lathe_compression.student import Student
+from lathe_compression.taps import block_outputs, shapes, with_taps
+
+
+@dataclass(frozen=True)
+class Losses:
+    """How the parts of the loss weigh.
+
+    Attributes:
+        outputs: divergence of the answers.
+        features: difference in the middle of the networks; 0 leaves it out.
+        kind: how features are compared.
+        at: names of the graph's nodes to compare; where none are given, the outputs of all blocks that both
+            networks have at the same place in the grid.
+    """
+
+    outputs: float = 1.0
+    features: float = 1.0
+    kind: FeatureKind = "normalised"
+    at: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.outputs < 0 or self.features < 0 or not self.outputs + self.features:
+            raise ValueError("outputs and features must not be negative, nor both 0")
+
+
+@dataclass(frozen=True)
+class Distill:
+    """The step's settings.
+
+    Attributes:
+        pictures: training scenes in all.
+        rate: as of `Schedule`.
+        student: a new network in the place of the one at hand.
+        freeze_norms: batch norms keep their statistics; a student that starts at random must not.
+        losses: how the loss's parts weigh in this step, where that is not as in the others.
+    """
+
+    pictures: int
+    rate: float = 0.002
+    student: Student | None = None
+    freeze_norms: bool = True
+    losses: Losses | None = None
+
+    def __post_init__(self) -> None:
+        if self.pictures < 1 or not 0 < self.rate < 1:
+            raise ValueError("pictures must be at least 1, and rate between 0 and 1")
+
+    def describe(self) -> str:
+        who = f" into a {self.student.describe()}" if self.student else ""
+        return f"distill{who}: {self.pictures} scenes of unlabelled frames"
+
+
+class Lesson:
+    """A teacher with what a student is to take from it.
+
+    Args:
+        teacher: its weights stay as they are.
+        names: of its outputs, in order.
+        probe: batches N×3×H×W that show how far the teacher's features spread.
+    """
+
+    def __init__(
+        self,
+        teacher: fx.GraphModule,
+        names: Sequence[str],
+        output_loss: OutputLoss,
+        losses: Losses,
+        probe: Sequence[Tensor],
+    ) -> None:
+        self._teacher = teacher
+        self._names = tuple(names)
+        self._output_loss = output_loss
+        self._losses = losses
+        self._planes = probe[0][:1]
+        self._shapes = shapes(teacher, self._planes)
+        self._probe = probe
+        self._spreads: dict[str, Tensor] = {}
+
+    def loss_for(
+        self, student: fx.GraphModule, losses: Losses | None = None
+    ) -> tuple[Callable[[Tensor], Tensor], list[nn.Module]]:
+        """The loss of a batch of planes N×3×H×W, and modules of it that learn with the student.
+
+        Args:
+            losses: in the place of the lesson's own.
+
+        Raises:
+            InvalidInput: features are to be compared where the networks differ in their grid.
+        """
+        losses = losses or self._losses
+        taps = self._taps(student, losses) if losses.features else []
+        widths = shapes(student, self._planes)
+        features = FeatureLoss(losses.kind, [widths[name][1] for name in taps], [self._spread(name) for name in taps])
+        answers = losses.outputs > 0
+        if not answers and not taps:
+            raise InvalidInput("student and teacher have no feature in common, and the outputs weigh nothing")
+        teacher = with_taps(self._teacher, taps, outputs=answers).eval()
+        teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        own = with_taps(student, taps, outputs=answers)
+
+        def loss(planes: Tensor) -> Tensor:
+            with torch.no_grad():
+                wanted, wanted_features = teacher(planes)
+            given, given_features = own(planes)
+            value = planes.new_zeros(())
+            if answers:
+                value = value + losses.outputs * self._output_loss(
+                    dict(zip(self._names, given, strict=True)), dict(zip(self._names, wanted, strict=True))
+                )
+            if taps:
+                value = value + losses.features * features(given_features, wanted_features)
+            return value
+
+        return loss, [features]
+
+    def _taps(self, student: fx.GraphModule, losses: Losses) -> list[str]:
+        own = shapes(student, self._planes)
+
+        def same_grid(name: str) -> bool:
+            here, there = own.get(name, ()), self._shapes.get(name, ())
+            return len(here) == len(there) == 4 and here[2:] == there[2:]
+
+        for name in losses.at:
+            if not same_grid(name):
+                raise InvalidInput(f"student and teacher have no feature {name} of the same height and width")
+        shared = [name for name in block_outputs(self._teacher) if name in block_outputs(student) and same_grid(name)]
+        return list(losses.at) or shared
+
+    def _spread(self, name: str) -> Tensor:
+        """Standard deviation of every channel of one of the teacher's features."""
+        if name not in self._spreads:
+            self._spreads |= _spreads(self._teacher, [*block_outputs(self._teacher), name], self._probe)
+        return self._spreads[name]
+
+
+def _spreads(teacher: fx.GraphModule, names: Sequence[str], probe: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Standard deviation of every channel of every feature over all the cells of the batches."""
+    tapped = with_taps(teacher, names).eval()
+    sums: dict[str, list[Tensor]] = {}
+    for planes in probe:
+        with torch.no_grad():
+            _, features = tapped(planes)
+        for name, feature in zip(names, features, strict=True):
+            cells = feature.double().transpose(0, 1).flatten(1)
+            sums.setdefault(name, []).append(torch.stack([cells.mean(1), cells.square().mean(1)]))
+    moments = {name: torch.stack(parts).mean(0) for name, parts in sums.items()}
+    return {name: (second - first.square()).clamp(min=0).sqrt().float() for name, (first, second) in moments.items()}

@@ -1,0 +1,242 @@
+"""Where a plan's tasks are carried out: finished ones come from the store, begun ones go on from their checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+import torch_pruning
+from numpy.typing import NDArray
+from torch import Tensor, fx
+
+from lathe.progress import Progress
+from lathe_compression import carry_out, frames
+from lathe_compression.channels import fit_to
+from lathe_compression.distill import Distill, Lesson
+from lathe_compression.export import TOLERANCE, Normalisation, export
+from lathe_compression.hygiene import clean
+from lathe_compression.losses import OUTPUT_LOSSES
+from lathe_compression.pictures import canvases, file_digest, load_pictures, picture_files
+from lathe_compression.plan import Inputs, Task
+from lathe_compression.prune import Prune
+from lathe_compression.quantize import Quantize
+from lathe_compression.recipe import RecipeFile
+from lathe_compression.runs import RunRecord
+from lathe_compression.scenes import scene
+from lathe_compression.store import StepStore, digest
+from lathe_compression.student import build_student, compose_linear
+from lathe_compression.taps import traced
+from lathe_compression.teacher import load_teacher
+
+PROBE_SEED, LESSON_PROBE = 0, 64
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Attributes:
+    inputs: of the network, 1 × H × W × 3 uint8.
+    digests: of the pictures in them.
+    """
+
+    inputs: Sequence[NDArray[np.uint8]]
+    digests: Sequence[str]
+
+
+class Workshop:
+    """All that the tasks of one recipe need, each thing made when it is first asked for.
+
+    Args:
+        cache: folder of the store.
+        record: of the run; None where only the plan is wanted.
+    """
+
+    def __init__(self, file: RecipeFile, cache: Path, progress: Progress, record: RunRecord | None = None) -> None:
+        self._file = file
+        self.recipe = file.recipe
+        self._cache = cache
+        self.progress = progress
+        self.record = record
+        self.store = StepStore(cache / "steps")
+
+    @cached_property
+    def teacher(self) -> fx.GraphModule:
+        with self.progress.step("teacher: load"):
+            return traced(load_teacher(self.recipe.model.teacher, self._file.folder)).eval()
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Raises:
+        NotFound, BadPicture: the recipe names what is not there or not a picture.
+        """
+        inputs: list[NDArray[np.uint8]] = []
+        used: set[str] = set()
+        if self.recipe.calibration:
+            with self.progress.step("calibration pictures: read"):
+                for chosen in self.recipe.calibration:
+                    pictures = list(load_pictures(chosen, self._file.folder))
+                    used |= {picture.sha256 for picture in pictures}
+                    inputs += canvases(pictures, chosen.grid, self.recipe.model.serving_size)
+        return Calibration(inputs, sorted(used))
+
+    @cached_property
+    def _frames_key(self) -> str:
+        """Digest of the training frames with their groups and weights."""
+        base = self._file.folder
+        return digest(
+            [
+                (one.every, one.weight, [file_digest(path) for path in picture_files(one.as_pictures(), base)])
+                for one in self.recipe.frames
+            ]
+        )
+
+    @cached_property
+    def frames(self) -> frames.FramePool:
+        """The training frames; pictures that cannot be read are left out, counted and named."""
+
+        def make(folder: Path) -> None:
+            skipped: list[str] = []
+            groups = [
+                (load_pictures(one.as_pictures(), self._file.folder, skipped), one.weight) for one in self.recipe.frames
+            ]
+            with self.progress.step("training frames: decode"):
+                frames.write(groups, folder, skipped)
+
+        pool = frames.FramePool(StepStore(self._cache / "frames").obtain(self._frames_key, make))
+        if pool.skipped:
+            self.progress.warn(
+                f"{len(pool.skipped)} training pictures cannot be read and are left out: {', '.join(pool.skipped[:5])}"
+            )
+        return pool
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """Digests that the plan's keys are made of."""
+        trains = any(step.trains for variant in self.recipe.variant for step in variant.steps)
+        return Inputs(
+            teacher=_network_digest(self.teacher),
+            frames=self._frames_key if trains else "",
+            calibration=digest([hashlib.sha256(one.tobytes()).hexdigest() for one in self.calibration.inputs]),
+            students=self._students,
+            tools=[
+                f"torch {torch.__version__}",
+                f"torch-pruning {torch_pruning.__version__}",
+                f"onnx {onnx.__version__}",
+                f"onnxruntime {onnxruntime.__version__}",
+            ],
+        )
+
+    @property
+    def _students(self) -> dict[str, str]:
+        """Digests of the networks that the recipe's factories make, by the factory's name."""
+        steps = [step.distill for variant in self.recipe.variant for step in variant.steps if step.distill]
+        chosen = {step.student.factory: step for step in steps if step.student and step.student.factory}
+        return {name: _network_digest(self.student(step)) for name, step in chosen.items()}
+
+    def network(self, task: Task | None) -> fx.GraphModule:
+        """The float network after a task, eval'd; a copy that the caller may change."""
+        if task is None:
+            return copy.deepcopy(self.teacher)
+        network = self._structure(task)
+        fit_to(network, torch.load(self._obtain(task) / carry_out.STATE_FILE, weights_only=True))
+        return network.eval()
+
+    def float_graph(self, task: Task | None) -> tuple[onnx.ModelProto, str]:
+        """The clean FP32 graph after a task, with hygiene's sentence."""
+        return clean(self.export(self.network(task)))
+
+    def export(self, network: fx.GraphModule, tolerance: float = TOLERANCE) -> onnx.ModelProto:
+        model = self.recipe.model
+        return export(network, self.normalisation, model.outputs, model.size_multiple, tolerance)
+
+    def quantized_graph(self, task: Task) -> onnx.ModelProto:
+        return onnx.load(self._obtain(task) / carry_out.MODEL_FILE)
+
+    def facts(self, task: Task) -> dict[str, Any]:
+        """What is known of a finished task: sentences for the lineage, losses, measurements, as in `making.json`."""
+        found: dict[str, Any] = json.loads((self._obtain(task) / carry_out.FACTS_FILE).read_text("utf-8"))
+        return found
+
+    @property
+    def normalisation(self) -> Normalisation:
+        return Normalisation(self.recipe.model.input.mean, self.recipe.model.input.std)
+
+    @property
+    def serving_size(self) -> tuple[int, int]:
+        return self.recipe.model.serving_size
+
+    def used_pictures(self, task: Task | None) -> list[str]:
+        """Digests of all pictures that a variant has seen: none of them may judge it."""
+        seen: set[str] = set()
+        for one in task.chain if task else []:
+            seen |= set(self.calibration.digests) if one.step.calibrates else set()
+            seen |= set(self.frames.digests) if one.step.trains else set()
+        return sorted(seen)
+
+    def batch(self, seed: int, number: int) -> Tensor:
+        """One batch of scenes, N×3×H×W, as the network sees them."""
+        training = self.recipe.training
+        numbers = range(number * training.batch, (number + 1) * training.batch)
+        pixels = torch.from_numpy(np.stack([self.scenes(seed)(one) for one in numbers]))
+        return self.normalisation.apply(pixels.permute(0, 3, 1, 2).float())
+
+    def probe(self, scenes: int) -> list[Tensor]:
+        """Batches of scenes that show what a network does, always the same ones; at least one."""
+        return [self.batch(PROBE_SEED, number) for number in range(max(1, scenes // self.recipe.training.batch))]
+
+    @cached_property
+    def lesson(self) -> Lesson:
+        model = self.recipe.model
+        loss = OUTPUT_LOSSES[model.decoder]
+        return Lesson(self.teacher, model.outputs, loss, self.recipe.training.losses, self.probe(LESSON_PROBE))
+
+    def _obtain(self, task: Task) -> Path:
+        make = {Distill: carry_out.distill, Prune: carry_out.prune, Quantize: carry_out.quantize_step}
+        step = make[type(task.step.settings)]
+        return self.store.obtain(task.key, lambda folder: step(self, task, folder))
+
+    def _structure(self, task: Task | None) -> fx.GraphModule:
+        """The layers that a task's network has, with weights that do not matter yet."""
+        if task is None:
+            return copy.deepcopy(self.teacher)
+        settings = task.step.settings
+        if isinstance(settings, Distill) and settings.student:
+            return self.student(settings)
+        network = self._structure(task.parent)
+        if isinstance(settings, Prune):
+            compose_linear(network, self.facts(task)["composed"])
+        return network
+
+    def student(self, settings: Distill) -> fx.GraphModule:
+        assert settings.student
+        seed = self.recipe.training.seed
+        return build_student(settings.student, self.teacher, self.example, self._file.folder, seed)
+
+    @cached_property
+    def example(self) -> Tensor:
+        return torch.zeros(1, 3, *self._size_wh[::-1])
+
+    @property
+    def _size_wh(self) -> tuple[int, int]:
+        return self.recipe.training.size or self.serving_size
+
+    def scenes(self, seed: int) -> Callable[[int], NDArray[np.uint8]]:
+        training, pool, size_wh = self.recipe.training, self.frames, self._size_wh
+        return lambda number: scene(pool, training.augment, size_wh, training.seed * 1000 + seed, number)
+
+
+def _network_digest(network: fx.GraphModule) -> str:
+    found = hashlib.sha256(f"{network.code}{network}".encode())  # the calls, and the layers' settings
+    for name, tensor in network.state_dict().items():
+        found.update(name.encode())
+        found.update(tensor.detach().contiguous().numpy().tobytes())
+    return found.hexdigest()

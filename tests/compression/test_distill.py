@@ -1,0 +1,141 @@
+"""A lesson: what a student is compared with, and that only the student learns from it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, fx
+
+from lathe.errors import InvalidInput
+from lathe_compression.channels import take_out
+from lathe_compression.distill import Distill, Lesson, Losses
+from lathe_compression.losses import heatmap_loss
+from lathe_compression.student import Student
+from lathe_compression.taps import traced
+from tests.compression.networks import OUTPUTS, block_detector, planes, shaken, tiny_detector
+
+KINDS = ("normalised", "channelwise", "relation")
+
+
+def lesson(losses: Losses | None = None) -> Lesson:
+    """The block detector's; its features are of the order of 1."""
+    return Lesson(traced(block_detector()), OUTPUTS, heatmap_loss, losses or Losses(), [planes(2, seed=9)])
+
+
+def student(*, narrow: bool = False) -> fx.GraphModule:
+    """The teacher's layers with other weights; narrow, half of the channels that the second block gives."""
+    network = traced(shaken(block_detector()))
+    if narrow:
+        take_out(network, planes(1), {"blocks.1.project": range(8)})
+    return network.eval()
+
+
+def lost(losses: Losses, network: fx.GraphModule) -> float:
+    return float(lesson(losses).loss_for(network)[0](planes()).detach())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_networks_lose_nothing_and_others_do(kind: str) -> None:
+    losses = Losses(kind=kind)  # type: ignore[arg-type]
+    assert lost(losses, traced(block_detector())) == pytest.approx(0, abs=1e-5)
+    assert lost(losses, student()) > 0.01
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("narrow", [False, True])
+def test_gradients_flow_into_the_student_only(kind: str, narrow: bool) -> None:
+    teacher, learner = traced(block_detector()), student(narrow=narrow)
+    whole = Lesson(teacher, OUTPUTS, heatmap_loss, Losses(kind=kind), [planes(2, seed=9)])  # type: ignore[arg-type]
+    loss, extra = whole.loss_for(learner)
+    loss(planes()).backward()  # type: ignore[no-untyped-call]
+    assert all(weight.grad is not None for weight in learner.parameters())
+    assert sum(float(weight.grad.abs().sum()) > 0 for weight in learner.parameters() if weight.grad is not None) > 20
+    assert all(weight.grad is None for weight in teacher.parameters())
+    adapters = [weight for module in extra for weight in module.parameters()]
+    assert len(adapters) == (2 if narrow else 0)
+    assert all(weight.grad is not None for weight in adapters)
+
+
+def test_adapters_stand_where_widths_differ() -> None:
+    _, extra = lesson().loss_for(student(narrow=True))
+    assert [tuple(weight.shape) for module in extra for weight in module.parameters()] == [(16, 8, 1, 1), (16,)]
+
+
+@pytest.mark.parametrize(
+    ("losses", "sum_of"),
+    [
+        (Losses(2, 0), {"outputs": 2.0}),
+        (Losses(0, 3), {"features": 3.0}),
+        (Losses(0.5, 2), {"outputs": 0.5, "features": 2.0}),
+    ],
+)
+def test_parts_weigh_as_asked(losses: Losses, sum_of: dict[str, float]) -> None:
+    parts = {"outputs": lost(Losses(1, 0), student()), "features": lost(Losses(0, 1), student())}
+    assert lost(losses, student()) == pytest.approx(sum(parts[name] * weight for name, weight in sum_of.items()))
+
+
+def test_a_steps_losses_stand_in_for_the_lessons() -> None:
+    with_features, _ = lesson(Losses(1, 1)).loss_for(student(), Losses(1, 0))
+    assert float(with_features(planes()).detach()) == pytest.approx(lost(Losses(1, 0), student()))
+
+
+def test_features_are_compared_at_the_named_nodes_alone() -> None:
+    """A student that differs in its last block alone."""
+    teacher, learner = block_detector(), block_detector()
+    with torch.no_grad():
+        learner.blocks[3].project.weight *= 2
+    for at, loses in {("add",): False, ("add_1",): True, ("add", "add_1"): True}.items():
+        value = Lesson(traced(teacher), OUTPUTS, heatmap_loss, Losses(0, 1, at=at), [planes(2)]).loss_for(
+            traced(learner)
+        )
+        assert (float(value[0](planes()).detach()) > 1e-3) is loses, at
+
+
+@pytest.mark.parametrize("name", ["down_0", "blocks_0_project", "nothing"])
+def test_feature_that_only_one_of_them_has_is_told(name: str) -> None:
+    with pytest.raises(InvalidInput, match=f"have no feature {name} of the same height and width"):
+        lesson(Losses(at=("stem_0", name))).loss_for(traced(tiny_detector()))
+
+
+def test_feature_of_another_grid_is_told() -> None:
+    """The student's stem does not shrink."""
+    wide = block_detector()
+    wide.stem[0].stride = (1, 1)
+    with pytest.raises(InvalidInput, match="have no feature add of the same height and width"):
+        lesson(Losses(at=("add",))).loss_for(traced(wide))
+
+
+def test_nothing_left_to_compare_is_told() -> None:
+    with pytest.raises(InvalidInput):
+        lesson(Losses(0, 1)).loss_for(traced(tiny_detector()))[0](planes()).backward()  # type: ignore[no-untyped-call]
+
+
+def test_teachers_weights_and_statistics_stay() -> None:
+    teacher = traced(block_detector())
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    loss, _ = Lesson(teacher, OUTPUTS, heatmap_loss, Losses(), [planes(2)]).loss_for(student().train())
+    loss(planes()).backward()  # type: ignore[no-untyped-call]
+    after: dict[str, Tensor] = teacher.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert not teacher.training
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (lambda: Losses(0, 0), "outputs and features must not be negative, nor both 0"),
+        (lambda: Losses(-1, 2), "outputs and features must not be negative, nor both 0"),
+        (lambda: Distill(0), "pictures must be at least 1, and rate between 0 and 1"),
+        (lambda: Distill(8, rate=1.0), "pictures must be at least 1, and rate between 0 and 1"),
+        (lambda: Distill(8, rate=0.0), "pictures must be at least 1, and rate between 0 and 1"),
+    ],
+)
+def test_wrong_settings_are_told(settings: type, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        settings()
+
+
+def test_settings_describe_themselves() -> None:
+    assert Distill(400).describe() == "distill: 400 scenes of unlabelled frames"
+    narrow = Distill(400, student=Student(width=0.5, depth=0.75)).describe()
+    assert narrow.startswith("distill into a student of 50% of the width and 75% of the residual blocks: 400 scenes")
