@@ -39,17 +39,7 @@ class Progress:
     def bar(self, name: str, total: int) -> Iterator[Callable[[], None]]:
         """A step of `total` parts; call what it yields after each."""
         began = time.monotonic()
-        with Bars(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
-        ) as bars:
+        with self._bars("{task.description}") as bars:
             task = bars.add_task(name, total=total)
             yield lambda: bars.advance(task)
         self._done(name, began)
@@ -61,17 +51,7 @@ class Progress:
         Where there is no terminal it prints a line a minute instead of a bar.
         """
         began = said = time.monotonic()
-        with Bars(
-            SpinnerColumn(),
-            TextColumn("{task.description} loss {task.fields[loss]:.4f}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
-        ) as bars:
+        with self._bars("{task.description} loss {task.fields[loss]:.4f}") as bars:
             task = bars.add_task(name, total=steps, loss=float("nan"))
 
             def show(done: int, loss: float) -> None:
@@ -86,6 +66,19 @@ class Progress:
 
     def warn(self, text: str) -> None:
         self._console.print(f"[yellow]![/] {escape(text)}", highlight=False)
+
+    def _bars(self, text: str) -> Bars:
+        return Bars(
+            SpinnerColumn(),
+            TextColumn(text),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
 
     def _done(self, name: str, began: float) -> None:
         self._console.print(f"[green]✓[/] {name} [dim]{time.monotonic() - began:.1f} s[/]", highlight=False)
