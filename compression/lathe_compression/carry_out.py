@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from lathe_compression import qat
 from lathe_compression.channels import find_groups, fit_to
+from lathe_compression.distill import BatchLoss
 from lathe_compression.hygiene import clean
 from lathe_compression.latency import latency_share
 from lathe_compression.mixed_precision import LayerCost, layers_to_keep, measure_layers
@@ -204,7 +205,7 @@ def _learn_roundings(
 def _train(
     shop: Workshop,
     network: fx.GraphModule,
-    lesson: tuple[Callable[[Tensor], Tensor], Sequence[nn.Module]],
+    lesson: tuple[BatchLoss, Sequence[nn.Module]],
     schedule: Schedule,
     seed: int,
     checkpoint: Path,

@@ -1,14 +1,20 @@
-"""Distillation: a student learns from a teacher's answers and features on frames that nobody labelled."""
+"""Distillation: a student learns from a teacher's answers and features, on frames that nobody need label.
+
+Where frames do have labels, those are learnt from too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, fx, nn
 
 from lathe.errors import InvalidInput
+from lathe_compression.label_losses import LabelLoss
+from lathe_compression.labels import Objects
 from lathe_compression.losses import FeatureKind, FeatureLoss, OutputLoss
 from lathe_compression.student import Student
 from lathe_compression.taps import block_outputs, shapes, with_taps
@@ -22,6 +28,7 @@ class Losses:
         outputs: divergence of the answers.
         features: difference in the middle of the networks; 0 leaves it out.
         kind: how features are compared.
+        labels: distance from the boxes that people drew, where frames have them; 0 leaves it out.
         at: names of the graph's nodes to compare; where none are given, the outputs of all blocks that both
             networks have at the same place in the grid.
     """
@@ -29,11 +36,14 @@ class Losses:
     outputs: float = 1.0
     features: float = 1.0
     kind: FeatureKind = "normalised"
+    labels: float = 1.0
     at: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.outputs < 0 or self.features < 0 or not self.outputs + self.features:
             raise ValueError("outputs and features must not be negative, nor both 0")
+        if self.labels < 0:
+            raise ValueError("labels must not be negative")
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,12 @@ class Distill:
         return f"distill{who}: {self.pictures} scenes of unlabelled frames"
 
 
+class BatchLoss(Protocol):
+    """Of planes N×3×H×W, and of what is known of each where there are labels."""
+
+    def __call__(self, planes: Tensor, objects: Sequence[Objects] = ()) -> Tensor: ...
+
+
 class Lesson:
     """A teacher with what a student is to take from it.
 
@@ -70,6 +86,7 @@ class Lesson:
         teacher: its weights stay as they are.
         names: of its outputs, in order.
         probe: batches N×3×H×W that show how far the teacher's features spread.
+        label_loss: where frames have labels.
     """
 
     def __init__(
@@ -79,20 +96,20 @@ class Lesson:
         output_loss: OutputLoss,
         losses: Losses,
         probe: Sequence[Tensor],
+        label_loss: LabelLoss | None = None,
     ) -> None:
         self._teacher = teacher
         self._names = tuple(names)
         self._output_loss = output_loss
+        self._label_loss = label_loss
         self._losses = losses
         self._planes = probe[0][:1]
         self._shapes = shapes(teacher, self._planes)
         self._probe = probe
         self._spreads: dict[str, Tensor] = {}
 
-    def loss_for(
-        self, student: fx.GraphModule, losses: Losses | None = None
-    ) -> tuple[Callable[[Tensor], Tensor], list[nn.Module]]:
-        """The loss of a batch of planes N×3×H×W, and modules of it that learn with the student.
+    def loss_for(self, student: fx.GraphModule, losses: Losses | None = None) -> tuple[BatchLoss, list[nn.Module]]:
+        """The loss of a batch, and modules of it that learn with the student.
 
         Args:
             losses: in the place of the lesson's own.
@@ -104,22 +121,24 @@ class Lesson:
         taps = self._taps(student, losses) if losses.features else []
         widths = shapes(student, self._planes)
         features = FeatureLoss(losses.kind, [widths[name][1] for name in taps], [self._spread(name) for name in taps])
-        answers = losses.outputs > 0
+        label_loss = self._label_loss if losses.labels else None
+        answers = losses.outputs > 0 or label_loss is not None
         if not answers and not taps:
             raise InvalidInput("student and teacher have no feature in common, and the outputs weigh nothing")
-        teacher = with_taps(self._teacher, taps, outputs=answers).eval()
+        teacher = with_taps(self._teacher, taps, outputs=losses.outputs > 0).eval()
         teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         own = with_taps(student, taps, outputs=answers)
 
-        def loss(planes: Tensor) -> Tensor:
+        def loss(planes: Tensor, objects: Sequence[Objects] = ()) -> Tensor:
             with torch.no_grad():
                 wanted, wanted_features = teacher(planes)
             given, given_features = own(planes)
             value = planes.new_zeros(())
-            if answers:
-                value = value + losses.outputs * self._output_loss(
-                    dict(zip(self._names, given, strict=True)), dict(zip(self._names, wanted, strict=True))
-                )
+            named = dict(zip(self._names, given, strict=True)) if answers else {}
+            if losses.outputs:
+                value = value + losses.outputs * self._output_loss(named, dict(zip(self._names, wanted, strict=True)))
+            if label_loss and any(len(one.known) for one in objects):
+                value = value + losses.labels * label_loss(named, objects)
             if taps:
                 value = value + losses.features * features(given_features, wanted_features)
             return value

@@ -7,15 +7,17 @@ photograph. The file is mapped into memory: the system keeps of it what it has r
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from lathe.errors import InvalidInput
+from lathe_compression.labels import Boxes, Objects
 from lathe_compression.pictures import NamedPicture
 
 LONGEST_SIDE = 1024
@@ -50,6 +52,7 @@ class FramePool:
             for one in index["frames"]
         ]
         self.skipped: list[str] = index["skipped"]
+        self._objects = {number: _objects(drawn) for number, drawn in index.get("objects", [])}
         self._pixels = np.memmap(folder / PIXELS_FILE, np.uint8, "r")
         weights = np.array(index["weights"], float)
         self._chances = np.cumsum(weights / weights.sum())
@@ -65,6 +68,11 @@ class FramePool:
         """Of the pictures that the frames come from, in order."""
         return [entry.sha256 for entry in self._entries]
 
+    @property
+    def labelled(self) -> int:
+        """How many frames have labels."""
+        return len(self._objects)
+
     def draw(self, random: np.random.Generator) -> int:
         """A frame's number: first a group by its weight, then one of its frames."""
         members = self._members[int(np.searchsorted(self._chances, random.random(), side="right"))]
@@ -73,6 +81,10 @@ class FramePool:
     def size(self, number: int) -> tuple[int, int]:
         """Height and width of the whole frame."""
         return self._entries[number].levels[0][1:]
+
+    def objects(self, number: int) -> Objects:
+        """What people labelled in a frame, in pixels of the whole frame."""
+        return self._objects.get(number) or Objects.none()
 
     def crop(
         self, number: int, top_left: tuple[float, float], size: tuple[float, float], wanted: int
@@ -96,18 +108,25 @@ class FramePool:
         return pixels[top : top + rows, left : left + columns]
 
 
-def write(groups: Sequence[tuple[Iterable[NamedPicture], float]], folder: Path, skipped: Sequence[str] = ()) -> None:
+def write(
+    groups: Sequence[tuple[Iterable[NamedPicture], float]],
+    folder: Path,
+    skipped: Sequence[str] = (),
+    labels: Mapping[str, Objects] | None = None,
+) -> None:
     """Writes frames and their index into an existing folder.
 
     Args:
         groups: pictures with the weight of their group.
         skipped: names of files that could not be read; it may grow while the pictures are taken.
+        labels: by the digest of the picture.
 
     Raises:
         InvalidInput: there is no frame at all.
         OSError: the disk is full.
     """
     entries: list[_Entry] = []
+    objects: list[tuple[int, dict[str, Any]]] = []
     offset = 0
     with (folder / PIXELS_FILE).open("wb") as file:
         for group, (pictures, _) in enumerate(groups):
@@ -117,6 +136,9 @@ def write(groups: Sequence[tuple[Iterable[NamedPicture], float]], folder: Path, 
                     file.write(level.tobytes())
                     levels.append((offset, *level.shape[:2]))
                     offset += level.size
+                if labels and picture.sha256 in labels:
+                    shrunk = levels[0][1] / picture.pixels.shape[0]
+                    objects.append((len(entries), _as_lists(labels[picture.sha256].scaled(shrunk))))
                 entries.append(_Entry(picture.name, picture.sha256, group, tuple(levels)))
     empty = [number for number in range(len(groups)) if all(entry.group != number for entry in entries)]
     if empty:
@@ -125,8 +147,20 @@ def write(groups: Sequence[tuple[Iterable[NamedPicture], float]], folder: Path, 
         "weights": [weight for _, weight in groups],
         "frames": [asdict(entry) for entry in entries],
         "skipped": [*skipped],
+        "objects": objects,
     }
     (folder / INDEX_FILE).write_text(json.dumps(index), "utf-8")
+
+
+def _as_lists(objects: Objects) -> dict[str, Any]:
+    return {name: value.tolist() for name, value in asdict(objects).items()}
+
+
+def _objects(drawn: Mapping[str, Any]) -> Objects:
+    def boxes(name: str) -> Boxes:
+        return np.array(drawn[name], np.float32).reshape(-1, 4)
+
+    return Objects(boxes("xyxy"), np.array(drawn["class_id"], np.int64), boxes("known"), boxes("unsure"))
 
 
 def _pyramid(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:

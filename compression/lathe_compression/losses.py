@@ -55,7 +55,7 @@ def boxes_loss(student: Outputs, teacher: Outputs) -> Tensor:
     divergence = _binary_divergence(student["scores"], scores).sum() / (scores.sum() + 1)
     best = scores.amax(dim=2)
     sure = torch.where(best > 0.05, best, 0.0)
-    lost = (1 - _generalized_overlap(student["boxes"], teacher["boxes"])) * sure
+    lost = (1 - generalized_overlap(student["boxes"], teacher["boxes"])) * sure
     return divergence + lost.sum() / (sure.sum() + _TINY)
 
 
@@ -123,7 +123,8 @@ def _binary_divergence(own: Tensor, target: Tensor) -> Tensor:
     return target * (target.log() - own.log()) + (1 - target) * ((1 - target).log() - (1 - own).log())
 
 
-def _generalized_overlap(one: Tensor, other: Tensor) -> Tensor:
+def generalized_overlap(one: Tensor, other: Tensor) -> Tensor:
+    """Of boxes …×4 (left, top, right, bottom), broadcast: -1 to 1 (Rezatofighi et al., arXiv 1902.09630)."""
     shared = (torch.minimum(one[..., 2:], other[..., 2:]) - torch.maximum(one[..., :2], other[..., :2])).clamp(min=0)
     hull = (torch.maximum(one[..., 2:], other[..., 2:]) - torch.minimum(one[..., :2], other[..., :2])).clamp(min=0)
     intersection, enclosing = shared.prod(dim=-1), hull.prod(dim=-1).clamp(min=_TINY)

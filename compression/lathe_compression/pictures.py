@@ -148,5 +148,5 @@ def _resolve(name: str, base: Path) -> list[Path]:
     )
     files = [path for path in found if path.is_file()]
     if not files:
-        raise NotFound(f"no picture matches {name}")
+        raise NotFound(f"no file matches {name}")
     return files

@@ -83,11 +83,14 @@ class FrameSet:
     Attributes:
         pictures, every: as of `PictureSet`.
         weight: how often one of these is drawn, against the other sets.
+        labels: COCO file of boxes that people drew in them, where there is one; its categories, by their
+            ids, are the model's classes in order.
     """
 
     pictures: tuple[str, ...]
     every: int = 10
     weight: float = 1.0
+    labels: str = ""
 
     def __post_init__(self) -> None:
         self.as_pictures()

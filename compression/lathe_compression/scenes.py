@@ -8,13 +8,14 @@ on its number and the seed alone: any part of a run can be made again.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from lathe_compression.frames import FramePool
+from lathe_compression.labels import Objects, together
 
 Rectangle = tuple[int, int, int, int]
 _GREY = np.array([0.299, 0.587, 0.114])
@@ -51,20 +52,34 @@ class Augment:
             raise ValueError("colour, grey, blur and jpeg must be from 0 to 1")
 
 
-def scene(pool: FramePool, augment: Augment, size_wh: tuple[int, int], seed: int, number: int) -> NDArray[np.uint8]:
-    """Scene `number` of a run: height × width × RGB."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """Attributes:
+    pixels: height × width × RGB.
+    objects: what is known of it, where its frames have labels.
+    """
+
+    pixels: NDArray[np.uint8]
+    objects: Objects = field(default_factory=Objects.none)
+
+
+def scene(pool: FramePool, augment: Augment, size_wh: tuple[int, int], seed: int, number: int) -> Scene:
+    """Scene `number` of a run."""
     random = np.random.default_rng([seed, number])
     width, height = size_wh
     canvas = np.empty((height, width, 3), np.uint8)
     cell = float(np.exp(random.uniform(*np.log(augment.cells))))
-    for left, top, right, bottom in split((0, 0, width, height), cell, random):
-        canvas[top:bottom, left:right] = _crop(pool, augment, (right - left, bottom - top), random)
+    objects = []
+    for tile in split((0, 0, width, height), cell, random):
+        left, top, right, bottom = tile
+        canvas[top:bottom, left:right], shown = _crop(pool, augment, tile, random)
+        objects.append(shown)
     canvas = _recolour(canvas, augment, random)
     if random.random() < augment.blur:
         canvas = _soften(canvas, random)
     if random.random() < augment.jpeg:
         canvas = _recompress(canvas, int(random.integers(30, 91)))
-    return canvas
+    return Scene(canvas, together(objects))
 
 
 def split(rectangle: Rectangle, cell: float, random: np.random.Generator) -> Iterator[Rectangle]:
@@ -86,9 +101,10 @@ def split(rectangle: Rectangle, cell: float, random: np.random.Generator) -> Ite
 
 
 def _crop(
-    pool: FramePool, augment: Augment, cell_wh: tuple[int, int], random: np.random.Generator
-) -> NDArray[np.uint8]:
-    """A random part of a random frame, of the cell's shape, scaled to fill it."""
+    pool: FramePool, augment: Augment, tile: Rectangle, random: np.random.Generator
+) -> tuple[NDArray[np.uint8], Objects]:
+    """A random part of a random frame, of the tile's shape, scaled to fill it, and what is known of it."""
+    cell_wh = (tile[2] - tile[0], tile[3] - tile[1])
     number = pool.draw(random)
     height, width = pool.size(number)
     largest = min(height / cell_wh[1], width / cell_wh[0]) / np.exp(random.uniform(0, np.log(augment.zoom)))
@@ -97,10 +113,13 @@ def _crop(
     top_left = (random.uniform(0, max(0.0, height - size[0])), random.uniform(0, max(0.0, width - size[1])))
     pixels = pool.crop(number, top_left, size, cell_wh[1])
     shrinks = pixels.shape[0] > cell_wh[1]
-    tile = cv2.resize(pixels, cell_wh, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    if augment.flip and random.random() < 0.5:
-        tile = tile[:, ::-1]
-    return tile.astype(np.uint8, copy=False)
+    filled = cv2.resize(pixels, cell_wh, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    mirrored = augment.flip and random.random() < 0.5
+    if mirrored:
+        filled = filled[:, ::-1]
+    top, left = top_left
+    crop = (left, top, left + size[1], top + size[0])
+    return filled.astype(np.uint8, copy=False), pool.objects(number).seen_through(crop, tile, mirrored=mirrored)
 
 
 def _recolour(canvas: NDArray[np.uint8], augment: Augment, random: np.random.Generator) -> NDArray[np.uint8]:

@@ -20,11 +20,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lathe.errors import BadVariant
 from lathe_compression.export import Normalisation
+from lathe_compression.labels import Objects
+from lathe_compression.scenes import Scene
 from lathe_compression.store import write_whole
 
 CHECKPOINT_SECONDS = 60.0
@@ -33,8 +34,10 @@ WARM_UP_SHARE, WARM_UP_STEPS = 0.02, 20
 SMALLEST_RATE = 0.01
 MEAN_OVER_STEPS, STEPS_PER_POINT = 100, 25
 
-Scenes = Callable[[int], NDArray[np.uint8]]
-"""Scene by number: height × width × RGB."""
+Scenes = Callable[[int], Scene]
+"""Scene by number."""
+Loss = Callable[[Tensor, Sequence[Objects]], Tensor]
+"""Of a batch: planes N×3×H×W as the network sees them, and what is known of each scene."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Moment:
 
 def train(
     student: nn.Module,
-    loss: Callable[[Tensor], Tensor],
+    loss: Loss,
     scenes: Scenes,
     schedule: Schedule,
     checkpoint: Path,
@@ -104,7 +107,7 @@ def train(
     """Trains in place, from the checkpoint where there is one.
 
     Args:
-        loss: of a batch of planes N×3×H×W as the network sees them; it runs the student.
+        loss: it runs the student.
         checkpoint: written every minute.
         extra: modules of the loss that learn too.
         normalisation: of the pixels; none where it is not given.
@@ -134,10 +137,10 @@ def train(
     step, losses = course.step, deque(course.losses, maxlen=MEAN_OVER_STEPS)
     began = saved = time.monotonic()
     with _batches(scenes, schedule, step, normalisation or Normalisation()) as batches:
-        for step, planes in enumerate(batches, step):  # noqa: B020  # goes on from where it stood
+        for step, batch in enumerate(batches, step):  # noqa: B020  # goes on from where it stood
             for group in optimiser.param_groups:
                 group["lr"] = schedule.rate * schedule.rate_at(step) * group["scale"]
-            value = loss(planes)
+            value = loss(*batch)
             optimiser.zero_grad()
             value.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -177,21 +180,26 @@ def _set_mode(learners: nn.Module, freeze_norms: bool) -> None:
             module.eval()
 
 
+_Batch = tuple[Tensor, Sequence[Objects]]
+
+
 @contextmanager
 def _batches(
     scenes: Scenes, schedule: Schedule, first: int, normalisation: Normalisation
-) -> Iterator[Iterator[Tensor]]:
+) -> Iterator[Iterator[_Batch]]:
     """Batches from a step on, each made on another thread while the last ones are learnt from."""
 
-    def batch(step: int) -> Tensor:
+    def batch(step: int) -> _Batch:
         numbers = range(step * schedule.batch, min((step + 1) * schedule.batch, schedule.pictures))
-        planes = torch.from_numpy(np.stack([scenes(number) for number in numbers])).permute(0, 3, 1, 2)
-        return normalisation.apply(planes.float()).contiguous(memory_format=torch.channels_last)
+        made = [scenes(number) for number in numbers]
+        planes = torch.from_numpy(np.stack([one.pixels for one in made])).permute(0, 3, 1, 2)
+        seen = normalisation.apply(planes.float()).contiguous(memory_format=torch.channels_last)
+        return seen, [one.objects for one in made]
 
     with ThreadPoolExecutor(1, "scenes") as pool:
 
-        def follow() -> Iterator[Tensor]:
-            waiting = deque[Future[Tensor]]()
+        def follow() -> Iterator[_Batch]:
+            waiting = deque[Future[_Batch]]()
             for step in range(first, schedule.steps + SCENES_AHEAD):
                 if step < schedule.steps:
                     waiting.append(pool.submit(batch, step))

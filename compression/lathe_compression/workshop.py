@@ -25,14 +25,16 @@ from lathe_compression.channels import fit_to
 from lathe_compression.distill import Distill, Lesson
 from lathe_compression.export import TOLERANCE, Normalisation, export
 from lathe_compression.hygiene import clean
+from lathe_compression.label_losses import LABEL_LOSSES
+from lathe_compression.labels import Objects, read_labels
 from lathe_compression.losses import OUTPUT_LOSSES
-from lathe_compression.pictures import canvases, file_digest, load_pictures, picture_files
+from lathe_compression.pictures import PictureSet, canvases, file_digest, load_pictures, picture_files
 from lathe_compression.plan import Inputs, Task
 from lathe_compression.prune import Prune
 from lathe_compression.quantize import Quantize
-from lathe_compression.recipe import RecipeFile
+from lathe_compression.recipe import FrameSet, RecipeFile
 from lathe_compression.runs import RunRecord
-from lathe_compression.scenes import scene
+from lathe_compression.scenes import Scene, scene
 from lathe_compression.store import StepStore, digest
 from lathe_compression.student import build_student, compose_linear
 from lathe_compression.taps import traced
@@ -90,14 +92,27 @@ class Workshop:
 
     @cached_property
     def _frames_key(self) -> str:
-        """Digest of the training frames with their groups and weights."""
+        """Digest of the training frames with their groups, weights and labels."""
         base = self._file.folder
-        return digest(
-            [
-                (one.every, one.weight, [file_digest(path) for path in picture_files(one.as_pictures(), base)])
-                for one in self.recipe.frames
-            ]
-        )
+
+        def key(one: FrameSet) -> list[Any]:
+            pictures = [file_digest(path) for path in picture_files(one.as_pictures(), base)]
+            return [one.every, one.weight, pictures, *[file_digest(path) for path in self._label_files([one])]]
+
+        return digest([key(one) for one in self.recipe.frames])
+
+    def _label_files(self, sets: Sequence[FrameSet]) -> list[Path]:
+        return [
+            path for one in sets if one.labels for path in picture_files(PictureSet((one.labels,)), self._file.folder)
+        ]
+
+    @cached_property
+    def _labels(self) -> dict[str, Objects]:
+        """By the digest of the picture."""
+        found: dict[str, Objects] = {}
+        for path in self._label_files(self.recipe.frames):
+            found |= read_labels(path, self.recipe.model.classes)
+        return found
 
     @cached_property
     def frames(self) -> frames.FramePool:
@@ -109,13 +124,15 @@ class Workshop:
                 (load_pictures(one.as_pictures(), self._file.folder, skipped), one.weight) for one in self.recipe.frames
             ]
             with self.progress.step("training frames: decode"):
-                frames.write(groups, folder, skipped)
+                frames.write(groups, folder, skipped, self._labels)
 
         pool = frames.FramePool(StepStore(self._cache / "frames").obtain(self._frames_key, make))
         if pool.skipped:
             self.progress.warn(
                 f"{len(pool.skipped)} training pictures cannot be read and are left out: {', '.join(pool.skipped[:5])}"
             )
+        if self._labels and not pool.labelled:
+            self.progress.warn("no training picture is one of those that the labels are of")
         return pool
 
     @cached_property
@@ -186,7 +203,7 @@ class Workshop:
         """One batch of scenes, N×3×H×W, as the network sees them."""
         training = self.recipe.training
         numbers = range(number * training.batch, (number + 1) * training.batch)
-        pixels = torch.from_numpy(np.stack([self.scenes(seed)(one) for one in numbers]))
+        pixels = torch.from_numpy(np.stack([self.scenes(seed)(one).pixels for one in numbers]))
         return self.normalisation.apply(pixels.permute(0, 3, 1, 2).float())
 
     def probe(self, scenes: int) -> list[Tensor]:
@@ -197,7 +214,9 @@ class Workshop:
     def lesson(self) -> Lesson:
         model = self.recipe.model
         loss = OUTPUT_LOSSES[model.decoder]
-        return Lesson(self.teacher, model.outputs, loss, self.recipe.training.losses, self.probe(LESSON_PROBE))
+        label_loss = LABEL_LOSSES[model.decoder] if self._labels else None
+        losses = self.recipe.training.losses
+        return Lesson(self.teacher, model.outputs, loss, losses, self.probe(LESSON_PROBE), label_loss)
 
     def _obtain(self, task: Task) -> Path:
         make = {Distill: carry_out.distill, Prune: carry_out.prune, Quantize: carry_out.quantize_step}
@@ -229,7 +248,7 @@ class Workshop:
     def _size_wh(self) -> tuple[int, int]:
         return self.recipe.training.size or self.serving_size
 
-    def scenes(self, seed: int) -> Callable[[int], NDArray[np.uint8]]:
+    def scenes(self, seed: int) -> Callable[[int], Scene]:
         training, pool, size_wh = self.recipe.training, self.frames, self._size_wh
         return lambda number: scene(pool, training.augment, size_wh, training.seed * 1000 + seed, number)
 

@@ -69,13 +69,13 @@ def test_files_of_a_package() -> None:
 @pytest.mark.parametrize(
     ("name", "error", "told"),
     [
-        ("none.png", NotFound, "no picture matches none.png"),
-        ("sub/*.jpg", NotFound, r"no picture matches sub/\*.jpg"),
+        ("none.png", NotFound, "no file matches none.png"),
+        ("sub/*.jpg", NotFound, r"no file matches sub/\*.jpg"),
         ("$NOT_SET_ANYWHERE/a.png", InvalidInput, "NOT_SET_ANYWHERE.* is not set"),
         ("no-such-package:a.png", NotFound, "the package no-such-package is not installed"),
         ("numpy:a.png", NotFound, "the package numpy holds no file a.png"),
         ("text.png", BadPicture, "text.png is not a picture"),
-        ("sub", NotFound, "no picture matches sub"),
+        ("sub", NotFound, "no file matches sub"),
         ("text.mp4", Unavailable, "text.mp4 cannot be decoded as a video"),
         ("sound.mp4", Unavailable, "sound.mp4 cannot be decoded as a video"),
     ],

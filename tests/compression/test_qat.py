@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,10 @@ from lathe_compression.distill import Lesson, Losses
 from lathe_compression.export import Normalisation, export
 from lathe_compression.fake_quantize import LEVELS, FakeQuantize, FakeQuantizedConv2d
 from lathe_compression.hygiene import clean
+from lathe_compression.labels import Objects
 from lathe_compression.losses import heatmap_loss
 from lathe_compression.quantize import Quantize, assert_int8_kernels, quantize
+from lathe_compression.scenes import Scene
 from lathe_compression.student import drop_blocks
 from lathe_compression.taps import block_outputs, shapes, traced
 from lathe_compression.training import Moment, Schedule, train
@@ -255,13 +257,13 @@ def learn(network: fx.GraphModule, folder: Path, scenes: int = 240) -> list[floa
     loss, extra = lesson.loss_for(network)
     losses: list[float] = []
 
-    def kept(value: Tensor) -> Tensor:
+    def kept(value: Tensor, objects: Sequence[Objects]) -> Tensor:
         lost = loss(value)
         losses.append(float(lost.detach()))
         return lost
 
-    def scene(number: int) -> np.ndarray:
-        return pixels(64, 96, seed=100 + number % 4)[0]
+    def scene(number: int) -> Scene:
+        return Scene(pixels(64, 96, seed=100 + number % 4)[0])
 
     def ignore(moment: Moment) -> None:
         pass

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lathe_compression.frames import FramePool, write
+from lathe_compression.labels import Objects
 from lathe_compression.scenes import Augment, scene, split
 from tests.compression.test_frames import picture
 
@@ -24,7 +25,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> FramePool:
 
 
 def made(pool: FramePool, number: int = 0, seed: int = 1, augment: Augment | None = None) -> NDArray[np.uint8]:
-    return scene(pool, augment or Augment(), (96, 64), seed, number)
+    return scene(pool, augment or Augment(), (96, 64), seed, number).pixels
 
 
 def test_same_number_and_seed_give_the_same_bytes(pool: FramePool) -> None:
@@ -142,3 +143,40 @@ def test_blur_softens_and_jpeg_alters(pool: FramePool) -> None:
 def test_wrong_settings_are_told(wrong: dict[str, object], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         Augment(**wrong)  # type: ignore[arg-type]
+
+
+def test_labels_stay_on_what_they_are_of(tmp_path: Path) -> None:
+    """A red block on blue, wherever and however large it comes out in a mosaic."""
+    block = picture("block", 120, 160, level=0)
+    block.pixels[..., 2] = 200
+    block.pixels[30:70, 50:110] = (250, 0, 0)
+    drawn = Objects(
+        np.array([[50, 30, 110, 70]], np.float32),
+        np.array([2]),
+        np.array([[0, 0, 1e6, 1e6]], np.float32),
+        np.empty((0, 4), np.float32),
+    )
+    write([([block, picture("bare", 80, 80, level=60)], 1.0)], tmp_path, labels={block.sha256: drawn})
+    frames = FramePool(tmp_path)
+    augment = Augment((40, 120), 2.0, 0, 0, 0, 0)
+    scenes = [scene(frames, augment, (160, 128), 1, number) for number in range(40)]
+    boxes = 0
+    for one in scenes:
+        red = (one.pixels[..., 0] > 150).astype(np.uint8)
+        blue = (one.pixels[..., 2] > 150) | (red > 0)
+        for left, top, right, bottom in one.objects.xyxy.round().astype(int):
+            inner = red[top + 2 : bottom - 2, left + 2 : right - 2]
+            assert inner.size == 0 or inner.mean() > 0.95
+            boxes += 1
+        claimed = np.zeros_like(red, bool)
+        for areas in (one.objects.xyxy, one.objects.unsure):
+            for left, top, right, bottom in areas:
+                claimed[int(max(0, top - 2)) : int(bottom + 3), int(max(0, left - 2)) : int(right + 3)] = True
+        assert not (red.astype(bool) & ~claimed).any()  # nothing red that no label speaks of
+        known = np.zeros_like(claimed)
+        for left, top, right, bottom in one.objects.known.round().astype(int):
+            known[top:bottom, left:right] = True
+        assert (known == blue).mean() > 0.97  # where red fades into blue is neither
+        assert (one.objects.class_id == 2).all()
+    assert boxes > 30
+    assert sum(len(one.objects.unsure) for one in scenes) > 10

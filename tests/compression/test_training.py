@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lathe.errors import BadVariant
 from lathe_compression import training
-from lathe_compression.training import SMALLEST_RATE, Moment, Schedule, train
+from lathe_compression.labels import Objects
+from lathe_compression.scenes import Scene
+from lathe_compression.training import SMALLEST_RATE, Loss, Moment, Schedule, train
 
 STEPS = 6
 PICTURES = 4 * STEPS - 1
 """The last batch is one picture short."""
 
 
-def scenes(number: int) -> NDArray[np.uint8]:
-    return np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)
+def scenes(number: int) -> Scene:
+    return Scene(np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8))
 
 
 def network() -> nn.Sequential:
@@ -31,9 +32,9 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2), nn.Conv2d(4, 2, 1)).eval()
 
 
-def loss_of(student: nn.Module) -> Callable[[Tensor], Tensor]:
+def loss_of(student: nn.Module) -> Loss:
     """For a student that is to find red and green in a picture."""
-    return lambda planes: (student(planes / 255) - planes[:, :2, 1:-1, 1:-1] / 255).square().mean()
+    return lambda planes, objects: (student(planes / 255) - planes[:, :2, 1:-1, 1:-1] / 255).square().mean()
 
 
 class Interrupted(Exception):
@@ -105,13 +106,13 @@ def test_every_scene_is_seen_once_in_order(tmp_path: Path) -> None:
     asked: list[int] = []
     batches: list[int] = []
 
-    def numbered(number: int) -> NDArray[np.uint8]:
+    def numbered(number: int) -> Scene:
         asked.append(number)
         return scenes(number)
 
-    def counted(planes: Tensor) -> Tensor:
+    def counted(planes: Tensor, objects: Sequence[Objects]) -> Tensor:
         batches.append(len(planes))
-        return loss_of(student)(planes)
+        return loss_of(student)(planes, objects)
 
     student = network()
     train(student, counted, numbered, Schedule(PICTURES, 4), tmp_path / "checkpoint.pt", lambda moment: None)
@@ -122,8 +123,8 @@ def test_loss_falls_and_is_the_mean_of_the_last_steps(tmp_path: Path) -> None:
     student, values, moments = network(), list[float](), list[Moment]()
     before = {name: value.clone() for name, value in student.named_parameters()}
 
-    def kept(planes: Tensor) -> Tensor:
-        value = loss_of(student)(planes)
+    def kept(planes: Tensor, objects: Sequence[Objects]) -> Tensor:
+        value = loss_of(student)(planes, objects)
         values.append(float(value.detach()))
         return value
 
@@ -152,7 +153,7 @@ def test_training_that_goes_astray_names_the_step(tmp_path: Path) -> None:
     student, moments = nn.Conv2d(3, 1, 1, bias=False), list[Moment]()
     nn.init.constant_(student.weight, 0.1)
 
-    def root(planes: Tensor) -> Tensor:
+    def root(planes: Tensor, objects: Sequence[Objects]) -> Tensor:
         return student(planes).mean().sqrt()
 
     with pytest.raises(BadVariant, match="training went astray at step") as raised:
@@ -165,9 +166,9 @@ def test_training_that_goes_astray_names_the_step(tmp_path: Path) -> None:
 def test_no_checkpoint_holds_weights_that_went_astray(tmp_path: Path) -> None:
     student = network()
 
-    def broken(planes: Tensor) -> Tensor:
+    def broken(planes: Tensor, objects: Sequence[Objects]) -> Tensor:
         broken_steps.append(len(planes))
-        return loss_of(student)(planes) * (float("inf") if len(broken_steps) == 4 else 1)
+        return loss_of(student)(planes, objects) * (float("inf") if len(broken_steps) == 4 else 1)
 
     broken_steps: list[int] = []
     with pytest.raises(BadVariant, match="at step 4: the loss is inf"):
@@ -176,7 +177,7 @@ def test_no_checkpoint_holds_weights_that_went_astray(tmp_path: Path) -> None:
 
 
 def test_scene_that_cannot_be_made_ends_the_run(tmp_path: Path) -> None:
-    def failing(number: int) -> NDArray[np.uint8]:
+    def failing(number: int) -> Scene:
         if number == 9:
             raise InterruptedError("no ninth")
         return scenes(number)
@@ -229,7 +230,7 @@ def test_tensors_of_any_scale_learn_alike(tmp_path: Path) -> None:
             student.weight *= scale
         before = student.weight.detach().clone()
 
-        def loss(planes: Tensor) -> Tensor:
+        def loss(planes: Tensor, objects: Sequence[Objects]) -> Tensor:
             return (student(planes / 255 / scale) - planes[:, :2] / 255).square().mean()
 
         train(student, loss, scenes, Schedule(40, 4), tmp_path / f"{scale}.pt", lambda moment: None)

@@ -470,7 +470,7 @@ def test_dry_run_counts_the_scenes_of_a_step(step: str, scenes: int, tmp_path: P
 @pytest.mark.parametrize(
     ("old", "new", "error", "told"),
     [
-        ('"frames/*.png"', '"empty/*.png"', NotFound, "no picture matches empty"),
+        ('"frames/*.png"', '"empty/*.png"', NotFound, "no file matches empty"),
         (
             '"frames/*.png"',
             '"broken/*.png"',
