@@ -1,7 +1,9 @@
-"""What machine a figure was measured on."""
+"""What machine this is: its processor's name, for figures, and its cores."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import platform
 from pathlib import Path
 
@@ -28,3 +30,13 @@ _INSTRUCTION_SETS = {
     "avx_vnni": "AVX-VNNI",
     "amx_int8": "AMX-INT8",
 }
+
+
+def available_cores() -> int:
+    """Cores this process may use: its affinity, cut by the container's CPU quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
+        if quota != "max":
+            cores = min(cores, max(1, round(int(quota) / int(period))))
+    return cores

@@ -53,6 +53,7 @@ class FramePool:
         ]
         self.skipped: list[str] = index["skipped"]
         self._objects = {number: _objects(drawn) for number, drawn in index.get("objects", [])}
+        self._nothing = Objects.none()
         self._pixels = np.memmap(folder / PIXELS_FILE, np.uint8, "r")
         weights = np.array(index["weights"], float)
         self._chances = np.cumsum(weights / weights.sum())
@@ -84,7 +85,7 @@ class FramePool:
 
     def objects(self, number: int) -> Objects:
         """What people labelled in a frame, in pixels of the whole frame."""
-        return self._objects.get(number) or Objects.none()
+        return self._objects.get(number, self._nothing)
 
     def crop(
         self, number: int, top_left: tuple[float, float], size: tuple[float, float], wanted: int

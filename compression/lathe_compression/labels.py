@@ -47,6 +47,8 @@ class Objects:
 
     def seen_through(self, crop: Area, tile: Area, *, mirrored: bool) -> Objects:
         """What of it is in a tile of a scene that shows a crop of the picture, scaled to fill it."""
+        if not len(self.known):
+            return self
 
         def placed(boxes: Boxes) -> Boxes:
             corners = (boxes.reshape(-1, 2, 2) - crop[:2]) / (crop[2] - crop[0], crop[3] - crop[1])

@@ -96,7 +96,22 @@ def with_taps(network: fx.GraphModule, names: Sequence[str], *, outputs: bool = 
     wanted = ends if isinstance(ends, tuple | list) else (ends,)
     graph.output((tuple(wanted) if outputs else (), tuple(copies[name] for name in names)))
     tapped = fx.GraphModule(network, graph)
+    _rectify_in_place(tapped)
     if not outputs:
         tapped.graph.eliminate_dead_code()
         tapped.recompile()
     return tapped
+
+
+def _rectify_in_place(network: fx.GraphModule) -> None:
+    """Rectifies where the convolution before has just written, which nobody else reads and no gradient needs:
+    another tensor of that size would have to be paged in first."""
+    modules = dict(network.named_modules())
+    for node in network.graph.nodes:
+        if node.op != "call_module" or type(modules[str(node.target)]) is not nn.ReLU:
+            continue
+        before = node.args[0]
+        layer = modules.get(str(before.target)) if before.op == "call_module" else None
+        if isinstance(layer, CONVOLUTIONS) and len(before.users) == 1:
+            node.op, node.target = "call_function", torch.relu_
+    network.recompile()

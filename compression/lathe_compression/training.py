@@ -11,9 +11,9 @@ import io
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from lathe.errors import BadVariant
+from lathe.machine import available_cores
 from lathe_compression.export import Normalisation
 from lathe_compression.labels import Objects
 from lathe_compression.scenes import Scene
@@ -136,7 +137,7 @@ def train(
         course = _restore(checkpoint, learners, optimiser)
     step, losses = course.step, deque(course.losses, maxlen=MEAN_OVER_STEPS)
     began = saved = time.monotonic()
-    with _batches(scenes, schedule, step, normalisation or Normalisation()) as batches:
+    with closing(_batches(scenes, schedule, step, normalisation or Normalisation())) as batches:
         for step, batch in enumerate(batches, step):  # noqa: B020  # goes on from where it stood
             for group in optimiser.param_groups:
                 group["lr"] = schedule.rate * schedule.rate_at(step) * group["scale"]
@@ -183,11 +184,12 @@ def _set_mode(learners: nn.Module, freeze_norms: bool) -> None:
 _Batch = tuple[Tensor, Sequence[Objects]]
 
 
-@contextmanager
-def _batches(
-    scenes: Scenes, schedule: Schedule, first: int, normalisation: Normalisation
-) -> Iterator[Iterator[_Batch]]:
-    """Batches from a step on, each made on another thread while the last ones are learnt from."""
+def _batches(scenes: Scenes, schedule: Schedule, first: int, normalisation: Normalisation) -> Generator[_Batch]:
+    """Batches from a step on, made ahead where a core is free for it.
+
+    Where torch computes on every core it is much slower to make them beside it: its threads wait for each
+    other after every operation, and one of them would share its core.
+    """
 
     def batch(step: int) -> _Batch:
         numbers = range(step * schedule.batch, min((step + 1) * schedule.batch, schedule.pictures))
@@ -196,18 +198,19 @@ def _batches(
         seen = normalisation.apply(planes.float()).contiguous(memory_format=torch.channels_last)
         return seen, [one.objects for one in made]
 
+    steps = range(first, schedule.steps)
+    if torch.get_num_threads() >= available_cores():
+        yield from map(batch, steps)
+        return
     with ThreadPoolExecutor(1, "scenes") as pool:
-
-        def follow() -> Iterator[_Batch]:
-            waiting = deque[Future[_Batch]]()
-            for step in range(first, schedule.steps + SCENES_AHEAD):
-                if step < schedule.steps:
-                    waiting.append(pool.submit(batch, step))
-                if step - first >= SCENES_AHEAD and waiting:
-                    yield waiting.popleft().result()
-
+        waiting = deque[Future[_Batch]]()
         try:
-            yield follow()
+            for step in steps:
+                waiting.append(pool.submit(batch, step))
+                if len(waiting) > SCENES_AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

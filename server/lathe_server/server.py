@@ -20,6 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from lathe.errors import AlreadyExists
+from lathe.machine import available_cores
 from lathe.repository import Repository
 from lathe.v1 import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2_grpc
 from lathe_server.control_service import ControlService
@@ -160,16 +161,6 @@ def _bind(server: aio.Server, address: str) -> str:
     except RuntimeError as error:
         raise AlreadyExists(f"the address {address} cannot be opened; is it in use?") from error
     return f"{host}:{port}"
-
-
-def available_cores() -> int:
-    """Cores this process may use: its affinity, cut by the container's CPU quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
-        if quota != "max":
-            cores = min(cores, max(1, round(int(quota) / int(period))))
-    return cores
 
 
 async def serve(repository: Repository, settings: Settings, announce: Callable[[str], None]) -> None:
