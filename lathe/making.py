@@ -38,11 +38,24 @@ class LayerTrial:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """Attributes:
+    agreement: with the reference, on the recipe's evaluation pictures.
+    speedup: of the network against the reference.
+    """
+
+    size_bytes: int
+    agreement: float | None
+    speedup: float | None
+
+
+@dataclass(frozen=True)
 class Step:
     """Attributes:
     kind: `prune`, `distill` or `quantize`.
     curve: (pictures seen, loss).
     rounds: named numbers, a round each.
+    after: what the graph takes and keeps once it is done; None where that was not measured.
     """
 
     name: str
@@ -52,6 +65,7 @@ class Step:
     rounds: Sequence[Mapping[str, float]]
     channels: Mapping[str, Channels]
     layers: Mapping[str, LayerTrial]
+    after: Standing | None
 
 
 @dataclass(frozen=True)
@@ -100,7 +114,12 @@ def _step(step: _Part) -> Step:
             for name, one in step.named_parts("layers").items()
             if (error := one.optional_number("error")) is not None
         },
+        after=_standing(step) if step.has("size_bytes") else None,
     )
+
+
+def _standing(step: _Part) -> Standing:
+    return Standing(step.whole("size_bytes"), step.optional_number("agreement"), step.optional_number("speedup"))
 
 
 def _channels(part: _Part) -> Channels:
@@ -127,6 +146,9 @@ class _Part:
         if not isinstance(content, Mapping):
             raise self._wrong("an object")
         self._content = content
+
+    def has(self, key: str) -> bool:
+        return key in self._content
 
     def text(self, key: str) -> str:
         value = self._content.get(key)

@@ -16,11 +16,32 @@ STEEP = 30.0
 
 
 def add_making(report: Report, making: Making) -> None:
-    """Adds every step in order, then the table of layers."""
+    """Adds what the steps gained and lost, every step in order, then the table of layers."""
+    _add_standings(report, making.steps)
     for number, step in enumerate(making.steps, 1):
         _add_step(report, number, step)
     if making.layers:
         _add_layers(report, making.layers)
+
+
+def _add_standings(report: Report, steps: Sequence[Step]) -> None:
+    """A row for each step whose graph was measured."""
+    rows = [
+        [f"{number}: {step.kind}", _share(after.agreement), _times(after.speedup), f"{after.size_bytes / 1e6:.2f}"]
+        for number, step in enumerate(steps, 1)
+        if (after := step.after)
+    ]
+    if rows:
+        report.subheading("What each step gained and lost")
+        report.table(["after step", "agreement with the reference", "speed", "size, MB"], rows)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _times(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}×"
 
 
 def _add_step(report: Report, number: int, step: Step) -> None:

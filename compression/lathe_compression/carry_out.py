@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from lathe_compression.channels import find_groups, fit_to
 from lathe_compression.distill import BatchLoss
 from lathe_compression.hygiene import clean
 from lathe_compression.latency import latency_share
+from lathe_compression.masks import compressed_bytes, density, hold_zeros, mask
 from lathe_compression.mixed_precision import LayerCost, layers_to_keep, measure_layers
 from lathe_compression.plan import Task
 from lathe_compression.prune import Prune, cost_of, prune_once, sensitivity
@@ -60,15 +61,79 @@ def prune(shop: Workshop, task: Task, folder: Path) -> None:
     follows is always made from the files, so that it is the same whether there was an interruption."""
     settings = task.step.prune
     assert settings
+    if settings.scope == "weights":
+        _prune_weights(shop, task, settings, folder)
+    else:
+        _prune_channels(shop, task, settings, folder)
+
+
+def _prune_channels(shop: Workshop, task: Task, settings: Prune, folder: Path) -> None:
     parent = shop.network(task.parent)
     network = copy.deepcopy(parent)
     composed = compose_linear(network)
-    start = _left(shop, network, settings, folder, "start")
+
+    def cut(network: fx.GraphModule, share: float, number: int) -> fx.GraphModule:
+        return _cut(shop, network, settings, share, folder, number)
+
+    def left(network: fx.GraphModule, moment: str) -> float:
+        return _left(shop, network, settings, folder, moment)
+
+    network, rounds = _in_rounds(shop, task, settings, folder, network, cut, left)
+    reached = rounds[-1]["left"]
+    if reached > settings.keep * (1 + TARGET_TOLERANCE):
+        shop.progress.warn(
+            f"{task.name}: {settings.keep:.0%} were to be left, and {reached:.1%} are: every layer is at its least"
+        )
+    sentences = [f"compose: {name} and the layer after it are one" for name in composed]
+    sentences.append(f"{settings.describe()}; {reached:.1%} are left")
+    kept = {group.name: group.width for group in find_groups(network, shop.example, settings.channels)}
+    whole = {group.name: group.width for group in find_groups(parent, shop.example, settings.channels)}
+    channels = {
+        name: {"width": whole[name], "kept": kept[name], "losses": losses}
+        for name, losses in json.loads((folder / SENSITIVITY_FILE).read_text("utf-8")).items()
+    }
+    _finish(folder, network, {"sentences": sentences, "composed": composed, "rounds": rounds, "channels": channels})
+
+
+def _prune_weights(shop: Workshop, task: Task, settings: Prune, folder: Path) -> None:
+    parent = shop.network(task.parent)
+
+    def cut(network: fx.GraphModule, share: float, number: int) -> fx.GraphModule:
+        masked = copy.deepcopy(network)
+        mask(masked, share)
+        return masked
+
+    def left(network: fx.GraphModule, moment: str) -> float:
+        return density(network)
+
+    network, rounds = _in_rounds(shop, task, settings, folder, copy.deepcopy(parent), cut, left)
+    sizes = [f"{compressed_bytes(one) / 1e6:.2f} MB" for one in (network, parent)]
+    sentence = f"{settings.describe()}; compressed, the weights take {sizes[0]} instead of {sizes[1]}"
+    _finish(folder, network, {"sentences": [sentence], "composed": [], "rounds": rounds})
+
+
+def _in_rounds(
+    shop: Workshop,
+    task: Task,
+    settings: Prune,
+    folder: Path,
+    network: fx.GraphModule,
+    cut_to: Callable[[fx.GraphModule, float, int], fx.GraphModule],
+    left: Callable[[fx.GraphModule, str], float],
+) -> tuple[fx.GraphModule, list[dict[str, Any]]]:
+    """Args:
+        cut_to: gives a copy with a share of the quantity, for a round's number.
+        left: gives the share that a network has, at a named moment.
+
+    Returns:
+        The network after the last cut, and what was left after each round.
+    """
+    start = left(network, "start")
     rounds: list[dict[str, Any]] = []
     for number in range(settings.rounds):
         cut, taught = folder / f"cut-{number}.pt", folder / f"taught-{number}.pt"
         if not cut.exists():
-            network = _cut(shop, network, settings, settings.share_after(number, start), folder, number)
+            network = cut_to(network, settings.share_after(number, start), number)
             _save_state(cut, network)
         _load_state(network, cut)
         if number + 1 < settings.rounds and settings.pictures:
@@ -79,22 +144,9 @@ def prune(shop: Workshop, task: Task, folder: Path) -> None:
                 _train(shop, network, lesson, schedule, FIRST_SEED + number, checkpoint, task, title)
                 _save_state(taught, network)
             _load_state(network, taught)
-        rounds.append({"round": number + 1, "left": _left(shop, network, settings, folder, f"round {number}")})
+        rounds.append({"round": number + 1, "left": left(network, f"round {number}")})
         _note(shop, "round", task=task.name, **rounds[-1])
-    reached = rounds[-1]["left"]
-    if reached > settings.keep * (1 + TARGET_TOLERANCE):
-        shop.progress.warn(
-            f"{task.name}: {settings.keep:.0%} were to be left, and {reached:.1%} are: every layer is at its least"
-        )
-    sentences = [f"compose: {name} and the layer after it are one" for name in composed]
-    sentences.append(f"{settings.describe()}; {reached:.1%} are left")
-    left = {group.name: group.width for group in find_groups(network, shop.example, settings.scope)}
-    whole = {group.name: group.width for group in find_groups(parent, shop.example, settings.scope)}
-    channels = {
-        name: {"width": whole[name], "kept": left[name], "losses": losses}
-        for name, losses in json.loads((folder / SENSITIVITY_FILE).read_text("utf-8")).items()
-    }
-    _finish(folder, network, {"sentences": sentences, "composed": composed, "rounds": rounds, "channels": channels})
+    return network, rounds
 
 
 def _cut(
@@ -106,7 +158,7 @@ def _cut(
     less deep, until the measurement agrees.
     """
     probe = shop.probe(settings.probe)
-    groups = find_groups(network, shop.example, settings.scope)
+    groups = find_groups(network, shop.example, settings.channels)
     whole = cost_of(shop.teacher, settings, shop.example)
     aim = share
     if settings.target == "latency":
@@ -213,6 +265,8 @@ def _train(
     title: str = "",
 ) -> list[tuple[int, float]]:
     loss, extra = lesson
+    if any(one.step.prune and one.step.prune.scope == "weights" for one in task.chain):
+        hold_zeros(network)
     with shop.progress.training(f"{task.name}: {task.step.describe()} {title}", schedule.steps) as show:
 
         def report(moment: Moment) -> None:

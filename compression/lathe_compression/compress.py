@@ -42,14 +42,18 @@ class _Made:
     """A finished variant before its publication.
 
     Attributes:
+        key: of its last task; empty where it is the teacher itself.
         steps: what was done to the teacher's network, in order.
+        on_the_way: the graph after each of its tasks, by the task's key.
         arithmetic: of the float network, which quantization leaves as it is.
         pictures: digests of those that it has seen.
         making: how it came about and what its layers cost, for reports.
     """
 
     variant: Variant
+    key: str
     content: bytes
+    on_the_way: Mapping[str, bytes]
     steps: tuple[str, ...]
     arithmetic: Arithmetic
     precision: card_pb2.Precision.ValueType
@@ -97,12 +101,11 @@ def compress(
     repository_root.mkdir(parents=True, exist_ok=True)
     repository = Repository(repository_root)
     published = [_already_published(repository, card, one) for card, one in zip(cards, made, strict=True)]
-    if not all(published):
-        _measure(cards, made, evaluation, progress)
+    figures = {} if all(published) else _measure(cards, made, evaluation, progress)
     refs = []
     with disk_full_said():
         for card, one, there in zip(cards, made, published, strict=True):
-            refs.append(there or repository.publish(card, one.content, one.making))
+            refs.append(there or repository.publish(card, one.content, _with_figures(one.making, figures)))
             record.event("variant", variant=one.variant.name, version=refs[-1].version, sha256=card.sha256)
     record.close()
     return refs
@@ -134,15 +137,22 @@ def _make(variant: Variant, task: Task | None, workshop: Workshop) -> _Made:
     sentences = [sentence for one in chain for sentence in workshop.facts(one)["sentences"]]
     method = quantized.step.quantize.method if quantized and quantized.step.quantize else ""
     final = workshop.quantized_graph(quantized) if quantized else graph
+    content = final.SerializeToString(deterministic=True)
+    on_the_way = {one.key: workshop.float_graph(one)[0].SerializeToString(deterministic=True) for one in chain[:-1]}
+    key = task.key if task else ""
     return _Made(
         variant,
-        final.SerializeToString(deterministic=True),
+        key,
+        content,
+        on_the_way | {key: content},
         (hygiene, *sentences),
         cost,
         card_pb2.Precision.Value(PRECISIONS[method]),
         workshop.used_pictures(task),
         {
-            "steps": [{"name": one.name, "kind": one.step.kind, **workshop.facts(one)} for one in chain],
+            "steps": [
+                {"key": one.key, "name": one.name, "kind": one.step.kind, **workshop.facts(one)} for one in chain
+            ],
             "layers": [asdict(layer) for layer in layer_arithmetic(final, workshop.serving_size)],
         },
     )
@@ -204,19 +214,30 @@ def _measure(
     made: Sequence[_Made],
     pictures: Sequence[NamedPicture],
     progress: Progress,
-) -> None:
-    """Fills in quality and latency, every variant against the first on the same pictures."""
+) -> dict[str, dict[str, float]]:
+    """Fills in quality and latency, every variant against the first on the same pictures.
+
+    Returns:
+        What the graph after each task takes and keeps, by the task's key.
+    """
+    contents = {key: content for one in made for key, content in one.on_the_way.items()}
+    figures: dict[str, dict[str, float]] = {key: {"size_bytes": len(content)} for key, content in contents.items()}
     if not pictures:
-        return
-    detectors = {card.variant: build_detector(card, one.content) for card, one in zip(cards, made, strict=True)}
+        return figures
+    detectors = {key: build_detector(cards[0], content) for key, content in contents.items()}
     with progress.bar("variants: measure", len(pictures)) as advance:
         judged = judge(detectors, ((str(n), _raw(picture)) for n, picture in enumerate(pictures)), advance)
-    reference = judged[cards[0].variant]
-    for card in cards:
-        own = judged[card.variant]
-        samples = AgreementSamples(
-            [(detections, own.detections[key]) for key, detections in reference.detections.items()]
+    reference = judged[made[0].key]
+    agreements = {
+        key: AgreementSamples(
+            [(detections, own.detections[picture]) for picture, detections in reference.detections.items()]
         )
+        for key, own in judged.items()
+    }
+    for key, own in judged.items():
+        figures[key] |= {"agreement": agreements[key].agreement(), "speedup": speedup(own, reference)}
+    for card, one in zip(cards, made, strict=True):
+        own, samples = judged[one.key], agreements[one.key]
         if card is not cards[0] and samples.pictures:
             card.quality.add(
                 metric="agreement",
@@ -240,6 +261,12 @@ def _measure(
             reference_variant=cards[0].variant,
             runs=len(pictures),
         )
+    return figures
+
+
+def _with_figures(making: Mapping[str, Any], figures: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Beside each step, what the graph after it takes and keeps."""
+    return {**making, "steps": [{**step, **figures.get(step["key"], {})} for step in making["steps"]]}
 
 
 def _raw(picture: NamedPicture) -> RawPicture:

@@ -35,7 +35,8 @@ class Prune:
         keep: share of the target's quantity that is left in the end.
         target: the quantity: multiply-accumulates, parameters, or the time this machine takes.
         measured_in: the precision in which the time is taken, where the target is time.
-        scope: `hidden`, channels inside blocks alone; `all`, what blocks hand to each other too.
+        scope: `hidden`, channels inside blocks alone; `all`, what blocks hand to each other too; `weights`, single
+            ones, which makes nothing faster.
         criterion: how channels are chosen.
         rounds: in how many parts; 1 is one-shot.
         round_to: layers keep a multiple of so many channels.
@@ -49,7 +50,7 @@ class Prune:
     keep: float
     target: Literal["macs", "parameters", "latency"] = "macs"
     measured_in: Literal["fp32", "int8"] = "fp32"
-    scope: Scope = "hidden"
+    scope: Literal["hidden", "all", "weights"] = "hidden"
     criterion: Criterion = "taylor"
     rounds: int = 5
     round_to: int = 8
@@ -64,11 +65,21 @@ class Prune:
             raise ValueError("keep must be between 0 and 1")
         if min(self.rounds, self.round_to, self.least, self.probe) < 1 or self.pictures < 0:
             raise ValueError("rounds, round_to, least and probe must be at least 1, and pictures not negative")
+        if self.scope == "weights" and (self.target != "parameters" or self.criterion != "magnitude"):
+            raise ValueError('scope = "weights" takes target = "parameters" and criterion = "magnitude"')
 
     def describe(self) -> str:
         times = f"in {self.rounds} rounds" if self.rounds > 1 else "in one shot"
+        if self.scope == "weights":
+            return f"prune: all but {self.keep:.0%} of the weights become zero, {times}; no faster"
         quantity = f"{self.measured_in} latency" if self.target == "latency" else self.target
         return f"prune: {self.scope} channels by {self.criterion} to {self.keep:.0%} of {quantity}, {times}"
+
+    @property
+    def channels(self) -> Scope:
+        """Which channels may go."""
+        assert self.scope != "weights"
+        return self.scope
 
     def share_after(self, number: int, start: float) -> float:
         """Of the quantity, after round `number`, counted from 0: every round takes the same share of what is left.

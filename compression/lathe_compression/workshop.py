@@ -69,6 +69,7 @@ class Workshop:
         self.progress = progress
         self.record = record
         self.store = StepStore(cache / "steps")
+        self._float_graphs: dict[str, tuple[onnx.ModelProto, str]] = {}
 
     @cached_property
     def teacher(self) -> fx.GraphModule:
@@ -168,8 +169,11 @@ class Workshop:
         return network.eval()
 
     def float_graph(self, task: Task | None) -> tuple[onnx.ModelProto, str]:
-        """The clean FP32 graph after a task, with hygiene's sentence."""
-        return clean(self.export(self.network(task)))
+        """The clean FP32 graph after a task, with hygiene's sentence; not for changing."""
+        key = task.key if task else ""
+        if key not in self._float_graphs:
+            self._float_graphs[key] = clean(self.export(self.network(task)))
+        return self._float_graphs[key]
 
     def export(self, network: fx.GraphModule, tolerance: float = TOLERANCE) -> onnx.ModelProto:
         model = self.recipe.model

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lathe.errors import BadVariant
-from lathe.making import parse_making
+from lathe.making import Standing, parse_making
 from lathe.repository import Repository, VariantRef
 from tests.models import card_for
 
@@ -22,6 +22,9 @@ STEPS: list[dict[str, Any]] = [
         "rounds": [{"round": 1, "left": 0.8, "note": "ignored"}],
         "channels": {"conv_5": {"width": 96, "kept": 32, "losses": [[0.0, 0.1], [0.5, 0.3]]}},
         "layers": {"conv_2": {"error": 0.01, "seconds_saved": -0.0002}, "conv_3": {"error": None}},
+        "size_bytes": 1_250_000,
+        "agreement": 0.931,
+        "speedup": 2.5,
         "of a later release": {},
     },
     {"name": "bare", "kind": "quantize", "sentences": []},
@@ -51,6 +54,8 @@ def test_it_is_published_and_read_back(repository: Repository, ref: VariantRef) 
     assert prune.rounds == [{"round": 1, "left": 0.8}]
     assert (prune.channels["conv_5"].kept, prune.channels["conv_5"].losses[1]) == (32, (0.5, 0.3))
     assert list(prune.layers) == ["conv_2"]
+    assert prune.after == Standing(1_250_000, 0.931, 2.5)
+    assert bare.after is None
     assert (bare.curve, bare.channels, bare.layers) == ([], {}, {})
     assert (making.layers[0].shape, making.layers[0].precision) == ([1, 32, -1, 160], "int8")
 
