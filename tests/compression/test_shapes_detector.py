@@ -22,6 +22,7 @@ from lathe.errors import BadVariant
 from lathe.progress import Progress
 from lathe.repository import Repository
 from lathe.v1 import card_pb2
+from lathe_compression.agreement import AgreementSamples
 from lathe_compression.average_precision import Labels, PrecisionSamples
 from lathe_compression.channels import find_groups, take_out
 from lathe_compression.compress import compress
@@ -273,35 +274,24 @@ def test_variants_are_as_good_as_the_network(
     assert ap50(found, held_out, tmp_path) >= 0.8
 
 
-def test_served_over_grpc_and_swapped_to_int8(made: Repository, tmp_path: Path) -> None:
-    """Classes and boxes of a picture that is known to the pixel, before and after the swap."""
-    known = _one_of_each()
+def test_served_over_grpc_and_swapped_to_int8(made: Repository, held_out: list[Shapes], tmp_path: Path) -> None:
+    """Classes and boxes of pictures that are known to the pixel, before and after the swap."""
     with start_server(made.root, tmp_path / "server.log") as server, server.client() as client:
         for name in ("fp32", "int8"):
             client.set_route("shapes", {name: 1})
-            result = client.detect("shapes", known.pixels)
-            assert (result.outcome, result.variant) == ("answered", name)
-            found = result.detections
-            order = np.argsort(found.class_id)
-            assert found.class_id[order].tolist() == known.class_id.tolist(), name
-            np.testing.assert_allclose(found.xyxy[order], known.xyxy, atol=4)
-            assert (found.score > 0.5).all()
-            # Twice the size: the answer is in pixels of the frame that was sent.
-            larger = client.detect("shapes", known.pixels.repeat(2, axis=0).repeat(2, axis=1)).detections
-            order = np.argsort(larger.class_id)
-            assert larger.class_id[order].tolist() == known.class_id.tolist(), name
-            np.testing.assert_allclose(larger.xyxy[order], 2 * known.xyxy, atol=8)
+            pairs = []
+            for shapes in held_out[:40]:
+                # Sent at twice the size: the answer is in pixels of the frame that was sent.
+                result = client.detect("shapes", shapes.pixels.repeat(2, axis=0).repeat(2, axis=1))
+                assert (result.outcome, result.variant) == ("answered", name)
+                pairs.append((result.detections, _as_drawn(shapes, 2)))
+            assert AgreementSamples(pairs).agreement() >= 0.65, name
 
 
-def _one_of_each() -> Shapes:
-    """The first picture of the held-out ones with a disc, a square and a triangle in it and nothing else."""
-    for number in range(1000):
-        shapes = draw(number, HELD_OUT_SEED)
-        sides = shapes.xyxy[:, 2:] - shapes.xyxy[:, :2]
-        if sorted(shapes.class_id) == [0, 1, 2] and (sides.min(axis=1) > 24).all():
-            order = np.argsort(shapes.class_id)
-            return Shapes(shapes.pixels, shapes.xyxy[order], shapes.class_id[order])
-    raise AssertionError("no picture holds just one of each")
+def _as_drawn(shapes: Shapes, scale: int) -> Detections:
+    number = len(shapes.class_id)
+    xyxy, score, class_id = scale * shapes.xyxy, np.ones(number, np.float32), shapes.class_id.astype(np.int64)
+    return Detections(xyxy.astype(np.float32), score, class_id, np.empty((number, 0, 2), np.float32))
 
 
 def _session(model: onnx.ModelProto) -> Any:
