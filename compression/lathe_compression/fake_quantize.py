@@ -6,11 +6,15 @@ what they cut off (PACT, Choi et al., arXiv 1805.06085).
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 LEVELS = 255
 LARGEST_WEIGHT = 127
+SMALLEST_SCALE = 1e-7
 
 
 class FakeQuantize(nn.Module):
@@ -43,20 +47,36 @@ class FakeQuantize(nn.Module):
         return torch.fake_quantize_per_tensor_affine(inside, scale, zero_point, 0, LEVELS)
 
     def grid(self) -> tuple[Tensor, Tensor]:
-        """Scale and zero point: zero is always a step of the grid, so that padding is exact."""
+        """Scale and zero point: zero is always a step of the grid, so that padding is exact.
+
+        Where nothing but zero was ever seen, a scale of 1 keeps the biases of the layers behind it, which are
+        whole multiples of it, within 32 bits.
+        """
         low, high = self.low.detach().clamp(max=0), self.high.detach().clamp(min=0)
-        scale = ((high - low) / LEVELS).clamp(min=1e-8)
+        scale = (high - low) / LEVELS
+        scale = torch.where(scale > SMALLEST_SCALE, scale, 1.0)
         return scale, (-low / scale).round().clamp(0, LEVELS).to(torch.int32)
 
 
-class FakeQuantizedConv2d(nn.Conv2d):
-    """A convolution whose weights are int8, symmetric, with a scale for each output channel.
+class RoundedWeights(nn.Module):
+    """A layer whose weights are int8, symmetric, with a scale for each of its channels.
 
     Attributes:
         exact: leave the weights as they are, as for export.
     """
 
     exact = False
+
+    @classmethod
+    def of(cls, layer: nn.Module) -> Self:
+        """Shares a layer's weights and settings."""
+        made = cls.__new__(cls)
+        made.__dict__ = dict(layer.__dict__)
+        return made
+
+
+class FakeQuantizedConv2d(RoundedWeights, nn.Conv2d):
+    """A scale for each output channel."""
 
     def forward(self, value: Tensor) -> Tensor:
         weight = self.weight if self.exact else self.rounded()
@@ -65,27 +85,37 @@ class FakeQuantizedConv2d(nn.Conv2d):
 
     def rounded(self) -> Tensor:
         """The weights that INT8 will have."""
-        largest = self.weight.detach().flatten(1).abs().amax(dim=1)
-        scale = (largest / LARGEST_WEIGHT).clamp(min=1e-12)
-        zero_points = torch.zeros_like(scale, dtype=torch.int32)
-        weight: Tensor = torch.fake_quantize_per_channel_affine(
-            self.weight, scale, zero_points, 0, -LARGEST_WEIGHT, LARGEST_WEIGHT
-        )
-        return weight
+        return _rounded(self.weight, 0)
 
-    @classmethod
-    def of(cls, layer: nn.Conv2d) -> FakeQuantizedConv2d:
-        """Takes over a convolution's weights and settings."""
-        made = cls(
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,  # type: ignore[arg-type]
-            layer.stride,  # type: ignore[arg-type]
-            layer.padding,  # type: ignore[arg-type]
-            layer.dilation,  # type: ignore[arg-type]
-            layer.groups,
-            layer.bias is not None,
-            layer.padding_mode,
+
+class FakeQuantizedConvTranspose2d(RoundedWeights, nn.ConvTranspose2d):
+    """A scale for each output channel and each place in a patch, as `upsample_by_convolution` makes the layer."""
+
+    def forward(self, value: Tensor, output_size: list[int] | None = None) -> Tensor:
+        weight = self.weight if self.exact else self.rounded()
+        return functional.conv_transpose2d(value, weight, self.bias, self.stride)
+
+    def rounded(self) -> Tensor:
+        """The weights that INT8 will have."""
+        return _rounded(self.weight.flatten(1), 1).view(self.weight.shape)
+
+    @staticmethod
+    def suits(layer: nn.Module) -> bool:
+        """Whether a layer's patches do not overlap, so that there are INT8 kernels for it."""
+        return (
+            type(layer) is nn.ConvTranspose2d
+            and layer.kernel_size == layer.stride
+            and layer.groups == 1
+            and not any((*layer.padding, *layer.output_padding))
+            and set(layer.dilation) == {1}
         )
-        made.weight, made.bias = layer.weight, layer.bias
-        return made
+
+
+def _rounded(weight: Tensor, axis: int) -> Tensor:
+    largest = weight.detach().abs().amax(dim=[dim for dim in range(weight.dim()) if dim != axis])
+    scale = (largest / LARGEST_WEIGHT).clamp(min=1e-12)
+    zero_points = torch.zeros_like(scale, dtype=torch.int32)
+    rounded: Tensor = torch.fake_quantize_per_channel_affine(
+        weight, scale, zero_points, axis, -LARGEST_WEIGHT, LARGEST_WEIGHT
+    )
+    return rounded

@@ -17,12 +17,11 @@ from lathe.errors import InvalidInput
 from lathe_compression.wiring import users_of
 
 MULTIPLICATIONS = ("Conv", "Gemm", "MatMul")
-MOVES_AND_JOINS = (
-    *("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Concat"),
-    *("Add", "Mul", "MaxPool", "AveragePool", "GlobalAveragePool", "Resize"),
-)
+OF_ONE_TENSOR = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Resize")
+"""What these take besides the first input are sizes and places, which are never quantized."""
+JOINS = ("Concat", "Add", "Mul", "MaxPool", "AveragePool", "GlobalAveragePool")
 ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "Sigmoid")
-OPERATORS = (*MULTIPLICATIONS, *MOVES_AND_JOINS, *ACTIVATIONS)
+OPERATORS = (*MULTIPLICATIONS, *OF_ONE_TENSOR, *JOINS, *ACTIVATIONS)
 """Those with INT8 kernels in ONNX Runtime. ConvTranspose has none."""
 
 FUSED_ACTIVATIONS = ("Relu", "Clip")
@@ -30,12 +29,12 @@ FUSED_ACTIVATIONS = ("Relu", "Clip")
 
 
 def matching_layers(graph: onnx.GraphProto, patterns: Sequence[str]) -> frozenset[str]:
-    """The names of the multiplications that match any of some names or glob patterns.
+    """The names of the layers that match any of some names or glob patterns.
 
     Raises:
         InvalidInput: a pattern that nothing matches.
     """
-    names = [node.name for node in graph.node if node.op_type in MULTIPLICATIONS]
+    names = [node.name for node in graph.node if node.op_type in (*MULTIPLICATIONS, "ConvTranspose")]
     matching = {
         pattern: {name for name in names if name == pattern or fnmatchcase(name, pattern)} for pattern in patterns
     }

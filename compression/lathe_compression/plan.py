@@ -11,8 +11,8 @@ from lathe.errors import InvalidInput
 from lathe_compression.recipe import Recipe, Step, Variant
 from lathe_compression.store import digest
 
-FORMAT = 1
-"""Of what steps leave in the store; it goes up when the same settings come to mean something else."""
+REVISIONS = {"distill": 1, "prune": 2, "quantize": 2}
+"""Of each kind of step; one goes up when the same settings come to mean something else."""
 
 
 @dataclass(frozen=True)
@@ -111,4 +111,4 @@ def _key(recipe: Recipe, inputs: Inputs, step: Step, parent: Task | None) -> str
         "student": inputs.students.get(factory, ""),
         "calibration": inputs.calibration if step.calibrates else "",
     }
-    return digest(FORMAT, inputs.tools, reads, essence(step), parent.key if parent else "")
+    return digest(REVISIONS[step.kind], inputs.tools, reads, essence(step), parent.key if parent else "")

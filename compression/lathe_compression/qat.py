@@ -18,7 +18,13 @@ from onnx import numpy_helper
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from lathe_compression.fake_quantize import LEVELS, FakeQuantize, FakeQuantizedConv2d
+from lathe_compression.fake_quantize import (
+    LEVELS,
+    FakeQuantize,
+    FakeQuantizedConv2d,
+    FakeQuantizedConvTranspose2d,
+    RoundedWeights,
+)
 from lathe_compression.taps import ADDITIONS, CONVOLUTIONS
 
 FUSED_ACTIVATIONS = (nn.ReLU,)
@@ -40,6 +46,8 @@ def prepare(network: fx.GraphModule) -> fx.GraphModule:
     for name, module in modules.items():
         if type(module) is nn.Conv2d:
             folded.set_submodule(name, FakeQuantizedConv2d.of(module))
+        elif FakeQuantizedConvTranspose2d.suits(module):
+            folded.set_submodule(name, FakeQuantizedConvTranspose2d.of(module))
     for node in list(folded.graph.nodes):
         if _is_rounded(node, modules) and _leads_to_convolution(node, modules):
             name = PREFIX + node.name
@@ -68,7 +76,7 @@ def ready_to_export(network: fx.GraphModule) -> fx.GraphModule:
     for module in network.modules():
         if isinstance(module, FakeQuantize):
             module.fixed = True
-        if isinstance(module, FakeQuantizedConv2d):
+        if isinstance(module, RoundedWeights):
             module.exact = True
     return network
 

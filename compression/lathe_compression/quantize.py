@@ -33,8 +33,14 @@ from lathe_compression.equalize import equalize
 from lathe_compression.export import INPUT_NAME
 from lathe_compression.float_layers import hold_in_float
 from lathe_compression.half import halve
-from lathe_compression.int8_layout import PIXELS_A_GROUP, feed_pixels_directly, pixel_quantization, regroup_stem
-from lathe_compression.int8_nodes import OPERATORS, int8_nodes, matching_layers
+from lathe_compression.int8_layout import (
+    PIXELS_A_GROUP,
+    feed_pixels_directly,
+    pixel_quantization,
+    regroup_stem,
+    upsample_by_convolution,
+)
+from lathe_compression.int8_nodes import OF_ONE_TENSOR, OPERATORS, int8_nodes, matching_layers
 from lathe_compression.merge_heads import MERGED, merge_heads
 from lathe_compression.normalised import fold_normalisation
 from lathe_compression.projections import use_matrix_kernel
@@ -149,6 +155,8 @@ def quantize(
         done.append(folded)
     if size_multiple % PIXELS_A_GROUP == 0 and regroup_stem(prepared, kept):
         done.append(f"layout: the stem takes {PIXELS_A_GROUP} pixels at a time")
+    if count := upsample_by_convolution(prepared):
+        done.append(f"layout: {count} transposed convolutions as 1×1 convolutions, for which there are INT8 kernels")
     known = dict(ranges or {})
     if count := merge_heads(prepared, calibration, known, kept):
         done.append(f"layout: {count} heads in one convolution, a range for each channel")
@@ -184,8 +192,11 @@ def _quantize_static(
     pixels = pixel_quantization(prepared)
     constants = {tensor.name for tensor in prepared.graph.initializer}
     inputs = {value.name for value in prepared.graph.input}
-    members = [node for node in prepared.graph.node if node.name in set(chosen)]
-    touched = dict.fromkeys(name for node in members for name in (*node.input, *node.output))
+    touched: dict[str, None] = {}
+    for node in prepared.graph.node:
+        if node.name in set(chosen):
+            data = node.input[:1] if node.op_type in OF_ONE_TENSOR else node.input
+            touched |= dict.fromkeys([*data, *node.output])
     unknown = [name for name in touched if name and name not in {*constants, *inputs, *known, *pixels}]
     found = activation_ranges(prepared, unknown, calibration, step.range, step.percentile, advance)
     overrides: dict[str, list[dict[str, object]]] = {

@@ -13,6 +13,7 @@ from lathe.errors import InvalidInput
 from lathe_compression.channels import ChannelGroup, find_groups, take_out
 from lathe_compression.distill import Lesson, Losses
 from lathe_compression.importance import (
+    Moments,
     by_score,
     channel_moments,
     is_linear,
@@ -227,6 +228,19 @@ def test_refit_is_better_than_leaving_the_others_as_they_are(factory: Callable[[
         take_out(network, ONE, {GROUP: gone})
         errors.append(float((network(planes())[1] - wanted).detach().square().mean()))
     assert errors[1] < share * errors[0]
+
+
+def test_refit_makes_no_huge_weights_that_cancel_out() -> None:
+    """Channels that hardly vary, and nearly in step, could make up for one that does with huge weights."""
+    generator = np.random.default_rng(0)
+    signal = generator.normal(size=(4000, 1))
+    weak = 1 + 0.001 * signal + 1e-5 * generator.normal(size=(4000, 15))
+    cells = np.concatenate([weak, 5 * signal], 1)
+    network = traced(nn.Sequential(nn.Conv2d(3, 16, 1), nn.ReLU(), nn.Conv2d(16, 4, 1)).eval())
+    found = group(network, "0")
+    before = network.get_submodule("2").get_parameter("weight").detach().abs().max()
+    refit(network, found, Moments(cells.mean(0), np.cov(cells.T, bias=True)), [15])
+    assert network.get_submodule("2").get_parameter("weight").detach().abs().max() < 8 * before
 
 
 def test_refit_of_no_channels_changes_nothing() -> None:

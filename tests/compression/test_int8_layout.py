@@ -11,9 +11,9 @@ from onnx import TensorProto, helper
 
 from lathe_compression.export import Normalisation
 from lathe_compression.hygiene import clean
-from lathe_compression.int8_layout import feed_pixels_directly, regroup_stem
+from lathe_compression.int8_layout import feed_pixels_directly, regroup_stem, upsample_by_convolution
 from lathe_compression.quantize import Quantize, quantize
-from tests.compression.graphs import count, graph, pixels, random, run
+from tests.compression.graphs import Array, count, graph, pixels, random, run
 from tests.compression.networks import exported
 
 WEIGHTS = {"w": random(16, 3, 3, 3), "b": random(16)}
@@ -145,3 +145,113 @@ def test_pixels_fed_directly_change_no_bit() -> None:
         np.testing.assert_array_equal(direct, through_float)
     assert feed_pixels_directly(cast)
     assert count(cast, "Cast") == 0
+
+
+UP = {"strides": [2, 2], "kernel_shape": [2, 2]}
+
+
+def upsampling(
+    kernel: tuple[int, ...] = (6, 5, 2, 2), *, bias: bool = True, activation: str = "", **changes: object
+) -> onnx.ModelProto:
+    """A transposed convolution, and perhaps an activation behind it."""
+    weights: dict[str, Array] = {"w": random(*kernel, seed=1)}
+    if bias:
+        weights["b"] = random(kernel[1], seed=2)
+    if activation == "Clip":
+        weights |= {"low": np.array(0, np.float32), "high": np.array(2, np.float32)}
+    settings = UP | {"kernel_shape": list(kernel[2:])} | changes
+    up = helper.make_node("ConvTranspose", ["x", "w", *(["b"] if bias else [])], ["up"], "up", **settings)
+    inputs = ["up", "low", "high"] if activation == "Clip" else ["up"]
+    return graph([up, helper.make_node(activation or "Identity", inputs, ["y"], "end")], weights)
+
+
+UPSAMPLINGS: dict[str, tuple[onnx.ModelProto, tuple[int, int]]] = {
+    "twice": (upsampling(), (2, 2)),
+    "without a bias": (upsampling(bias=False), (2, 2)),
+    "with a Relu": (upsampling(activation="Relu"), (2, 2)),
+    "with a Clip": (upsampling(activation="Clip"), (2, 2)),
+    "with a Sigmoid": (upsampling(activation="Sigmoid"), (2, 2)),
+    "not square": (upsampling((6, 5, 2, 3), strides=[2, 3]), (2, 3)),
+    "one row": (upsampling((6, 5, 1, 2), strides=[1, 2]), (1, 2)),
+    "one channel to one": (upsampling((1, 1, 4, 4), strides=[4, 4]), (4, 4)),
+}
+
+
+@pytest.mark.parametrize(("model", "factors"), UPSAMPLINGS.values(), ids=UPSAMPLINGS)
+@pytest.mark.parametrize("size", [(1, 1, 1), (2, 3, 5), (3, 8, 4)], ids=str)
+def test_upsampling_by_convolution_computes_the_same(
+    model: onnx.ModelProto, factors: tuple[int, int], size: tuple[int, int, int]
+) -> None:
+    """Whatever the batch and the size: the graph's sides have no numbers."""
+    batch, height, width = size
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    assert upsample_by_convolution(changed) == 1
+    onnx.checker.check_model(changed, full_check=True)
+    assert count(changed, "ConvTranspose") == 0
+    assert [node.name for node in changed.graph.node if node.op_type == "Conv"] == ["up"]
+    value = random(batch, model.graph.initializer[0].dims[0], height, width, seed=3)
+    (before,), (after,) = run(model, value), run(changed, value)
+    assert after.shape[2:] == (height * factors[0], width * factors[1])
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["Relu", "Clip"])
+def test_activation_goes_before_the_moves(activation: str) -> None:
+    """So that the INT8 convolution does it."""
+    model = upsampling(activation=activation)
+    upsample_by_convolution(model)
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    (follower,) = [node for node in model.graph.node if conv.output[0] in node.input]
+    assert follower.op_type == activation
+
+
+def test_activation_stays_where_something_else_takes_the_upsampling() -> None:
+    model = upsampling(activation="Relu")
+    model.graph.node.append(helper.make_node("Neg", ["up"], ["z"]))
+    model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, None))
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    assert upsample_by_convolution(changed) == 1
+    value = random(2, 6, 3, 4, seed=3)
+    for after, before in zip(run(changed, value), run(model, value), strict=True):
+        np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
+
+
+def test_two_upsamplings_in_a_row() -> None:
+    ups = [
+        helper.make_node("ConvTranspose", ["x", "w"], ["middle"], "first", **UP),
+        helper.make_node("ConvTranspose", ["middle", "v", "b"], ["y"], "second", **UP),
+    ]
+    constants = {"w": random(3, 4, 2, 2), "v": random(4, 2, 2, 2, seed=1), "b": random(2)}
+    model, changed = graph(ups, constants), graph(ups, constants)
+    assert upsample_by_convolution(changed) == 2
+    value = random(2, 3, 5, 3, seed=3)
+    np.testing.assert_allclose(run(changed, value)[0], run(model, value)[0], rtol=1e-5, atol=1e-5)
+
+
+def _computed_kernel() -> onnx.ModelProto:
+    model = upsampling()
+    model.graph.node.insert(0, helper.make_node("Identity", ["w"], ["w_too"]))
+    model.graph.node[1].input[1] = "w_too"
+    return model
+
+
+OTHER_UPSAMPLINGS: dict[str, onnx.ModelProto] = {
+    "patches overlap": upsampling((6, 5, 3, 3)),
+    "gaps between patches": upsampling(strides=[3, 3]),
+    "no stride": upsampling(strides=[1, 1]),
+    "in groups": upsampling((6, 5, 2, 2), group=2, bias=False),
+    "padded": upsampling(pads=[1, 1, 1, 1]),
+    "output padded": upsampling(output_padding=[1, 1]),
+    "padded by the runtime": upsampling(auto_pad="SAME_UPPER"),
+    "dilated": upsampling(dilations=[2, 2]),
+    "computed weights": _computed_kernel(),
+}
+
+
+@pytest.mark.parametrize("model", OTHER_UPSAMPLINGS.values(), ids=OTHER_UPSAMPLINGS)
+def test_other_upsamplings_are_left_alone(model: onnx.ModelProto) -> None:
+    before = model.SerializeToString(deterministic=True)
+    assert upsample_by_convolution(model) == 0
+    assert model.SerializeToString(deterministic=True) == before

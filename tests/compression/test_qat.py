@@ -17,7 +17,13 @@ from lathe_compression import qat
 from lathe_compression.centerface import fused_centerface, weights_file
 from lathe_compression.distill import Lesson, Losses
 from lathe_compression.export import Normalisation, export
-from lathe_compression.fake_quantize import LEVELS, FakeQuantize, FakeQuantizedConv2d
+from lathe_compression.fake_quantize import (
+    LEVELS,
+    FakeQuantize,
+    FakeQuantizedConv2d,
+    FakeQuantizedConvTranspose2d,
+    RoundedWeights,
+)
 from lathe_compression.hygiene import clean
 from lathe_compression.labels import Objects
 from lathe_compression.losses import heatmap_loss
@@ -58,7 +64,7 @@ def test_while_observing_only_the_weights_are_rounded(factory: Callable[[], nn.M
     """With exact weights the folded network gives what the network gave."""
     network = prepared(factory, observed=False).eval()
     for module in network.modules():
-        if isinstance(module, FakeQuantizedConv2d):
+        if isinstance(module, RoundedWeights):
             module.exact = True
     for given, wanted in zip(network(planes()), factory()(planes()), strict=True):
         torch.testing.assert_close(given, wanted, rtol=1e-4, atol=1e-4 * max(1.0, float(wanted.abs().max())))
@@ -107,7 +113,8 @@ def test_ranges_hold_what_was_observed_and_zero() -> None:
         (-2.55, 0.0, 0.01, 255),
         (0.5, 2.55, 0.01, 0),  # zero belongs to it
         (-2.55, -1.0, 0.01, 255),
-        (0.0, 0.0, 1e-8, 0),
+        (0.0, 0.0, 1.0, 0),  # nothing was seen
+        (0.0, 1e-6, 1.0, 0),
     ],
 )
 def test_grid_of_a_range(low: float, high: float, scale: float, zero_point: int) -> None:
@@ -308,7 +315,7 @@ def test_int8_file_equals_its_torch_twin(factory: Callable[[], nn.Module]) -> No
     network = prepared(factory)
     model = int8_of(network)
     for module in network.modules():
-        if isinstance(module, FakeQuantizedConv2d):
+        if isinstance(module, RoundedWeights):
             module.exact = False
     assert assert_int8_kernels(model) == count(model, "Conv")
     for canvas in (CALIBRATION[0], pixels(64, 96, seed=50)):
@@ -320,10 +327,98 @@ def test_trained_int8_file_equals_its_torch_twin(learnt: tuple[fx.GraphModule, l
     network = learnt[0]
     model = int8_of(network)
     for module in network.modules():
-        if isinstance(module, FakeQuantizedConv2d):
+        if isinstance(module, RoundedWeights):
             module.exact = False
     for given, wanted in zip(run(model, CALIBRATION[1]), network(as_planes(CALIBRATION[1])), strict=True):
         assert spread(torch.from_numpy(given), wanted.detach()) < TOLERANCE
+
+
+class Pyramid(nn.Module):
+    """Two levels; the upper one comes down by a transposed convolution and is added to the lower one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.lower, self.upper = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 24, 3, 2, 1)
+        self.up, self.norm, self.relu = nn.ConvTranspose2d(24, 16, 2, 2, bias=False), nn.BatchNorm2d(16), nn.ReLU()
+        self.head = nn.Conv2d(16, 4, 1)
+
+    def forward(self, value: Tensor) -> Tensor:
+        stem = self.relu(self.stem(value))
+        upper = self.relu(self.upper(stem))
+        given: Tensor = self.head(self.lower(stem) + self.relu(self.norm(self.up(upper))))
+        return given
+
+
+def pyramid(*, dead: bool = False) -> nn.Module:
+    torch.manual_seed(0)
+    network = Pyramid()
+    with torch.no_grad():
+        network.stem.weight /= 255
+        network.norm.bias.uniform_(0.5, 2)
+        if dead:
+            network.upper.bias.fill_(-1000)  # type: ignore[union-attr]
+    return network.eval()
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_int8_pyramid_equals_its_torch_twin(dead: bool) -> None:
+    """Transposed convolutions are INT8 too. Of a layer that never answers, the range holds nothing but zero: the
+    biases behind it are multiples of its scale in the file, and must not overflow."""
+    network = prepared(lambda: pyramid(dead=dead))
+    graph = export(qat.ready_to_export(network), Normalisation(), ("y",), 32, float("inf"))
+    ranges = qat.take_ranges(graph)
+    assert any(low == 0 and high == 255 for low, high in ranges.values()) == dead
+    model, done = quantize(clean(graph)[0], Quantize(method="qat"), CALIBRATION, 32, ranges=ranges)
+    assert assert_int8_kernels(model) == count(model, "Conv") == 5
+    assert "layout: the stem takes 4 pixels at a time" in done
+    assert "layout: 1 transposed convolutions as 1×1 convolutions, for which there are INT8 kernels" in done
+    for module in network.modules():
+        if isinstance(module, RoundedWeights):
+            module.exact = False
+    wanted = network(as_planes(CALIBRATION[0]))
+    assert spread(torch.from_numpy(run(model, CALIBRATION[0])[0]), wanted.detach()) < 0.005
+
+
+def test_transposed_convolution_stays_in_float_by_its_name() -> None:
+    graph = clean(export(pyramid(), Normalisation(), ("y",), 32))[0]
+    model, done = quantize(graph, Quantize(float_layers=("*ConvTranspose*",)), CALIBRATION, 32)
+    name = next(node.name for node in graph.graph.node if node.op_type == "ConvTranspose")
+    assert f"in float: {name}" in done
+    assert (count(model, "FusedConv"), count(model, "Conv"), assert_int8_kernels(model, [name])) == (1, 4, 4)
+    for given, wanted in zip(run(model, CALIBRATION[0]), run(graph, CALIBRATION[0]), strict=True):
+        assert spread(torch.from_numpy(given), torch.from_numpy(wanted)) < 0.01
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.ConvTranspose2d(4, 6, 2, 2),
+        nn.ConvTranspose2d(4, 6, (2, 3), (2, 3), bias=False),
+    ],
+)
+def test_transposed_weights_are_rounded_by_channel_and_place(layer: nn.ConvTranspose2d) -> None:
+    rounded = FakeQuantizedConvTranspose2d.of(layer)
+    value = torch.rand(2, 4, 5, 3)
+    rounded.exact = True
+    torch.testing.assert_close(rounded(value), layer(value))
+    rounded.exact = False
+    steps = rounded.rounded() / (layer.weight.detach().abs().amax(0, keepdim=True) / 127)
+    torch.testing.assert_close(steps, steps.round(), atol=1e-3, rtol=0)
+    assert not torch.equal(rounded.rounded(), layer.weight)
+    torch.testing.assert_close(rounded(value), layer(value), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.ConvTranspose2d(4, 6, 3, 2),
+        nn.ConvTranspose2d(4, 6, 2, 2, padding=1),
+        nn.ConvTranspose2d(4, 6, 2, 2, groups=2),
+        nn.ConvTranspose2d(4, 6, 2, 2, dilation=2),
+    ],
+)
+def test_transposed_layers_without_int8_kernels_keep_their_weights(layer: nn.Module) -> None:
+    assert not FakeQuantizedConvTranspose2d.suits(layer)
 
 
 def test_files_weights_are_those_that_training_saw() -> None:
