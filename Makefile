@@ -47,7 +47,8 @@ bench: $(VENV)/.installed work/models ## frames a second through the server agai
 results: $(VENV)/.installed ## train the face plan in full: hours, in parts that go on where they were stopped
 	@test -n "$(LATHE_DATA)" || { echo "LATHE_DATA must name the folder of training frames"; exit 2; }
 	$(BIN)/lathe compress recipes/face-results.toml --repository work/results/models
-	$(BIN)/lathe report work/results/models/face --data $(LATHE_DATA)/widerface-dev --size 512 --output work/results/report.html
+	$(BIN)/lathe report work/results/models/face --data $(LATHE_DATA)/widerface-dev --size 512 \
+		--output work/results/report.html --markdown docs/results/face.md --preface recipes/face-results.md
 
 faults: $(VENV)/.installed ## the fault list, each line with its test
 	@$(BIN)/python -m pytest --collect-only -qq --faults 2>/dev/null | grep -E '^ ?[0-9]+  '

@@ -48,7 +48,7 @@ def _figures(card: card_pb2.Card, is_reference: bool, reference: str, quality_na
     if is_reference:
         qualities[AGREEMENT] = Quality(AGREEMENT, 1.0)
     decides = qualities.pop(quality_name, None)
-    latency = _latency(card)
+    latency = serving_latency(card)
     if not latency:
         return Figures((decides,) if decides else ())
     stages = latency.stages
@@ -60,14 +60,14 @@ def _figures(card: card_pb2.Card, is_reference: bool, reference: str, quality_na
     )
 
 
-def _latency(card: card_pb2.Card) -> card_pb2.Latency | None:
+def serving_latency(card: card_pb2.Card) -> card_pb2.Latency | None:
     """At the serving size where there is one, else the first."""
     fitting = [one for one in card.latency if one.size == card.serving_size]
     return next(iter(fitting or card.latency), None)
 
 
 def _source(cards: Mapping[str, card_pb2.Card], figures: Mapping[str, Figures], reference: str) -> list[str]:
-    latencies = [latency for card in cards.values() if (latency := _latency(card))]
+    latencies = [latency for card in cards.values() if (latency := serving_latency(card))]
     sentences = ["All figures are those of the cards, measured when the variants were published."]
     machines = sorted({f"{latency.cpu}, {latency.runtime}" for latency in latencies})
     if len(machines) == 1:

@@ -25,15 +25,20 @@ def add_making(report: Report, making: Making) -> None:
 
 
 def _add_standings(report: Report, steps: Sequence[Step]) -> None:
-    """A row for each step whose graph was measured."""
+    headings, rows = standings(steps)
+    if rows:
+        report.subheading("What each step gained and lost")
+        report.table(headings, rows)
+
+
+def standings(steps: Sequence[Step]) -> tuple[list[str], list[list[str]]]:
+    """A table with a row for each step whose graph was measured."""
     rows = [
         [f"{number}: {step.kind}", _share(after.agreement), _times(after.speedup), f"{after.size_bytes / 1e6:.2f}"]
         for number, step in enumerate(steps, 1)
         if (after := step.after)
     ]
-    if rows:
-        report.subheading("What each step gained and lost")
-        report.table(["after step", "agreement with the reference", "speed", "size, MB"], rows)
+    return ["after step", "agreement with the reference", "speed", "size, MB"], rows
 
 
 def _share(value: float | None) -> str:
@@ -51,18 +56,19 @@ def _add_step(report: Report, number: int, step: Step) -> None:
     if step.rounds:
         _add_rounds(report, step.rounds)
     if len(step.curve) > 1:
-        report.plot(_curve(step), f"Training of {step.name}: loss from {_span(step.curve)}.")
+        report.plot(loss_curve(step), f"Training of {step.name}: loss from {curve_span(step.curve)}.")
     if step.channels:
         _add_channels(report, step.channels)
     if step.layers:
         _add_trials(report, step.layers)
 
 
-def _span(curve: Sequence[tuple[float, float]]) -> str:
+def curve_span(curve: Sequence[tuple[float, float]]) -> str:
+    """Where a loss began and ended, in words."""
     return f"{curve[0][1]:.4g} to {curve[-1][1]:.4g} over {curve[-1][0]:.0f} pictures"
 
 
-def _curve(step: Step) -> str:
+def loss_curve(step: Step) -> str:
     """The loss over the pictures; its logarithm where it falls so far that the end would be a flat line."""
     losses = [loss for _, loss in step.curve]
     is_steep = min(losses) > 0 and max(losses) > STEEP * min(losses)

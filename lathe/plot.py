@@ -14,6 +14,12 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 20, 16, 46
 LETTER_WIDTH = 7.2  # of a bold name, on average
 NEAR, FAR = (-8, 18, 4), (-22, 32, -36, -50)  # of a name below its dot
 MOST_CORNERS = 400
+STYLE = """
+svg { font-size: 12px } svg text { fill: currentColor }
+svg .grid { stroke: #8883 } svg .span { fill: #dc6b19; opacity: .25 }
+svg .title { font-size: 13px } svg .label { font-weight: 600 } svg .faint { opacity: .65 }
+"""
+"""What a page with drawings must say in its style sheet."""
 COLORS = ("#3366cc", "#dc6b19", "#2a9d5c", "#a33bb5", "#c0392b", "#7a6a00")
 
 
@@ -56,6 +62,14 @@ class Axis:
     title: str
     low: float
     high: float
+
+
+def standalone(svg: str) -> str:
+    """A drawing as a file of its own, dark on white."""
+    style = f"{STYLE}svg {{ font-family: system-ui, sans-serif; color: #222; background: #fff }}\n"
+    return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(
+        ">", f"><style>{style}</style>", 1
+    )
 
 
 def ticks(low: float, high: float, count: int = 6) -> list[float]:

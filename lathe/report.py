@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
+from lathe.plot import STYLE
+
 _STYLE = """
 :root { color-scheme: light dark; --line: #8883; --soft: #8881; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -20,9 +22,7 @@ td { white-space: nowrap } th { font-weight: 600; vertical-align: bottom }
 th:first-child, td:first-child { text-align: left }
 .scroll { overflow-x: auto }
 figure { margin: 1rem 0 } figcaption { opacity: .75; font-size: .9rem }
-svg { width: 100%; height: auto; font-size: 12px } svg text { fill: currentColor }
-svg .grid { stroke: var(--line) } svg .span { fill: #dc6b19; opacity: .25 }
-svg .title { font-size: 13px } svg .label { font-weight: 600 } svg .faint { opacity: .65 }
+svg { width: 100%; height: auto }
 figure.plot { overflow-x: auto } figure.plot > svg { min-width: 36rem }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(17.5rem, 1fr)); gap: .8rem }
 .plots svg { max-width: 26rem }
@@ -110,7 +110,7 @@ class Report:
         return (
             '<!doctype html><html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{escape(self._title)}</title><style>{_STYLE}</style></head>"
+            f"<title>{escape(self._title)}</title><style>{STYLE}{_STYLE}</style></head>"
             f"<body>{''.join(self._parts)}</body></html>\n"
         )
 

@@ -41,6 +41,8 @@ def add_command(commands: Any) -> None:
         help="of a busy core, for the estimate of energy (default %(default)s)",
     )
     parser.add_argument("--output", type=Path, default=Path("report.html"), help="(default %(default)s)")
+    parser.add_argument("--markdown", type=Path, metavar="FILE.md", help="also as Markdown, with drawings beside it")
+    parser.add_argument("--preface", type=Path, metavar="FILE.md", help="what the Markdown begins with")
     parser.set_defaults(run=run)
 
 
@@ -49,14 +51,22 @@ def run(options: argparse.Namespace) -> None:
     from lathe.figures import Rates, load_cards
     from lathe.fronts import check_limits
     from lathe.making import parse_making
+    from lathe.markdown_page import write_markdown
     from lathe.recommend import Limits
     from lathe.repository import VariantRef
 
     output: Path = options.output
     if output.suffix.lower() not in PAGE_SUFFIXES:
         raise InvalidInput(f"{output.name} must end in .html")
-    if not output.parent.is_dir():
-        raise NotFound(f"there is no folder {output.parent}")
+    markdown: Path | None = options.markdown
+    if markdown and markdown.suffix.lower() != ".md":
+        raise InvalidInput(f"{markdown.name} must end in .md")
+    if options.preface and not markdown:
+        raise InvalidInput("--preface is the beginning of --markdown, which is not given")
+    for folder in {output.parent, *([markdown.parent] if markdown else [])}:
+        if not folder.is_dir():
+            raise NotFound(f"there is no folder {folder}")
+    preface = _read(options.preface) if options.preface else ""
     if options.size is not None and options.data is None:
         raise InvalidInput("--size scales the pictures of --data, which is not given")
     limits = Limits(options.max_latency_ms, options.min_ap, options.max_size_mb)
@@ -71,10 +81,20 @@ def run(options: argparse.Namespace) -> None:
     comparison = _compare(repository, cards, options)
     check_limits(comparison, limits)
     chosen = write_page(comparison, makings, limits, rates, output)
+    if markdown:
+        write_markdown(comparison, makings, rates, markdown, preface)
     print(
         " ".join([f"Serve {chosen.variant}." if chosen.variant else "No variant can be recommended.", *chosen.reasons])
     )
-    print(f"report: {output}  figures: {output.with_suffix('.json')}")
+    told = f"report: {output}  figures: {output.with_suffix('.json')}"
+    print(f"{told}  markdown: {markdown}" if markdown else told)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotFound(f"{path} cannot be read: {error}") from error
 
 
 def parse_model_path(path: Path) -> tuple[Repository, str]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -109,6 +110,42 @@ def test_on_labelled_pictures(models: Path, data: Path, tmp_path: Path) -> None:
     assert "It and fp32 disagree on no picture." in page
 
 
+def test_as_markdown(models: Path, data: Path, tmp_path: Path) -> None:
+    """Tables that a renderer takes, drawings that exist and stand for themselves, old ones gone."""
+    drawings = tmp_path / "spots"
+    drawings.mkdir()
+    (drawings / "old.svg").write_text("<svg/>")
+    (tmp_path / "preface.md").write_text("# Spots\n\nMade by hand.\n")
+    page = tmp_path / "spots.md"
+    flags = ["--markdown", page, "--preface", tmp_path / "preface.md", "--data", data, "--size", "160"]
+    figures = report(models, tmp_path / "page.html", *flags)
+    text = page.read_text()
+    assert text.startswith("# Spots\n\nMade by hand.\n\n## Figures\n")
+    tables = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
+    assert len(tables) == 2  # the figures, and what each step of `wide` gained and lost
+    for table in tables:
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+    columns = dict(
+        zip(*([cell.strip() for cell in tables[0].splitlines()[row].split("|")] for row in (0, 3)), strict=True)
+    )
+    assert columns["variant"] == "`same`"
+    assert columns["AP@.5 all"] == f"{figures['variants']['same']['qualities'][0]['value']:.4f}"
+    assert columns["speed at 160×128"] == "1.00×"
+    assert "Version 1 from `fp32`" in text
+    named = re.findall(r"!\[[^]]*\]\((.*?)\)", text)
+    assert sorted(named) == sorted(f"spots/{path.name}" for path in drawings.iterdir())
+    assert len(named) == 2 + sum(len(step.get("curve", ())) > 1 for step in STEPS)
+    for path in drawings.iterdir():
+        assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_markdown_from_the_cards_has_one_speed(models: Path, tmp_path: Path) -> None:
+    report(models, tmp_path / "page.html", "--markdown", tmp_path / "spots.md")
+    text = (tmp_path / "spots.md").read_text()
+    assert text.startswith("# spots: 3 variants\n")
+    assert "| speed | M MACs |" in text
+
+
 def test_on_bare_pictures_agreement_decides(models: Path, data: Path, tmp_path: Path) -> None:
     (data / "instances_all.json").unlink()
     figures = report(models, tmp_path / "page.html", "--data", data, "--max-size-mb", "1")
@@ -142,6 +179,10 @@ def test_where_no_variant_keeps_to_the_limits(models: Path, tmp_path: Path, caps
         ("spots", ("--size", "320"), "which is not given"),
         ("spots", ("--output", "report.json"), "report.json must end in .html"),
         ("spots", ("--output", "none/report.html"), "there is no folder none"),
+        ("spots", ("--markdown", "report.txt"), "report.txt must end in .md"),
+        ("spots", ("--markdown", "none/report.md"), "there is no folder none"),
+        ("spots", ("--preface", "preface.md"), "--markdown, which is not given"),
+        ("spots", ("--markdown", "report.md", "--preface", "none.md"), "none.md cannot be read"),
         ("spots", ("--data", "none"), "there is no folder or label file none"),
     ],
 )
