@@ -21,10 +21,10 @@ from lathe_compression.latency import latency_share
 from lathe_compression.masks import compressed_bytes, density, hold_zeros, mask
 from lathe_compression.mixed_precision import LayerCost, layers_to_keep, measure_layers
 from lathe_compression.plan import Task
-from lathe_compression.prune import Prune, cost_of, prune_once, sensitivity
+from lathe_compression.prune import Prune, blocks_to_spare, cost_of, prune_once, sensitivity
 from lathe_compression.quantize import Quantize, quantize
 from lathe_compression.store import disk_full_said, write_whole
-from lathe_compression.student import compose_linear
+from lathe_compression.student import compose_linear, drop_blocks
 from lathe_compression.training import Moment, Schedule, save_tensors, train
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ MODEL_FILE = "model.onnx"
 FACTS_FILE = "facts.json"
 SENSITIVITY_FILE = "sensitivity.json"
 LATENCIES_FILE = "latencies.json"
+BLOCKS_FILE = "blocks.json"
 LAYERS_FILE = "layers.json"
 HELD_OUT = 6
 """Calibration pictures that judge layers instead of setting their ranges."""
@@ -70,6 +71,8 @@ def prune(shop: Workshop, task: Task, folder: Path) -> None:
 def _prune_channels(shop: Workshop, task: Task, settings: Prune, folder: Path) -> None:
     parent = shop.network(task.parent)
     network = copy.deepcopy(parent)
+    dropped = _dropped_blocks(shop, task, settings, folder, network)
+    drop_blocks(network, dropped)
     composed = compose_linear(network)
 
     def cut(network: fx.GraphModule, share: float, number: int) -> fx.GraphModule:
@@ -84,7 +87,8 @@ def _prune_channels(shop: Workshop, task: Task, settings: Prune, folder: Path) -
         shop.progress.warn(
             f"{task.name}: {settings.keep:.0%} were to be left, and {reached:.1%} are: every layer is at its least"
         )
-    sentences = [f"compose: {name} and the layer after it are one" for name in composed]
+    sentences = [f"blocks: those that end in {', '.join(dropped)} are gone"] if dropped else []
+    sentences += [f"compose: {name} and the layer after it are one" for name in composed]
     sentences.append(f"{settings.describe()}; {reached:.1%} are left")
     kept = {group.name: group.width for group in find_groups(network, shop.example, settings.channels)}
     whole = {group.name: group.width for group in find_groups(parent, shop.example, settings.channels)}
@@ -92,7 +96,20 @@ def _prune_channels(shop: Workshop, task: Task, settings: Prune, folder: Path) -
         name: {"width": whole[name], "kept": kept[name], "losses": losses}
         for name, losses in json.loads((folder / SENSITIVITY_FILE).read_text("utf-8")).items()
     }
-    _finish(folder, network, {"sentences": sentences, "composed": composed, "rounds": rounds, "channels": channels})
+    made = {"sentences": sentences, "composed": composed, "dropped": dropped}
+    _finish(folder, network, {**made, "rounds": rounds, "channels": channels})
+
+
+def _dropped_blocks(shop: Workshop, task: Task, settings: Prune, folder: Path, network: fx.GraphModule) -> list[str]:
+    """Names of the residual blocks' sums that go; chosen once, since the rounds rest on the choice."""
+    path = folder / BLOCKS_FILE
+    if settings.blocks and not path.exists():
+        with shop.progress.step(f"{task.name}: blocks to spare"):
+            chosen = blocks_to_spare(
+                network, settings.blocks, lambda one: shop.lesson.loss_for(one)[0], shop.probe(settings.probe)
+            )
+        write_whole(path, json.dumps(chosen).encode())
+    return [name for name, _ in json.loads(path.read_text("utf-8"))] if settings.blocks else []
 
 
 def _prune_weights(shop: Workshop, task: Task, settings: Prune, folder: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, fx
 
+from lathe.errors import BadVariant
 from lathe_compression.allocate import Ranking, allocate
 from lathe_compression.channels import (
     ChannelGroup,
@@ -25,6 +28,7 @@ from lathe_compression.importance import (
     static_ranking,
     taylor_scores,
 )
+from lathe_compression.student import drop_blocks, residual_sums
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Prune:
         measured_in: the precision in which the time is taken, where the target is time.
         scope: `hidden`, channels inside blocks alone; `all`, what blocks hand to each other too; `weights`, single
             ones, which makes nothing faster.
+        blocks: residual blocks that go before any channel does, each time the one without which the loss is least.
         criterion: how channels are chosen.
         rounds: in how many parts; 1 is one-shot.
         round_to: layers keep a multiple of so many channels.
@@ -51,6 +56,7 @@ class Prune:
     target: Literal["macs", "parameters", "latency"] = "macs"
     measured_in: Literal["fp32", "int8"] = "fp32"
     scope: Literal["hidden", "all", "weights"] = "hidden"
+    blocks: int = 0
     criterion: Criterion = "taylor"
     rounds: int = 5
     round_to: int = 8
@@ -63,8 +69,10 @@ class Prune:
     def __post_init__(self) -> None:
         if not 0 < self.keep < 1:
             raise ValueError("keep must be between 0 and 1")
-        if min(self.rounds, self.round_to, self.least, self.probe) < 1 or self.pictures < 0:
-            raise ValueError("rounds, round_to, least and probe must be at least 1, and pictures not negative")
+        if min(self.rounds, self.round_to, self.least, self.probe) < 1 or min(self.pictures, self.blocks) < 0:
+            raise ValueError("rounds, round_to, least and probe must be at least 1, pictures and blocks not negative")
+        if self.scope == "weights" and self.blocks:
+            raise ValueError('scope = "weights" takes single weights; blocks go with channels')
         if self.scope == "weights" and (self.target != "parameters" or self.criterion != "magnitude"):
             raise ValueError('scope = "weights" takes target = "parameters" and criterion = "magnitude"')
 
@@ -73,7 +81,8 @@ class Prune:
         if self.scope == "weights":
             return f"prune: all but {self.keep:.0%} of the weights become zero, {times}; no faster"
         quantity = f"{self.measured_in} latency" if self.target == "latency" else self.target
-        return f"prune: {self.scope} channels by {self.criterion} to {self.keep:.0%} of {quantity}, {times}"
+        first = f"{self.blocks} residual blocks, then " if self.blocks else ""
+        return f"prune: {first}{self.scope} channels by {self.criterion} to {self.keep:.0%} of {quantity}, {times}"
 
     @property
     def channels(self) -> Scope:
@@ -121,6 +130,38 @@ def prune_once(
                 refit(network, group, moments[group.name], chosen[group.name])
     take_out(network, planes, chosen)
     return rankings
+
+
+def blocks_to_spare(
+    network: fx.GraphModule,
+    count: int,
+    loss_for: Callable[[fx.GraphModule], Callable[[Tensor], Tensor]],
+    probe: Sequence[Tensor],
+) -> list[tuple[str, float]]:
+    """Residual blocks in the order in which they can go, each with the loss without it and those before it.
+
+    Raises:
+        BadVariant: the network has not so many.
+    """
+    if len(residual_sums(network)) < count:
+        raise BadVariant(
+            f"blocks = {count}: the network has {len(residual_sums(network))} residual blocks that could go"
+        )
+    gone: list[tuple[str, float]] = []
+    left = network
+    for _ in range(count):
+        losses: dict[str, float] = {}
+        for name in residual_sums(left):
+            shallow = copy.deepcopy(left)
+            drop_blocks(shallow, [name])
+            loss = loss_for(shallow)
+            with torch.no_grad():
+                losses[name] = sum(float(loss(planes)) for planes in probe) / len(probe)
+        best = min(losses, key=lambda name: losses[name])
+        gone.append((best, losses[best]))
+        left = copy.deepcopy(left)
+        drop_blocks(left, [best])
+    return gone
 
 
 def rank(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def build_student(student: Student, teacher: fx.GraphModule, planes: Tensor, fol
         return traced(load_teacher(student.factory, folder))
     network = copy.deepcopy(teacher)
     if student.depth < 1:
-        drop_blocks(network, student.depth)
+        drop_evenly(network, student.depth)
     if student.width < 1:
         _narrow(network, student.width, planes)
     if not student.from_teacher:
@@ -74,8 +74,8 @@ def build_student(student: Student, teacher: fx.GraphModule, planes: Tensor, fol
     return network
 
 
-def drop_blocks(network: fx.GraphModule, keep: float) -> list[str]:
-    """Takes residual blocks out in place, evenly over the network's depth: their sum becomes their input.
+def drop_evenly(network: fx.GraphModule, keep: float) -> list[str]:
+    """Takes a share of the residual blocks out in place, evenly over the network's depth.
 
     Returns:
         Names of the sums that went.
@@ -83,21 +83,30 @@ def drop_blocks(network: fx.GraphModule, keep: float) -> list[str]:
     Raises:
         BadVariant: the network has no residual block.
     """
-    blocks = [node for node in network.graph.nodes if _skip(node) is not None]
+    blocks = residual_sums(network)
     if not blocks:
         raise BadVariant("the network has no residual block that could go; depth cannot shrink it")
     count = round(len(blocks) * keep)
     kept = {round(place * (len(blocks) - 1) / max(1, count - 1)) for place in range(count)}
-    dropped = []
-    for place, node in enumerate(blocks):
-        skip = _skip(node)
-        if place not in kept and skip is not None:
+    dropped = [name for place, name in enumerate(blocks) if place not in kept]
+    drop_blocks(network, dropped)
+    return dropped
+
+
+def residual_sums(network: fx.GraphModule) -> list[str]:
+    """Names of the nodes that add a block's input to what the block made of it, in the graph's order."""
+    return [node.name for node in network.graph.nodes if _skip(node) is not None]
+
+
+def drop_blocks(network: fx.GraphModule, sums: Collection[str]) -> None:
+    """Takes residual blocks out in place: their sum becomes their input."""
+    for node in list(network.graph.nodes):
+        skip = _skip(node) if node.name in sums else None
+        if skip is not None:
             node.replace_all_uses_with(skip)
-            dropped.append(node.name)
     network.graph.eliminate_dead_code()
     network.delete_all_unused_submodules()
     network.recompile()
-    return dropped
 
 
 def compose_linear(network: fx.GraphModule, chosen: Sequence[str] | None = None) -> list[str]:

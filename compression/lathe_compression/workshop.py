@@ -36,7 +36,7 @@ from lathe_compression.recipe import FrameSet, RecipeFile
 from lathe_compression.runs import RunRecord
 from lathe_compression.scenes import Scene, scene
 from lathe_compression.store import StepStore, digest
-from lathe_compression.student import build_student, compose_linear
+from lathe_compression.student import build_student, compose_linear, drop_blocks
 from lathe_compression.taps import traced
 from lathe_compression.teacher import load_teacher
 
@@ -236,7 +236,9 @@ class Workshop:
             return self.student(settings)
         network = self._structure(task.parent)
         if isinstance(settings, Prune):
-            compose_linear(network, self.facts(task)["composed"])
+            facts = self.facts(task)
+            drop_blocks(network, facts.get("dropped", ()))
+            compose_linear(network, facts["composed"])
         return network
 
     def student(self, settings: Distill) -> fx.GraphModule:

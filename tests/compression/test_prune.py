@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
+from lathe.errors import BadVariant
 from lathe_compression.channels import find_groups
 from lathe_compression.distill import Lesson, Losses
 from lathe_compression.losses import heatmap_loss
-from lathe_compression.prune import Prune, cost_of, prune_once
+from lathe_compression.prune import Prune, blocks_to_spare, cost_of, prune_once
 from lathe_compression.taps import traced
 from tests.compression.networks import OUTPUTS, block_detector, plain_block_detector, planes, shaken
 
@@ -88,6 +90,48 @@ def test_refitted_round_loses_less() -> None:
     assert lost[1] < 0.7 * lost[0]
 
 
+def test_block_that_hardly_does_anything_goes_first() -> None:
+    network = traced(block_detector())
+    with torch.no_grad():
+        for part in network.get_submodule("blocks.3.norms.2").parameters():
+            part /= 1000
+    loss = Lesson(traced(block_detector()), OUTPUTS, heatmap_loss, Losses(), PROBE).loss_for
+    weights = copy.deepcopy(network.state_dict())
+    gone = blocks_to_spare(network, 2, lambda one: loss(one)[0], PROBE)
+    assert [name for name, _ in gone] == ["add_1", "add"]
+    assert gone[0][1] < gone[1][1]
+    assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
+
+
+def test_order_of_blocks_is_found_anew_after_each() -> None:
+    """Of two blocks that cancel out, the weaker one is missed more, until the third is gone."""
+
+    class Cancelling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.branches = nn.Conv2d(3, 4, 1), nn.ModuleList(nn.Conv2d(4, 4, 1) for _ in range(3))
+
+        def forward(self, value: Tensor) -> Tensor:
+            value = self.stem(value)
+            for branch in self.branches:
+                value = value + branch(value)
+            return value
+
+    network = Cancelling().eval()
+    with torch.no_grad():
+        for branch, factor in zip(network.branches, (1.0, -0.5, 0.5), strict=True):
+            branch.weight.copy_(factor * torch.eye(4)[:, :, None, None])  # ×2, ×0.5, ×1.5
+            branch.bias.zero_()
+    wanted = network(ONE)
+    gone = blocks_to_spare(traced(network), 3, lambda one: lambda value: (one(value) - wanted).square().mean(), [ONE])
+    assert [name for name, _ in gone] == ["add_2", "add_1", "add"]
+
+
+def test_more_blocks_than_there_are_is_told() -> None:
+    with pytest.raises(BadVariant, match="blocks = 3: the network has 2 residual blocks that could go"):
+        blocks_to_spare(traced(block_detector()), 3, loss_of, PROBE)
+
+
 @pytest.mark.parametrize(
     ("keep", "rounds", "start", "shares"),
     [
@@ -107,11 +151,22 @@ def test_every_round_takes_the_same_share_of_what_is_left(
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"keep": 0.0}, {"keep": 1.0}, {"rounds": 0}, {"round_to": 0}, {"least": 0}, {"probe": 0}, {"pictures": -1}],
+    [
+        {"keep": 0.0},
+        {"keep": 1.0},
+        {"rounds": 0},
+        {"round_to": 0},
+        {"least": 0},
+        {"probe": 0},
+        {"pictures": -1},
+        {"blocks": -1},
+    ],
     ids=str,
 )
 def test_wrong_settings_are_told(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"must be between 0 and 1|must be at least 1, and pictures not negative"):
+    with pytest.raises(
+        ValueError, match=r"must be between 0 and 1|must be at least 1, pictures and blocks not negative"
+    ):
         Prune(**({"keep": 0.5} | wrong))  # type: ignore[arg-type]
 
 
@@ -123,6 +178,7 @@ def test_wrong_settings_are_told(wrong: dict[str, float]) -> None:
             Prune(0.2, target="parameters", scope="all", criterion="magnitude", rounds=1),
             "prune: all channels by magnitude to 20% of parameters, in one shot",
         ),
+        (Prune(0.5, blocks=2), "prune: 2 residual blocks, then hidden channels by taylor to 50%"),
         (Prune(0.5, target="latency", measured_in="int8"), "to 50% of int8 latency, in 5 rounds"),
     ],
 )

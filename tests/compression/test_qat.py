@@ -29,7 +29,7 @@ from lathe_compression.labels import Objects
 from lathe_compression.losses import heatmap_loss
 from lathe_compression.quantize import Quantize, assert_int8_kernels, quantize
 from lathe_compression.scenes import Scene
-from lathe_compression.student import drop_blocks
+from lathe_compression.student import drop_evenly
 from lathe_compression.taps import block_outputs, shapes, traced
 from lathe_compression.training import Moment, Schedule, train
 from tests.compression.graphs import count, pixels, run
@@ -484,7 +484,7 @@ def test_fused_centerface_keeps_its_features_names() -> None:
 
 def test_shallow_network_can_be_prepared() -> None:
     network = traced(block_detector())
-    drop_blocks(network, 0.5)
+    drop_evenly(network, 0.5)
     rounded = qat.prepare(network)
     qat.observe(rounded, [planes()])
     for given, wanted in zip(rounded(planes()), network(planes()), strict=True):

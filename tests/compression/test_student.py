@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from lathe.errors import BadVariant, InvalidInput, NotFound
 from lathe_compression.centerface import centerface, fused_centerface, weights_file
 from lathe_compression.channels import find_groups, macs_by_layer
-from lathe_compression.student import Student, build_student, compose_linear, drop_blocks
+from lathe_compression.student import Student, build_student, compose_linear, drop_evenly
 from lathe_compression.taps import block_outputs, shapes, traced
 from tests.compression.networks import BlockDetector, InvertedResidual, block_detector, plain_block_detector, planes
 
@@ -81,7 +81,7 @@ class Deep(nn.Module):
 )
 def test_blocks_go_evenly_over_the_depth(blocks: int, keep: float, stay: list[int]) -> None:
     network = traced(Deep(blocks).eval())
-    dropped = drop_blocks(network, keep)
+    dropped = drop_evenly(network, keep)
     left = {name.split(".")[1] for name, _ in network.named_modules() if name.count(".") == 2}
     assert (sorted(map(int, left)), len(dropped)) == (stay, blocks - len(stay))
 
@@ -89,7 +89,7 @@ def test_blocks_go_evenly_over_the_depth(blocks: int, keep: float, stay: list[in
 def test_shallow_network_is_the_one_with_the_branch_at_nothing() -> None:
     teacher = block_detector()
     shallow = traced(block_detector())
-    drop_blocks(shallow, 0.5)
+    drop_evenly(shallow, 0.5)
     with torch.no_grad():
         teacher.blocks[3].norms[2].weight.zero_()
         teacher.blocks[3].norms[2].bias.zero_()
@@ -100,7 +100,7 @@ def test_shallow_network_is_the_one_with_the_branch_at_nothing() -> None:
 def test_network_without_residual_blocks_cannot_be_shallower() -> None:
     network = traced(nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 2, 1)))
     with pytest.raises(BadVariant, match="no residual block that could go; depth cannot shrink it"):
-        drop_blocks(network, 0.5)
+        drop_evenly(network, 0.5)
 
 
 def test_student_starts_from_the_teacher_unless_told_otherwise() -> None:

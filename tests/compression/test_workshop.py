@@ -31,6 +31,7 @@ from lathe_compression.dry_run import pictures, show_plan
 from lathe_compression.pictures import file_digest
 from lathe_compression.plan import Task, plan
 from lathe_compression.recipe import load_recipe
+from lathe_compression.student import residual_sums
 from lathe_compression.taps import traced
 from lathe_compression.workshop import Workshop, _network_digest
 from tests.compression.graphs import run as answer
@@ -377,6 +378,22 @@ def test_network_can_be_pruned_again(tmp_path: Path) -> None:
     shop = workshop(tmp_path)
     network = shop.network(plan(shop.recipe, shop.inputs)["a"])
     assert all(torch.isfinite(value).all() for value in network(torch.zeros(1, 3, 64, 96)))
+
+
+def test_blocks_go_with_channels_and_the_variant_is_served_so(tmp_path: Path) -> None:
+    """What went is known again from the facts, in the steps that follow and in another process."""
+    prune = "{ prune = { keep = 0.5, blocks = 1, rounds = 2, pictures = 8, probe = 4 } }"
+    write_recipe(tmp_path, recipe(f"{prune}, {DISTILL}, {{ quantize = {{}} }}", teacher="block_detector"))
+    run(tmp_path)
+    repository = Repository(tmp_path / "models")
+    card = repository.card(repository.newest("spots", "a"))
+    assert any(step.startswith("blocks: those that end in add") for step in card.lineage.steps)
+    shop = workshop(tmp_path)
+    end = plan(shop.recipe, shop.inputs)["a"]
+    assert end
+    assert end.parent
+    assert len(residual_sums(shop.network(end.parent))) == 1
+    assert len(residual_sums(shop.teacher)) == 2
 
 
 # --- parts of a run, and what it would do ---
