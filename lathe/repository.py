@@ -1,11 +1,12 @@
 """The folder of published variants and routes, the only state that outlives a server.
 
-    <root>/<model>/<variant>/<version>/{model.onnx, card.json, making.json}
+    <root>/<model>/<variant>/<version>/{model.onnx, card.json, pictures.txt, making.json}
     <root>/<model>/routes/<revision>.json
 
 Versions and revisions are whole numbers from 1 up and never change once they are visible: a version
 appears by the renaming of a finished folder, a revision by an exclusive link. `making.json`, how the
-version was made in curves and tables, is optional and read by reports alone.
+version was made in curves and tables, is optional and read by reports alone; `pictures.txt` is there
+where pictures made the version, and read by evaluation alone.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from google.protobuf import json_format
 
 from lathe.card import CARD_FILE, MODEL_FILE, check_name, read_card, write_card
 from lathe.errors import BadVariant, Conflict, InvalidInput, LatheError, NotFound, Refused
+from lathe.used_pictures import PICTURES_FILE, UsedPictures, read_used_pictures
 from lathe.v1 import card_pb2, control_pb2
 
 ROUTES = "routes"
@@ -140,6 +142,14 @@ class Repository:
             raise BadVariant(f"the model file of {ref} is not the one that its card describes (sha256)")
         return content
 
+    def used_pictures(self, ref: VariantRef) -> UsedPictures:
+        """Those that calibrated or trained the version.
+
+        Raises:
+            BadVariant: the list is not the one that the card tells of.
+        """
+        return read_used_pictures(self.folder(ref), self.card(ref).lineage)
+
     def making(self, ref: VariantRef) -> Mapping[str, Any] | None:
         """How the version was made, as it was published; None where nothing is said. `lathe.making` reads it.
 
@@ -174,12 +184,19 @@ class Repository:
                 cards.append(self.card(self.newest(model, variant)))
         return cards
 
-    def publish(self, card: card_pb2.Card, model: bytes, making: Mapping[str, Any] | None = None) -> VariantRef:
+    def publish(
+        self,
+        card: card_pb2.Card,
+        model: bytes,
+        making: Mapping[str, Any] | None = None,
+        pictures: UsedPictures = UsedPictures(),  # noqa: B008  # nothing changes it
+    ) -> VariantRef:
         """Makes a variant visible as a new version, whole or not at all.
 
-        Fills in the card's version, digest, size and time.
+        Fills in the card's version, digest, size, time and pictures.
 
         Args:
+            pictures: that calibrated or trained it.
             making: what `lathe.making` reads; a number that is not finite becomes null.
 
         Raises:
@@ -189,10 +206,13 @@ class Repository:
         card.sha256 = hashlib.sha256(model).hexdigest()
         card.size_bytes = len(model)
         card.created_at.FromDatetime(datetime.now(UTC))
+        pictures.fill_in(card.lineage)
         staging = self.root / f".staging-{uuid.uuid4().hex}"
         staging.mkdir()
         try:
             _write_durably(staging / MODEL_FILE, model)
+            if pictures:
+                _write_durably(staging / PICTURES_FILE, pictures.content())
             if making is not None:
                 _write_durably(staging / MAKING_FILE, json.dumps(_finite(making), allow_nan=False).encode() + b"\n")
             folder.mkdir(parents=True, exist_ok=True)

@@ -122,7 +122,7 @@ def _origins(card: card_pb2.Card) -> list[list[str]]:
         ["sha256 of the teacher", card.lineage.teacher_sha256],
         ["sha256 of the recipe", card.lineage.recipe_sha256],
         ["made with", ", ".join(card.lineage.made_with)],
-        ["pictures that made it", str(len(card.lineage.picture_sha256))],
+        ["pictures that made it", str(card.lineage.pictures or "none")],
         ["published", card.created_at.ToJsonString() if card.HasField("created_at") else ""],
     ]
     return [line for line in lines if line[1]]

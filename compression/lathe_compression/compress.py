@@ -14,6 +14,7 @@ from lathe.errors import InvalidInput, NotFound
 from lathe.machine import cpu_name
 from lathe.progress import Progress
 from lathe.repository import Repository, VariantRef
+from lathe.used_pictures import UsedPictures
 from lathe.v1 import card_pb2
 from lathe_compression.agreement import AgreementSamples
 from lathe_compression.arithmetic import Arithmetic, arithmetic, layer_arithmetic
@@ -46,7 +47,7 @@ class _Made:
         steps: what was done to the teacher's network, in order.
         on_the_way: the graph after each of its tasks, by the task's key.
         arithmetic: of the float network, which quantization leaves as it is.
-        pictures: digests of those that it has seen.
+        pictures: that it has seen.
         making: how it came about and what its layers cost, for reports.
     """
 
@@ -57,7 +58,7 @@ class _Made:
     steps: tuple[str, ...]
     arithmetic: Arithmetic
     precision: card_pb2.Precision.ValueType
-    pictures: Sequence[str]
+    pictures: UsedPictures
     making: Mapping[str, Any]
 
 
@@ -105,7 +106,8 @@ def compress(
     refs = []
     with disk_full_said():
         for card, one, there in zip(cards, made, published, strict=True):
-            refs.append(there or repository.publish(card, one.content, _with_figures(one.making, figures)))
+            making = _with_figures(one.making, figures)
+            refs.append(there or repository.publish(card, one.content, making, one.pictures))
             record.event("variant", variant=one.variant.name, version=refs[-1].version, sha256=card.sha256)
     record.close()
     return refs
@@ -121,8 +123,7 @@ def _refuse_seen(pictures: Sequence[NamedPicture], made: Sequence[_Made]) -> Non
     """Raises:
     InvalidInput: an evaluation picture has also calibrated or trained a variant.
     """
-    used = {digest for one in made for digest in one.pictures}
-    shared = [picture.name for picture in pictures if picture.sha256 in used]
+    shared = [picture.name for picture in pictures if any(picture.sha256 in one.pictures for one in made)]
     if shared:
         raise InvalidInput(f"{shared[0]} both makes a variant and judges it; quality needs pictures of its own")
 
@@ -171,7 +172,7 @@ def _already_published(repository: Repository, card: card_pb2.Card, made: _Made)
 def _cards(file: RecipeFile, made: Sequence[_Made]) -> list[card_pb2.Card]:
     recipe = file.recipe.model
     onnx_file = file.folder / recipe.teacher
-    return [
+    cards = [
         card_pb2.Card(
             model=recipe.name,
             variant=one.variant.name,
@@ -200,13 +201,15 @@ def _cards(file: RecipeFile, made: Sequence[_Made]) -> list[card_pb2.Card]:
                     f"onnx {onnx.__version__}",
                     RUNTIME,
                 ],
-                picture_sha256=one.pictures,
             ),
             recommended=one.variant.recommended,
             notices=recipe.notices,
         )
         for one in made
     ]
+    for card, one in zip(cards, made, strict=True):
+        one.pictures.fill_in(card.lineage)
+    return cards
 
 
 def _measure(

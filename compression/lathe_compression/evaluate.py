@@ -10,6 +10,8 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +216,7 @@ def evaluate_together(
         NotFound, InvalidInput: as `evaluate`.
     """
     cards = {ref: repository.card(ref) for ref in refs}
-    chosen = load_data(data, {digest for card in cards.values() for digest in card.lineage.picture_sha256})
+    chosen = load_data(data, reduce(or_, map(repository.used_pictures, refs)))
     size_wh = [protocol.size_wh(card) for card in cards.values()][0]  # noqa: RUF015 each of them checks
     everyone = list(dict.fromkeys([reference, *refs]))
     detectors = {

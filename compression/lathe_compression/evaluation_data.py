@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lathe.errors import InvalidInput, NotFound
+from lathe.used_pictures import UsedPictures
 from lathe_compression.average_precision import Labels
 from lathe_compression.pictures import file_digest, folder_pictures
 
@@ -27,11 +28,11 @@ class EvaluationData:
     left_out: int
 
 
-def load_data(data: Path, used: Collection[str]) -> EvaluationData:
+def load_data(data: Path, used: UsedPictures) -> EvaluationData:
     """A folder of pictures, a folder with COCO files, or one COCO file.
 
     Args:
-        used: digests of pictures that made a variant: they never judge it.
+        used: pictures that made a variant: they never judge it.
 
     Raises:
         NotFound: no such data.

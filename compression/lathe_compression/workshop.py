@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from lathe.progress import Progress
+from lathe.used_pictures import UsedPictures
 from lathe_compression import carry_out, frames
 from lathe_compression.channels import fit_to
 from lathe_compression.distill import Distill, Lesson
@@ -195,13 +196,13 @@ class Workshop:
     def serving_size(self) -> tuple[int, int]:
         return self.recipe.model.serving_size
 
-    def used_pictures(self, task: Task | None) -> list[str]:
-        """Digests of all pictures that a variant has seen: none of them may judge it."""
+    def used_pictures(self, task: Task | None) -> UsedPictures:
+        """All that a variant has seen."""
         seen: set[str] = set()
         for one in task.chain if task else []:
             seen |= set(self.calibration.digests) if one.step.calibrates else set()
             seen |= set(self.frames.digests) if one.step.trains else set()
-        return sorted(seen)
+        return UsedPictures(seen)
 
     def batch(self, seed: int, number: int) -> Tensor:
         """One batch of scenes, N×3×H×W, as the network sees them."""

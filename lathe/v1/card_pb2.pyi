@@ -243,7 +243,8 @@ class Lineage(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     RECIPE_SHA256_FIELD_NUMBER: _builtins.int
     MADE_WITH_FIELD_NUMBER: _builtins.int
-    PICTURE_SHA256_FIELD_NUMBER: _builtins.int
+    PICTURES_FIELD_NUMBER: _builtins.int
+    PICTURES_SHA256_FIELD_NUMBER: _builtins.int
     teacher: _builtins.str
     """Where the weights come from: `package.module:factory` or an ONNX file's name."""
     teacher_sha256: _builtins.str
@@ -251,6 +252,10 @@ class Lineage(_message.Message):
     parent: _builtins.str
     """Variant that this one was made from; empty for the first."""
     recipe_sha256: _builtins.str
+    pictures: _builtins.int
+    """How many pictures calibrated or trained it: they never judge it. `pictures.txt` beside the card lists them."""
+    pictures_sha256: _builtins.str
+    """Digest of that list."""
     @_builtins.property
     def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """One sentence a step, in order."""
@@ -258,10 +263,6 @@ class Lineage(_message.Message):
     @_builtins.property
     def made_with(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Versions of the tools that made it, such as `onnxruntime 1.32.0`."""
-
-    @_builtins.property
-    def picture_sha256(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Digests of the pictures that calibrated or trained it: they never judge it."""
 
     def __init__(
         self,
@@ -272,11 +273,12 @@ class Lineage(_message.Message):
         steps: _abc.Iterable[_builtins.str] | None = ...,
         recipe_sha256: _builtins.str = ...,
         made_with: _abc.Iterable[_builtins.str] | None = ...,
-        picture_sha256: _abc.Iterable[_builtins.str] | None = ...,
+        pictures: _builtins.int = ...,
+        pictures_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["made_with", b"made_with", "parent", b"parent", "picture_sha256", b"picture_sha256", "recipe_sha256", b"recipe_sha256", "steps", b"steps", "teacher", b"teacher", "teacher_sha256", b"teacher_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["made_with", b"made_with", "parent", b"parent", "pictures", b"pictures", "pictures_sha256", b"pictures_sha256", "recipe_sha256", b"recipe_sha256", "steps", b"steps", "teacher", b"teacher", "teacher_sha256", b"teacher_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

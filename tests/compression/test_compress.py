@@ -13,6 +13,7 @@ import pytest
 from lathe.errors import BadPicture, BadVariant, InvalidInput, LatheError, NotFound
 from lathe.progress import Progress
 from lathe.repository import Repository, VariantRef
+from lathe.used_pictures import UsedPictures
 from lathe.v1 import card_pb2
 from lathe_compression.compress import compress
 from lathe_compression.pictures import file_digest
@@ -70,7 +71,9 @@ def test_cards_hold_their_lineage(made: Path) -> None:
     assert second.steps[0] == first.steps[0]
     assert {"layout", "quantize"} <= {step.partition(":")[0] for step in second.steps}
     calibration = {file_digest(path) for path in (made / "calibration").iterdir()}
-    assert (set(first.picture_sha256), set(second.picture_sha256)) == (set(), calibration)
+    assert (first.pictures, second.pictures) == (0, len(calibration))
+    repository = Repository(made / "models")
+    assert repository.used_pictures(repository.newest("spots", "int8")).content() == UsedPictures(calibration).content()
     for lineage in (first, second):
         assert lineage.teacher == "tests.compression.networks:tiny_detector"
         assert lineage.teacher_sha256 == ""
@@ -153,7 +156,7 @@ def test_onnx_teacher_and_variant_of_a_variant(tmp_path: Path) -> None:
     assert second.lineage.teacher_sha256 == file_digest(tmp_path / "net.onnx")
     assert (again.sha256, again.precision) == (second.sha256, card_pb2.PRECISION_INT8)
     assert again.lineage.steps == second.lineage.steps
-    assert again.lineage.picture_sha256 == second.lineage.picture_sha256
+    assert again.lineage.pictures_sha256 == second.lineage.pictures_sha256
 
 
 def test_committed_recipe_makes_int8_that_agrees(face_repository: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import subprocess
@@ -16,7 +15,9 @@ import pytest
 
 from lathe.cli import main
 from lathe.repository import Repository, VariantRef
+from lathe.used_pictures import UsedPictures
 from lathe_compression.evaluate import parse_variant_path, reference_of
+from lathe_compression.pictures import file_digest
 from tests.conftest import ROOT
 from tests.models import bright_spots, card_for
 
@@ -128,8 +129,7 @@ def test_pictures_that_made_the_variant_are_left_out(
     models: Path, labelled: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     card = card_for("spots", "wide", parent="fp32")
-    card.lineage.picture_sha256.append(hashlib.sha256((labelled / "0.png").read_bytes()).hexdigest())
-    Repository(models).publish(card, bright_spots())
+    Repository(models).publish(card, bright_spots(), pictures=UsedPictures([file_digest(labelled / "0.png")]))
     figures = evaluate(capsys, models / "spots/wide", labelled)
     assert (figures["variant"], figures["pictures"], figures["left_out"]) == ("spots/wide/2", 3, 1)
     assert figures["ap50"]["few"] == pytest.approx(1.0)  # the picture whose label is missing is the one left out
@@ -138,8 +138,8 @@ def test_pictures_that_made_the_variant_are_left_out(
 
 def test_no_picture_left(models: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     card = card_for("spots", "wide")
-    card.lineage.picture_sha256.extend(hashlib.sha256(p.read_bytes()).hexdigest() for p in pictures.iterdir())
-    Repository(models).publish(card, bright_spots())
+    used = UsedPictures(file_digest(path) for path in pictures.iterdir())
+    Repository(models).publish(card, bright_spots(), pictures=used)
     assert main(["evaluate", str(models / "spots/wide"), "--data", str(pictures)]) == 1
     assert "every picture was used to make the variant" in capsys.readouterr().err
 

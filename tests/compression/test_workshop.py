@@ -25,6 +25,7 @@ from torch import nn
 from lathe.errors import BadVariant, DiskFull, InvalidInput, LatheError, NotFound
 from lathe.progress import Progress
 from lathe.repository import Repository, VariantRef
+from lathe.used_pictures import UsedPictures
 from lathe_compression import training
 from lathe_compression.compress import compress
 from lathe_compression.dry_run import pictures, show_plan
@@ -608,16 +609,14 @@ def test_training_that_diverges_is_told_and_publishes_nothing(tmp_path: Path) ->
 
 def test_pictures_that_trained_are_on_the_card(whole: Path) -> None:
     repository = Repository(whole / "models")
-    seen = {
-        name: set(repository.card(repository.newest("spots", name)).lineage.picture_sha256) for name in models(whole)
-    }
+    seen = {name: repository.used_pictures(repository.newest("spots", name)).content() for name in models(whole)}
     frames, calibration = (
-        {file_digest(path) for path in (whole / name).iterdir()} for name in ("frames", "calibration")
+        UsedPictures(file_digest(path) for path in (whole / name).iterdir()) for name in ("frames", "calibration")
     )
-    assert seen["fp32"] == set()
-    assert seen["int8"] == calibration
-    assert seen["pruned"] == seen["student"] == frames
-    assert seen["pruned-int8"] == seen["pruned-qat"] == frames | calibration
+    assert seen["fp32"] == b""
+    assert seen["int8"] == calibration.content()
+    assert seen["pruned"] == seen["student"] == frames.content()
+    assert seen["pruned-int8"] == seen["pruned-qat"] == (frames | calibration).content()
 
 
 def test_quantized_variants_answer_as_their_parents(whole: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -18,6 +17,8 @@ import pytest
 
 from lathe.cli import main
 from lathe.repository import Repository
+from lathe.used_pictures import UsedPictures
+from lathe_compression.pictures import file_digest
 from tests.conftest import ROOT
 from tests.end_to_end.test_demo import CHROMIUM
 from tests.lathe.test_making import LAYER, STEPS
@@ -57,15 +58,14 @@ def models(tmp_path: Path, data: Path) -> Path:
         card = card_for("spots", name, parent="" if name == "fp32" else "fp32")
         card.lineage.teacher = "the <b>teacher</b>"
         card.lineage.steps.extend(["prune: half of the channels", "without any colon"])
-        if name == "wide":
-            card.lineage.picture_sha256.append(hashlib.sha256((data / "0.png").read_bytes()).hexdigest())
         if name != "fp32":
             card.quality.add(metric="agreement", value=1.0 if name == "same" else 0.1, size=card.serving_size)
         latency = card.latency.add(speedup=1.0, reference_variant="fp32", runs=50, cpu="a cpu", runtime="ort")
         latency.size.CopyFrom(card.serving_size)
         latency.stages.infer = 0.004 if name == "fp32" else 0.002
+        used = UsedPictures([file_digest(data / "0.png")] if name == "wide" else [])
         making = {"steps": STEPS, "layers": [LAYER] * 20} if name == "wide" else None
-        repository.publish(card, bright_spots(box_pixels=box_pixels), making)
+        repository.publish(card, bright_spots(box_pixels=box_pixels), making, used)
     return root
 
 
