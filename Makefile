@@ -44,11 +44,18 @@ work/models: recipes/face.toml | $(VENV)/.installed
 bench: $(VENV)/.installed work/models ## frames a second through the server against the raw loop
 	$(BIN)/python -m lathe_loadtest.bench work/models
 
+# Variants of the results that stay in the repository: models/NOTICE says what is in them.
+KEPT = int8 pruned-int8 student-int8
 results: $(VENV)/.installed ## train the face plan in full: hours, in parts that go on where they were stopped
 	@test -n "$(LATHE_DATA)" || { echo "LATHE_DATA must name the folder of training frames"; exit 2; }
 	$(BIN)/lathe compress recipes/face-results.toml --repository work/results/models
 	$(BIN)/lathe report work/results/models/face --data $(LATHE_DATA)/widerface-dev --size 512 \
 		--output work/results/report.html --markdown docs/results/face.md --preface recipes/face-results.md
+	rm -rf $(KEPT:%=models/face/%)
+	for name in $(KEPT); do \
+		newest=$$(ls work/results/models/face/$$name | sort -n | tail -1) && mkdir -p models/face/$$name && \
+		cp -r work/results/models/face/$$name/$$newest models/face/$$name/ || exit 1; \
+	done
 
 faults: $(VENV)/.installed ## the fault list, each line with its test
 	@$(BIN)/python -m pytest --collect-only -qq --faults 2>/dev/null | grep -E '^ ?[0-9]+  '

@@ -45,8 +45,8 @@ def _figures(card: card_pb2.Card, is_reference: bool, reference: str, quality_na
     for one in card.quality:
         name = f"{AP} {one.data}" if one.metric == "ap50" else one.metric
         qualities.setdefault(name, Quality(name, one.value))
-    if is_reference:
-        qualities[AGREEMENT] = Quality(AGREEMENT, 1.0)
+    if is_reference:  # its own card has another's only where that one is not published here
+        qualities.setdefault(AGREEMENT, Quality(AGREEMENT, 1.0))
     decides = qualities.pop(quality_name, None)
     latency = serving_latency(card)
     if not latency:

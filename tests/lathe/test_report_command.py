@@ -146,6 +146,13 @@ def test_markdown_from_the_cards_has_one_speed(models: Path, tmp_path: Path) -> 
     assert "| speed | M MACs |" in text
 
 
+def test_where_the_reference_is_not_published_its_figures_still_stand(models: Path, tmp_path: Path) -> None:
+    for name in ("fp32", "same"):
+        shutil.rmtree(models / "spots" / name)
+    figures = report(models, tmp_path / "out.html")
+    assert [one["value"] for one in figures["variants"]["wide"]["qualities"]] == [0.1]
+
+
 def test_on_bare_pictures_agreement_decides(models: Path, data: Path, tmp_path: Path) -> None:
     (data / "instances_all.json").unlink()
     figures = report(models, tmp_path / "page.html", "--data", data, "--max-size-mb", "1")
