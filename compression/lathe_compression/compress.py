@@ -26,7 +26,6 @@ from lathe_compression.runs import RunRecord
 from lathe_compression.store import disk_full_said
 from lathe_compression.workshop import Workshop
 from lathe_server.engines import RUNTIME
-from lathe_server.vision import RawPicture
 
 PRECISIONS = {
     "": "PRECISION_FP32",
@@ -229,7 +228,7 @@ def _measure(
         return figures
     detectors = {key: build_detector(cards[0], content) for key, content in contents.items()}
     with progress.bar("variants: measure", len(pictures)) as advance:
-        judged = judge(detectors, ((str(n), _raw(picture)) for n, picture in enumerate(pictures)), advance)
+        judged = judge(detectors, ((str(n), picture.as_raw()) for n, picture in enumerate(pictures)), advance)
     reference = judged[made[0].key]
     agreements = {
         key: AgreementSamples(
@@ -270,8 +269,3 @@ def _measure(
 def _with_figures(making: Mapping[str, Any], figures: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     """Beside each step, what the graph after it takes and keeps."""
     return {**making, "steps": [{**step, **figures.get(step["key"], {})} for step in making["steps"]]}
-
-
-def _raw(picture: NamedPicture) -> RawPicture:
-    height, width = picture.pixels.shape[:2]
-    return RawPicture(width, height, 0, "rgb8", picture.pixels.tobytes())

@@ -18,6 +18,7 @@ from lathe_compression.labels import Objects
 from lathe_compression.losses import FeatureKind, FeatureLoss, OutputLoss
 from lathe_compression.student import Student
 from lathe_compression.taps import block_outputs, shapes, with_taps
+from lathe_compression.teacher_answers import TeacherAnswers
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ class Lesson:
         self._shapes = shapes(teacher, self._planes)
         self._probe = probe
         self._spreads: dict[str, Tensor] = {}
+        self._answers: dict[tuple[tuple[str, ...], bool], TeacherAnswers] = {}
 
     def loss_for(self, student: fx.GraphModule, losses: Losses | None = None) -> tuple[BatchLoss, list[nn.Module]]:
         """The loss of a batch, and modules of it that learn with the student.
@@ -125,13 +127,11 @@ class Lesson:
         answers = losses.outputs > 0 or label_loss is not None
         if not answers and not taps:
             raise InvalidInput("student and teacher have no feature in common, and the outputs weigh nothing")
-        teacher = with_taps(self._teacher, taps, outputs=losses.outputs > 0).eval()
-        teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        teacher = self._asked(losses) if taps or losses.outputs else None
         own = with_taps(student, taps, outputs=answers)
 
         def loss(planes: Tensor, objects: Sequence[Objects] = ()) -> Tensor:
-            with torch.no_grad():
-                wanted, wanted_features = teacher(planes)
+            wanted, wanted_features = teacher(planes, taps) if teacher else ([], [])
             given, given_features = own(planes)
             value = planes.new_zeros(())
             named = dict(zip(self._names, given, strict=True)) if answers else {}
@@ -157,6 +157,14 @@ class Lesson:
                 raise InvalidInput(f"student and teacher have no feature {name} of the same height and width")
         shared = [name for name in block_outputs(self._teacher) if name in block_outputs(student) and same_grid(name)]
         return list(losses.at) or shared
+
+    def _asked(self, losses: Losses) -> TeacherAnswers:
+        """The teacher, asked for all that such losses could compare, whatever the student."""
+        taps = (losses.at or tuple(block_outputs(self._teacher))) if losses.features else ()
+        key = taps, losses.outputs > 0
+        if key not in self._answers:
+            self._answers[key] = TeacherAnswers(self._teacher, taps, self._planes, outputs=losses.outputs > 0)
+        return self._answers[key]
 
     def _spread(self, name: str) -> Tensor:
         """Standard deviation of every channel of one of the teacher's features."""

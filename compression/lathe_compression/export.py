@@ -91,7 +91,8 @@ def export(
         name: {0: "batch", 2: "rows", 3: "columns"} if value.dim() == 4 else {0: "batch"}
         for name, value in zip(output_names, expected, strict=True)
     }
-    model = _to_onnx(twin, example, free)
+    free[INPUT_NAME] = {0: "batch", 1: "height", 2: "width"}
+    model = to_onnx(twin, INPUT_NAME, torch.from_numpy(example), output_names, free)
     # Another size than the traced one, so that a size frozen into the graph shows.
     check = _noise(3 * size_multiple, 2 * size_multiple)
     with torch.no_grad():
@@ -111,18 +112,28 @@ def export(
     return model
 
 
-def _to_onnx(twin: nn.Module, example: np.ndarray, outputs: Mapping[str, Mapping[int, str]]) -> onnx.ModelProto:
-    """Exports with the free dimensions of the input and of the outputs, which are given by name."""
+def to_onnx(
+    network: nn.Module,
+    input_name: str,
+    example: Tensor,
+    output_names: Sequence[str],
+    free: Mapping[str, Mapping[int, str]] | None = None,
+) -> onnx.ModelProto:
+    """The graph of a network with one input.
+
+    Args:
+        free: dimensions that may be of any size, by the name of the input or output.
+    """
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            twin,
-            (torch.from_numpy(example),),
+            network,
+            (example,),
             buffer,  # type: ignore[arg-type]  # takes a file too, as its documentation says
-            input_names=[INPUT_NAME],
-            output_names=list(outputs),
-            dynamic_axes={INPUT_NAME: {0: "batch", 1: "height", 2: "width"}, **outputs},
+            input_names=[input_name],
+            output_names=list(output_names),
+            dynamic_axes=free,
             opset_version=OPSET,
             dynamo=False,
         )

@@ -7,7 +7,7 @@ photograph. The file is mapped into memory: the system keeps of it what it has r
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ class FramePool:
         return self._entries[number].levels[0][1:]
 
     def objects(self, number: int) -> Objects:
-        """What people labelled in a frame, in pixels of the whole frame."""
+        """What is known of a frame, in pixels of the whole frame."""
         return self._objects.get(number, self._nothing)
 
     def crop(
@@ -109,18 +109,28 @@ class FramePool:
         return pixels[top : top + rows, left : left + columns]
 
 
+@dataclass(frozen=True)
+class Group:
+    """Pictures that share a weight.
+
+    Attributes:
+        labels: what is known of a picture; None where nothing is.
+    """
+
+    pictures: Iterable[NamedPicture]
+    weight: float
+    labels: Callable[[NamedPicture], Objects | None] = lambda picture: None
+
+
 def write(
-    groups: Sequence[tuple[Iterable[NamedPicture], float]],
+    groups: Sequence[Group],
     folder: Path,
     skipped: Sequence[str] = (),
-    labels: Mapping[str, Objects] | None = None,
 ) -> None:
     """Writes frames and their index into an existing folder.
 
     Args:
-        groups: pictures with the weight of their group.
         skipped: names of files that could not be read; it may grow while the pictures are taken.
-        labels: by the digest of the picture.
 
     Raises:
         InvalidInput: there is no frame at all.
@@ -130,22 +140,23 @@ def write(
     objects: list[tuple[int, dict[str, Any]]] = []
     offset = 0
     with (folder / PIXELS_FILE).open("wb") as file:
-        for group, (pictures, _) in enumerate(groups):
-            for picture in pictures:
+        for number, group in enumerate(groups):
+            for picture in group.pictures:
                 levels = []
                 for level in _pyramid(picture.pixels):
                     file.write(level.tobytes())
                     levels.append((offset, *level.shape[:2]))
                     offset += level.size
-                if labels and picture.sha256 in labels:
+                known = group.labels(picture)
+                if known:
                     shrunk = levels[0][1] / picture.pixels.shape[0]
-                    objects.append((len(entries), _as_lists(labels[picture.sha256].scaled(shrunk))))
-                entries.append(_Entry(picture.name, picture.sha256, group, tuple(levels)))
+                    objects.append((len(entries), _as_lists(known.scaled(shrunk))))
+                entries.append(_Entry(picture.name, picture.sha256, number, tuple(levels)))
     empty = [number for number in range(len(groups)) if all(entry.group != number for entry in entries)]
     if empty:
         raise InvalidInput(f"group {empty[0] + 1} of the training frames holds no picture that can be read")
     index = {
-        "weights": [weight for _, weight in groups],
+        "weights": [group.weight for group in groups],
         "frames": [asdict(entry) for entry in entries],
         "skipped": [*skipped],
         "objects": objects,

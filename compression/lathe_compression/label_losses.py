@@ -39,22 +39,24 @@ def heatmap_labels(student: Outputs, objects: Sequence[Objects]) -> Tensor:
     """
     heat = student["heatmap"][:, 0].clamp(_TINY, 1 - _TINY)
     height, width = heat.shape[1:]
-    rows, columns = torch.arange(height).reshape(-1, 1) + 0.5, torch.arange(width) + 0.5
+    rows, columns = torch.arange(height).reshape(-1, 1), torch.arange(width).reshape(1, -1)
     peaks, counted = torch.zeros_like(heat), torch.zeros_like(heat)
     geometry = heat.new_zeros(())
     for number, one in enumerate(objects):
-        counted[number] = _counts((columns * HEATMAP_STRIDE)[None, :], (rows * HEATMAP_STRIDE), one)
-        for left, top, right, bottom in (one.xyxy / HEATMAP_STRIDE).tolist():
-            x, y = (left + right) / 2, (top + bottom) / 2
-            row, column = min(int(y), height - 1), min(int(x), width - 1)
-            across = ((columns - column - 0.5) / ((right - left) * SPREAD)).square()
-            down = ((rows - row - 0.5) / ((bottom - top) * SPREAD)).square()
-            peaks[number] = torch.maximum(peaks[number], torch.exp(-(across + down) / 2))
-            counted[number, row, column] = 1
-            wanted_size = heat.new_tensor([bottom - top, right - left]).log()
-            wanted_offset = heat.new_tensor([y - row - 0.5, x - column - 0.5])
-            for name, wanted in (("scale", wanted_size), ("offset", wanted_offset)):
-                geometry = geometry + functional.smooth_l1_loss(student[name][number, :, row, column], wanted, beta=0.1)
+        counted[number] = _counts((columns + 0.5) * HEATMAP_STRIDE, (rows + 0.5) * HEATMAP_STRIDE, one)
+        if not len(one.xyxy):
+            continue
+        boxes = torch.from_numpy(one.xyxy) / HEATMAP_STRIDE
+        middles, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+        cells = middles.long().clamp(max=middles.new_tensor([width - 1, height - 1]).long())
+        column, row = cells.unbind(dim=1)
+        across = ((columns - column[:, None, None]) / (sides[:, 0, None, None] * SPREAD)).square()
+        down = ((rows - row[:, None, None]) / (sides[:, 1, None, None] * SPREAD)).square()
+        peaks[number] = (torch.exp(-across / 2) * torch.exp(-down / 2)).amax(dim=0)
+        counted[number, row, column] = 1
+        for name, wanted in (("scale", sides.log()), ("offset", middles - cells - 0.5)):
+            given = student[name][number, :, row, column].T
+            geometry = geometry + functional.smooth_l1_loss(given, wanted.flip(1), reduction="sum", beta=0.1) / 2
     total = max(1, sum(len(one.xyxy) for one in objects))
     centres = peaks == 1
     found = -((1 - heat).square() * heat.log())[centres].sum()
@@ -113,9 +115,8 @@ def _counts(x: Tensor, y: Tensor, one: Objects) -> Tensor:
     """1 where a point is in an area that is known and in none that is unsure."""
 
     def within(areas: Boxes) -> Tensor:
-        found = torch.zeros_like(x + y, dtype=torch.bool)
-        for left, top, right, bottom in areas.tolist():
-            found |= (x >= left) & (x < right) & (y >= top) & (y < bottom)
-        return found
+        left, top, right, bottom = torch.from_numpy(areas).T.reshape(4, -1, *[1] * x.dim())
+        inside: Tensor = ((x >= left) & (x < right) & ((y >= top) & (y < bottom))).any(dim=0)
+        return inside
 
     return (within(one.known) & ~within(one.unsure)).float()

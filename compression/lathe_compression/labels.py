@@ -1,4 +1,4 @@
-"""Boxes that people drew in training pictures, carried along into the scenes that are made of them."""
+"""Boxes of objects in training pictures, carried along into the scenes that are made of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lathe_compression.pictures import file_digest
 
 LEAST_SEEN, SMALLEST_SIDE = 0.7, 4.0
 """A box of which a tile shows a smaller share, or which has a shorter side in pixels, is no example any more."""
-_EVERYWHERE = (0.0, 0.0, 1e6, 1e6)
+EVERYWHERE = (0.0, 0.0, 1e6, 1e6)
 
 Boxes = NDArray[np.float32]
 Area = tuple[float, float, float, float]
@@ -106,7 +106,7 @@ def read_labels(path: Path, classes: Sequence[str]) -> dict[str, Objects]:
         found[file_digest(picture)] = Objects(
             _corners([one["bbox"] for one in sure]),
             np.array([labels.categories.index(one["category_id"]) for one in sure], np.int64),
-            _boxes([_EVERYWHERE]),
+            _boxes([EVERYWHERE]),
             _corners([one["bbox"] for one in drawn if one["iscrowd"]]),
         )
     return found

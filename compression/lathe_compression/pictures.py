@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lathe.errors import BadPicture, InvalidInput, NotFound, Unavailable
 from lathe.packaged import packaged_files
 from lathe.video import is_video, read_frames
-from lathe_server.vision import fit, letterbox
+from lathe_server.vision import RawPicture, fit, letterbox
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 
@@ -53,6 +53,11 @@ class NamedPicture:
     name: str
     sha256: str
     pixels: NDArray[np.uint8]
+
+    def as_raw(self) -> RawPicture:
+        """As a client would send it."""
+        height, width = self.pixels.shape[:2]
+        return RawPicture(width, height, 0, "rgb8", self.pixels.tobytes())
 
 
 def load_pictures(chosen: PictureSet, base: Path, skipped: list[str] | None = None) -> Iterator[NamedPicture]:

@@ -18,6 +18,9 @@ from lathe_compression.quantize import Quantize
 from lathe_compression.scenes import Augment
 from lathe_server.vision.decoders import OUTPUT_NAMES
 
+TEACHER = "teacher"
+"""In the place of a file of labels."""
+
 
 @dataclass(frozen=True)
 class Input:
@@ -84,7 +87,7 @@ class FrameSet:
         pictures, every: as of `PictureSet`.
         weight: how often one of these is drawn, against the other sets.
         labels: COCO file of boxes that people drew in them, where there is one; its categories, by their
-            ids, are the model's classes in order.
+            ids, are the model's classes in order. `teacher` stands for what the teacher finds in the whole frames.
     """
 
     pictures: tuple[str, ...]
@@ -99,6 +102,11 @@ class FrameSet:
 
     def as_pictures(self) -> PictureSet:
         return PictureSet(self.pictures, self.every)
+
+    @property
+    def label_file(self) -> str:
+        """Empty where people drew nothing."""
+        return "" if self.labels == TEACHER else self.labels
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,14 @@ import torch
 from torch import Tensor, nn
 
 from lathe.errors import BadVariant
-from lathe.machine import available_cores
 from lathe_compression.export import Normalisation
 from lathe_compression.labels import Objects
 from lathe_compression.scenes import Scene
 from lathe_compression.store import write_whole
 
 CHECKPOINT_SECONDS = 60.0
-SCENES_AHEAD = 3
+SHARD = 4
+"""Scenes that one core learns from at a time. It is the same on every machine, and so are the bytes."""
 WARM_UP_SHARE, WARM_UP_STEPS = 0.02, 20
 SMALLEST_RATE = 0.01
 MEAN_OVER_STEPS, STEPS_PER_POINT = 100, 25
@@ -135,17 +136,17 @@ def train(
     course = _Course()
     if checkpoint.exists():
         course = _restore(checkpoint, learners, optimiser)
-    step, losses = course.step, deque(course.losses, maxlen=MEAN_OVER_STEPS)
+    losses = deque(course.losses, maxlen=MEAN_OVER_STEPS)
     began = saved = time.monotonic()
-    with closing(_batches(scenes, schedule, step, normalisation or Normalisation())) as batches:
-        for step, batch in enumerate(batches, step):  # noqa: B020  # goes on from where it stood
+    weights = [group["params"][0] for group in optimiser.param_groups]
+    learn = _Shards(loss, scenes, weights, normalisation or Normalisation())
+    with _crew(learners) as (crew, shard):
+        for step in range(course.step, schedule.steps):
             for group in optimiser.param_groups:
                 group["lr"] = schedule.rate * schedule.rate_at(step) * group["scale"]
-            value = loss(*batch)
-            optimiser.zero_grad()
-            value.backward()  # type: ignore[no-untyped-call]
+            numbers = range(step * schedule.batch, min((step + 1) * schedule.batch, schedule.pictures))
+            losses.append(learn(crew, numbers, shard or len(numbers)))
             optimiser.step()
-            losses.append(value.item())
             if not math.isfinite(losses[-1]):
                 raise BadVariant(f"training went astray at step {step + 1}: the loss is {losses[-1]}; lower the rate")
             moment = Moment(step + 1, schedule.steps, sum(losses) / len(losses), time.monotonic() - began)
@@ -181,38 +182,56 @@ def _set_mode(learners: nn.Module, freeze_norms: bool) -> None:
             module.eval()
 
 
-_Batch = tuple[Tensor, Sequence[Objects]]
+@contextmanager
+def _crew(learners: nn.Module) -> Generator[tuple[Executor, int]]:
+    """Threads, one for each core that torch may use, and how many scenes each takes at a time; 0 is all.
 
-
-def _batches(scenes: Scenes, schedule: Schedule, first: int, normalisation: Normalisation) -> Generator[_Batch]:
-    """Batches from a step on, made ahead where a core is free for it.
-
-    Where torch computes on every core it is much slower to make them beside it: its threads wait for each
-    other after every operation, and one of them would share its core.
+    Cores that learn from scenes of their own are faster than cores that share every operation. What keeps
+    statistics of a batch, or draws at random, must see it whole: then one thread has all the cores.
     """
+    cores = torch.get_num_threads()
+    whole = any(module.training and isinstance(module, _WHOLE_BATCH) for module in learners.modules())
+    learners_at_once, cores_each = (1, cores) if whole else (cores, 1)
+    torch.set_num_threads(cores_each)
+    try:
+        with ThreadPoolExecutor(learners_at_once, "learner", torch.set_num_threads, (cores_each,)) as crew:
+            yield crew, 0 if whole else SHARD
+    finally:
+        torch.set_num_threads(cores)
 
-    def batch(step: int) -> _Batch:
-        numbers = range(step * schedule.batch, min((step + 1) * schedule.batch, schedule.pictures))
-        made = [scenes(number) for number in numbers]
+
+_WHOLE_BATCH = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+
+
+@dataclass(frozen=True)
+class _Shards:
+    """Gradients of a batch, part by part."""
+
+    loss: Loss
+    scenes: Scenes
+    weights: Sequence[Tensor]
+    normalisation: Normalisation
+
+    def __call__(self, crew: Executor, numbers: Sequence[int], size: int) -> float:
+        """Leaves the gradients of the mean loss in the weights.
+
+        Returns:
+            The loss.
+        """
+        shards = [numbers[first : first + size] for first in range(0, len(numbers), size)]
+        found = list(crew.map(lambda shard: self._learn(shard, len(shard) / len(numbers)), shards))
+        for weight, *gradients in zip(self.weights, *(gradients for _, gradients in found), strict=True):
+            given = [one for one in gradients if one is not None]
+            # Laid out in memory as the weight is: the fused optimiser takes both as they lie there.
+            weight.grad = reduce(Tensor.add_, given, torch.zeros_like(weight)) if given else None
+        return sum(value for value, _ in found)
+
+    def _learn(self, numbers: Sequence[int], share: float) -> tuple[float, Sequence[Tensor | None]]:
+        made = [self.scenes(number) for number in numbers]
         planes = torch.from_numpy(np.stack([one.pixels for one in made])).permute(0, 3, 1, 2)
-        seen = normalisation.apply(planes.float()).contiguous(memory_format=torch.channels_last)
-        return seen, [one.objects for one in made]
-
-    steps = range(first, schedule.steps)
-    if torch.get_num_threads() >= available_cores():
-        yield from map(batch, steps)
-        return
-    with ThreadPoolExecutor(1, "scenes") as pool:
-        waiting = deque[Future[_Batch]]()
-        try:
-            for step in steps:
-                waiting.append(pool.submit(batch, step))
-                if len(waiting) > SCENES_AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        seen = self.normalisation.apply(planes.float()).contiguous(memory_format=torch.channels_last)
+        value = self.loss(seen, [one.objects for one in made]) * share
+        return value.item(), torch.autograd.grad(value, self.weights, allow_unused=True)
 
 
 def save_tensors(path: Path, content: Mapping[str, Any]) -> None:
@@ -238,10 +257,11 @@ def _restore(path: Path, learners: nn.Module, optimiser: torch.optim.Optimizer) 
 def _keep_freed_memory() -> None:
     """Tells the allocator not to give large blocks back after every operation: a third of the time of a
     training step went into the same pages' being mapped and cleared again and again. Only glibc has this."""
-    trim_threshold, mmap_threshold = -1, -3
+    trim_threshold, mmap_threshold, most_arenas = -1, -3, -8
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return
     mallopt(mmap_threshold, 1 << 30)
     mallopt(trim_threshold, (1 << 31) - 1)
+    mallopt(most_arenas, 1)  # what one thread frees, all can take

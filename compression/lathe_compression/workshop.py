@@ -29,17 +29,18 @@ from lathe_compression.hygiene import clean
 from lathe_compression.label_losses import LABEL_LOSSES
 from lathe_compression.labels import Objects, read_labels
 from lathe_compression.losses import OUTPUT_LOSSES
-from lathe_compression.pictures import PictureSet, canvases, file_digest, load_pictures, picture_files
+from lathe_compression.pictures import NamedPicture, PictureSet, canvases, file_digest, load_pictures, picture_files
 from lathe_compression.plan import Inputs, Task
 from lathe_compression.prune import Prune
 from lathe_compression.quantize import Quantize
-from lathe_compression.recipe import FrameSet, RecipeFile
+from lathe_compression.recipe import TEACHER, FrameSet, RecipeFile
 from lathe_compression.runs import RunRecord
 from lathe_compression.scenes import Scene, scene
 from lathe_compression.store import StepStore, digest
 from lathe_compression.student import build_student, compose_linear, drop_blocks
 from lathe_compression.taps import traced
 from lathe_compression.teacher import load_teacher
+from lathe_compression.teacher_labels import TeacherLabels
 
 PROBE_SEED, LESSON_PROBE = 0, 64
 
@@ -99,13 +100,18 @@ class Workshop:
 
         def key(one: FrameSet) -> list[Any]:
             pictures = [file_digest(path) for path in picture_files(one.as_pictures(), base)]
-            return [one.every, one.weight, pictures, *[file_digest(path) for path in self._label_files([one])]]
+            labels = [file_digest(path) for path in self._label_files([one])]
+            labels += [_network_digest(self.teacher)] if one.labels == TEACHER else []
+            return [one.every, one.weight, pictures, *labels]
 
         return digest([key(one) for one in self.recipe.frames])
 
     def _label_files(self, sets: Sequence[FrameSet]) -> list[Path]:
         return [
-            path for one in sets if one.labels for path in picture_files(PictureSet((one.labels,)), self._file.folder)
+            path
+            for one in sets
+            if one.label_file
+            for path in picture_files(PictureSet((one.label_file,)), self._file.folder)
         ]
 
     @cached_property
@@ -123,10 +129,13 @@ class Workshop:
         def make(folder: Path) -> None:
             skipped: list[str] = []
             groups = [
-                (load_pictures(one.as_pictures(), self._file.folder, skipped), one.weight) for one in self.recipe.frames
+                frames.Group(
+                    load_pictures(one.as_pictures(), self._file.folder, skipped), one.weight, self._known_of(one)
+                )
+                for one in self.recipe.frames
             ]
             with self.progress.step("training frames: decode"):
-                frames.write(groups, folder, skipped, self._labels)
+                frames.write(groups, folder, skipped)
 
         pool = frames.FramePool(StepStore(self._cache / "frames").obtain(self._frames_key, make))
         if pool.skipped:
@@ -136,6 +145,15 @@ class Workshop:
         if self._labels and not pool.labelled:
             self.progress.warn("no training picture is one of those that the labels are of")
         return pool
+
+    def _known_of(self, chosen: FrameSet) -> Callable[[NamedPicture], Objects | None]:
+        """Looks up what people drew, or what the teacher finds."""
+        if chosen.labels != TEACHER:
+            return lambda picture: self._labels.get(picture.sha256)
+        model = self.recipe.model
+        graph = self.float_graph(None)[0].SerializeToString()
+        operating = model.thresholds
+        return TeacherLabels(graph, model.decoder, model.size_multiple, operating.min_score, operating.nms).find
 
     @cached_property
     def inputs(self) -> Inputs:
@@ -219,7 +237,7 @@ class Workshop:
     def lesson(self) -> Lesson:
         model = self.recipe.model
         loss = OUTPUT_LOSSES[model.decoder]
-        label_loss = LABEL_LOSSES[model.decoder] if self._labels else None
+        label_loss = LABEL_LOSSES[model.decoder] if self.frames.labelled else None
         losses = self.recipe.training.losses
         return Lesson(self.teacher, model.outputs, loss, losses, self.probe(LESSON_PROBE), label_loss)
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lathe.errors import InvalidInput
-from lathe_compression.frames import INDEX_FILE, LONGEST_SIDE, SMALLEST_SIDE, FramePool, write
+from lathe_compression.frames import INDEX_FILE, LONGEST_SIDE, SMALLEST_SIDE, FramePool, Group, write
 from lathe_compression.pictures import NamedPicture
 
 
@@ -26,7 +26,7 @@ def picture(name: str, height: int = 64, width: int = 96, level: int | None = No
 
 
 def pool(folder: Path, *groups: tuple[Sequence[NamedPicture], float]) -> FramePool:
-    write(groups, folder)
+    write([Group(*group) for group in groups], folder)
     return FramePool(folder)
 
 
@@ -115,7 +115,7 @@ def test_draws_repeat_with_the_random_state(tmp_path: Path) -> None:
 
 def test_no_frames_at_all_are_told(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="group 2 of the training frames holds no picture that can be read"):
-        write([([picture("a")], 1.0), ([], 1.0)], tmp_path)
+        write([Group([picture("a")], 1.0), Group([], 1.0)], tmp_path)
     assert not (tmp_path / INDEX_FILE).exists()
 
 
@@ -126,5 +126,5 @@ def test_skipped_names_are_kept_even_when_found_while_reading(tmp_path: Path) ->
         skipped.append("broken.png")
         return [picture("a")]
 
-    write([((one for _ in "once" if not skipped for one in reading()), 1.0)], tmp_path, skipped)
+    write([Group((one for _ in "once" if not skipped for one in reading()), 1.0)], tmp_path, skipped)
     assert FramePool(tmp_path).skipped == ["broken.png"]

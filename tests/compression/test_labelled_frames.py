@@ -55,6 +55,15 @@ def test_labels_are_learnt_from_beside_the_teachers_answers(tmp_path: Path) -> N
     assert none == alone
 
 
+def test_labels_of_the_teacher_need_no_file(tmp_path: Path) -> None:
+    """On noise the untrained teacher finds enough to learn from."""
+    alone = trained(tmp_path)["steps"][0]["curve"][-1][1]
+    both = trained(tmp_path, "teacher")["steps"][0]["curve"][-1][1]
+    none = trained(tmp_path, "teacher", ", losses = { labels = 0.0 }")["steps"][0]["curve"][-1][1]
+    assert both > alone
+    assert none == alone
+
+
 def test_labels_of_other_pictures_are_told(tmp_path: Path) -> None:
     write_recipe(tmp_path)
     write_labels(tmp_path / "frames/labels.json", ["other.png"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lathe_compression.frames import FramePool, write
+from lathe_compression.frames import FramePool, Group, write
 from lathe_compression.labels import Objects
 from lathe_compression.scenes import Augment, scene, split
 from tests.compression.test_frames import picture
@@ -20,7 +20,7 @@ PLAIN = Augment(colour=0, grey=0, blur=0, jpeg=0, flip=False)
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> FramePool:
     folder = tmp_path_factory.mktemp("frames")
-    write([([picture("a", 200, 300), picture("b", 90, 60), picture("c", 25, 25)], 1.0)], folder)
+    write([Group([picture("a", 200, 300), picture("b", 90, 60), picture("c", 25, 25)], 1.0)], folder)
     return FramePool(folder)
 
 
@@ -94,13 +94,13 @@ def test_grey_scenes_have_no_colour(number: int, pool: FramePool) -> None:
 
 
 def test_without_any_spread_colours_stay(tmp_path: Path) -> None:
-    write([([picture("a", level=90)], 1.0)], tmp_path)
+    write([Group([picture("a", level=90)], 1.0)], tmp_path)
     pixels = made(FramePool(tmp_path), augment=PLAIN)
     assert (pixels == 90).all()
 
 
 def test_colours_spread_as_far_as_asked(tmp_path: Path) -> None:
-    write([([picture("a", level=128)], 1.0)], tmp_path)
+    write([Group([picture("a", level=128)], 1.0)], tmp_path)
     frames = FramePool(tmp_path)
     levels = [made(frames, number, augment=Augment(colour=0.25, blur=0, jpeg=0)).mean() for number in range(60)]
     assert 15 < np.std(levels) < 40
@@ -156,7 +156,8 @@ def test_labels_stay_on_what_they_are_of(tmp_path: Path) -> None:
         np.array([[0, 0, 1e6, 1e6]], np.float32),
         np.empty((0, 4), np.float32),
     )
-    write([([block, picture("bare", 80, 80, level=60)], 1.0)], tmp_path, labels={block.sha256: drawn})
+    both = [block, picture("bare", 80, 80, level=60)]
+    write([Group(both, 1.0, lambda one: drawn if one is block else None)], tmp_path)
     frames = FramePool(tmp_path)
     augment = Augment((40, 120), 2.0, 0, 0, 0, 0)
     scenes = [scene(frames, augment, (160, 128), 1, number) for number in range(40)]

@@ -119,6 +119,35 @@ def test_every_scene_is_seen_once_in_order(tmp_path: Path) -> None:
     assert (asked, batches) == (list(range(PICTURES)), [4, 4, 4, 4, 4, 3])
 
 
+def test_bytes_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
+    """Cores learn from scenes of their own, always the same ones together."""
+    made = []
+    for threads in (1, 2, 3):
+        torch.manual_seed(0)
+        student = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 1))
+        torch.set_num_threads(threads)
+        schedule, checkpoint = Schedule(10 * training.SHARD - 1, 3 * training.SHARD, 0.05), tmp_path / f"{threads}.pt"
+        train(student, loss_of(student), scenes, schedule, checkpoint, lambda moment: None)
+        assert torch.get_num_threads() == threads
+        made.append(student)
+    assert same(made[0], made[1])
+    assert same(made[0], made[2])
+
+
+def test_shards_have_the_gradients_of_their_whole_batch(tmp_path: Path) -> None:
+    """Of a mean over scenes: each shard counts by its share, the last one too, of two scenes."""
+    torch.manual_seed(0)
+    alone = nn.Conv2d(3, 2, 3)
+    sharded = copy.deepcopy(alone)
+    pixels = np.stack([scenes(number).pixels for number in range(10)])
+    loss_of(alone)(torch.from_numpy(pixels).permute(0, 3, 1, 2).float(), []).backward()  # type: ignore[no-untyped-call]
+    train(sharded, loss_of(sharded), scenes, Schedule(10, 10), tmp_path / "checkpoint.pt", lambda moment: None)
+    assert alone.weight.grad is not None
+    assert sharded.weight.grad is not None
+    assert sharded.weight.grad.stride() == sharded.weight.stride()  # as the fused optimiser needs it
+    torch.testing.assert_close(sharded.weight.grad, alone.weight.grad, rtol=1e-4, atol=1e-6)
+
+
 def test_loss_falls_and_is_the_mean_of_the_last_steps(tmp_path: Path) -> None:
     student, values, moments = network(), list[float](), list[Moment]()
     before = {name: value.clone() for name, value in student.named_parameters()}
