@@ -83,8 +83,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class Making:
+    """Attributes:
+    hygiene_speedup: of the reference's clean graph against the exported one; None where not measured.
+    """
+
     steps: Sequence[Step]
     layers: Sequence[Layer]
+    hygiene_speedup: float | None = None
 
 
 def parse_making(content: Mapping[str, Any], name: str) -> Making:
@@ -98,6 +103,7 @@ def parse_making(content: Mapping[str, Any], name: str) -> Making:
     return Making(
         tuple(_step(step) for step in top.parts("steps")),
         tuple(_layer(layer) for layer in top.parts("layers")),
+        top.optional_number("hygiene_speedup"),
     )
 
 

@@ -16,12 +16,22 @@ STEEP = 30.0
 
 
 def add_making(report: Report, making: Making) -> None:
-    """Adds what the steps gained and lost, every step in order, then the table of layers."""
+    """Adds what hygiene gained, what the steps gained and lost, every step in order, then the table of layers."""
+    if making.hygiene_speedup is not None:
+        report.paragraph(hygiene_sentence(making.hygiene_speedup))
     _add_standings(report, making.steps)
     for number, step in enumerate(making.steps, 1):
         _add_step(report, number, step)
     if making.layers:
         _add_layers(report, making.layers)
+
+
+def hygiene_sentence(speedup: float) -> str:
+    """What the reference owes to its graph's being clean."""
+    return (
+        f"Graph hygiene alone: the clean graph takes {1 / speedup:.1%} of the time of the exported one. "
+        "Speeds are against the clean one, so that this is not counted as compression."
+    )
 
 
 def _add_standings(report: Report, steps: Sequence[Step]) -> None:
@@ -106,10 +116,10 @@ def _add_channels(report: Report, channels: Mapping[str, Channels]) -> None:
             lines(
                 series,
                 Axis("share of the layer's channels gone", 0.0, max(one.losses[-1][0] for one in drawn.values())),
-                Axis("loss", min(0.0, *losses), max(losses)),
+                Axis("foreseen loss", min(0.0, *losses), max(losses)),
             ),
-            "Sensitivity: one layer loses channels, the others keep theirs. The most sensitive are named; "
-            "point at a line for its name.",
+            "Sensitivity, as the criterion foresees it before the first cut: one layer loses channels, the others keep "
+            "theirs. The most sensitive are named; point at a line for its name.",
         )
     rows = [
         [name, str(one.width), str(one.kept), f"{one.kept / max(1, one.width):.0%}"] for name, one in channels.items()

@@ -9,7 +9,7 @@ from lathe.carded_figures import serving_latency
 from lathe.figures import Comparison, Rates
 from lathe.fronts import fronts
 from lathe.making import Making
-from lathe.making_section import curve_span, loss_curve, standings
+from lathe.making_section import curve_span, hygiene_sentence, loss_curve, standings
 from lathe.plot import standalone
 from lathe.v1 import card_pb2
 from lathe.variant_section import number
@@ -46,7 +46,10 @@ def write_markdown(
     drawn: set[str] = set()
     for name, card in comparison.cards.items():
         parts.extend([f"## {name}", *_story(card)])
-        steps = makings[name].steps if name in makings else ()
+        making = makings.get(name)
+        if making and making.hygiene_speedup is not None:
+            parts.append(hygiene_sentence(making.hygiene_speedup))
+        steps = making.steps if making else ()
         if len(steps) > 1 and (standing := standings(steps))[1]:
             parts.append(_table(*standing))
         for step in steps:
@@ -59,7 +62,7 @@ def write_markdown(
 
 
 def _figures(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Sizes and speeds are against the reference; the last speed is that of the card, at the serving size."""
+    """Sizes and speeds are against the reference; the last speed is that of the card, at exactly the serving size."""
     reference = comparison.cards[comparison.reference]
     serving = f"{reference.serving_size.width}×{reference.serving_size.height}"
     headings = ["variant", comparison.quality_name, "95 %", "size, MB", "smaller", "infer, ms", "speed"]

@@ -54,7 +54,10 @@ def distill(shop: Workshop, task: Task, folder: Path) -> None:
     )
     lesson = shop.lesson.loss_for(network, settings.losses)
     curve = _train(shop, network, lesson, schedule, FIRST_SEED, folder / "checkpoint.pt", task)
-    _finish(folder, network, {"sentences": [task.step.describe()], "curve": curve})
+    weight = (settings.losses or shop.recipe.training.losses).labels
+    labelled = f", labels of {shop.frames.labelled} weighing {weight:g}" if shop.frames.labelled and weight else ""
+    sentence = f"{task.step.describe()} of {'' if labelled else 'unlabelled '}frames{labelled}"
+    _finish(folder, network, {"sentences": [sentence], "curve": curve})
 
 
 def prune(shop: Workshop, task: Task, folder: Path) -> None:

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 
-from lathe.errors import InvalidInput, NotFound
+from lathe.errors import BadPicture, InvalidInput, NotFound
 from lathe.machine import cpu_name
 from lathe.progress import Progress
 from lathe.repository import Repository, VariantRef
@@ -18,10 +19,11 @@ from lathe.used_pictures import UsedPictures
 from lathe.v1 import card_pb2
 from lathe_compression.agreement import AgreementSamples
 from lathe_compression.arithmetic import Arithmetic, arithmetic, layer_arithmetic
-from lathe_compression.judge import build_detector, judge, speedup
+from lathe_compression.judge import build_detector, judge
+from lathe_compression.latency import RUNS, noise, take_turns
 from lathe_compression.pictures import NamedPicture, file_digest, load_pictures
 from lathe_compression.plan import Task, chosen_variants, plan
-from lathe_compression.recipe import Recipe, RecipeFile, Variant
+from lathe_compression.recipe import RecipeFile, Variant
 from lathe_compression.runs import RunRecord
 from lathe_compression.store import disk_full_said
 from lathe_compression.workshop import Workshop
@@ -35,6 +37,8 @@ PRECISIONS = {
     "fp16": "PRECISION_FP16",
 }
 """Of the card, by the method of quantization."""
+AS_EXPORTED = "as exported"
+"""The reference's graph before hygiene; no task's key."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +98,14 @@ def compress(
         record = RunRecord(cache / "runs", recipe.model.name, {"recipe_sha256": file.sha256, "cpu": cpu_name()})
     workshop = Workshop(file, cache, progress, record)
     ends = plan(recipe, workshop.inputs)
-    evaluation = _evaluation(recipe, file.folder, progress)
+    evaluation = _evaluation(workshop, file.folder)
     made = [_make(variant, ends[variant.name], workshop) for variant in variants]
     _refuse_seen(evaluation, made)
     cards = _cards(file, made)
     repository_root.mkdir(parents=True, exist_ok=True)
     repository = Repository(repository_root)
     published = [_already_published(repository, card, one) for card, one in zip(cards, made, strict=True)]
-    figures = {} if all(published) else _measure(cards, made, evaluation, progress)
+    figures = {} if all(published) else _measure(cards, made, evaluation, workshop)
     refs = []
     with disk_full_said():
         for card, one, there in zip(cards, made, published, strict=True):
@@ -112,10 +116,19 @@ def compress(
     return refs
 
 
-def _evaluation(recipe: Recipe, folder: Path, progress: Progress) -> list[NamedPicture]:
-    """Pictures for the card's figures."""
-    with progress.step("evaluation pictures: read"):
-        return [picture for chosen in recipe.evaluation for picture in load_pictures(chosen, folder)]
+def _evaluation(workshop: Workshop, folder: Path) -> list[NamedPicture]:
+    """Pictures for the card's figures; those that cannot be decoded are left out, counted and named.
+
+    Raises:
+        BadPicture: none of what the recipe names is a picture.
+    """
+    skipped: list[str] = []
+    with workshop.progress.step("evaluation pictures: read"):
+        found = [one for chosen in workshop.recipe.evaluation for one in load_pictures(chosen, folder, skipped)]
+    workshop.say_skipped("evaluation", skipped)
+    if skipped and not found:
+        raise BadPicture("none of the evaluation pictures can be decoded")
+    return found
 
 
 def _refuse_seen(pictures: Sequence[NamedPicture], made: Sequence[_Made]) -> None:
@@ -212,10 +225,7 @@ def _cards(file: RecipeFile, made: Sequence[_Made]) -> list[card_pb2.Card]:
 
 
 def _measure(
-    cards: Sequence[card_pb2.Card],
-    made: Sequence[_Made],
-    pictures: Sequence[NamedPicture],
-    progress: Progress,
+    cards: Sequence[card_pb2.Card], made: Sequence[_Made], pictures: Sequence[NamedPicture], workshop: Workshop
 ) -> dict[str, dict[str, float]]:
     """Fills in quality and latency, every variant against the first on the same pictures.
 
@@ -227,6 +237,7 @@ def _measure(
     if not pictures:
         return figures
     detectors = {key: build_detector(cards[0], content) for key, content in contents.items()}
+    progress = workshop.progress
     with progress.bar("variants: measure", len(pictures)) as advance:
         judged = judge(detectors, ((str(n), picture.as_raw()) for n, picture in enumerate(pictures)), advance)
     reference = judged[made[0].key]
@@ -236,10 +247,15 @@ def _measure(
         )
         for key, own in judged.items()
     }
-    for key, own in judged.items():
-        figures[key] |= {"agreement": agreements[key].agreement(), "speedup": speedup(own, reference)}
+    with progress.step("variants: take turns at the serving size"):
+        graphs = {key: onnx.load_from_string(content) for key, content in contents.items()}
+        seconds = take_turns(graphs | {AS_EXPORTED: workshop.export(workshop.teacher)}, noise(workshop.serving_size))
+    speedups = {key: float(np.median(seconds[made[0].key] / own)) for key, own in seconds.items()}
+    for key, samples in agreements.items():
+        figures[key] |= {"agreement": samples.agreement(), "speedup": speedups[key]}
+    figures[made[0].key]["hygiene_speedup"] = 1 / speedups[AS_EXPORTED]
     for card, one in zip(cards, made, strict=True):
-        own, samples = judged[one.key], agreements[one.key]
+        samples = agreements[one.key]
         if card is not cards[0] and samples.pictures:
             card.quality.add(
                 metric="agreement",
@@ -248,7 +264,7 @@ def _measure(
                 pictures=samples.pictures,
                 size=card.serving_size,
             )
-        medians = own.stage_medians()
+        medians = judged[one.key].stage_medians()
         card.latency.add(
             size=card.serving_size,
             cpu=cpu_name(),
@@ -256,16 +272,17 @@ def _measure(
             stages=card_pb2.StageSeconds(
                 decode=medians["decode"],
                 preprocess=medians["preprocess"],
-                infer=medians["infer"],
+                infer=float(np.median(seconds[one.key])),
                 postprocess=medians["postprocess"],
             ),
-            speedup=speedup(own, reference),
+            speedup=speedups[one.key],
             reference_variant=cards[0].variant,
-            runs=len(pictures),
+            runs=RUNS,
         )
     return figures
 
 
 def _with_figures(making: Mapping[str, Any], figures: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    """Beside each step, what the graph after it takes and keeps."""
-    return {**making, "steps": [{**step, **figures.get(step["key"], {})} for step in making["steps"]]}
+    """Beside each step, what the graph after it takes and keeps; of the reference, what hygiene gained."""
+    gained = {} if making["steps"] else {"hygiene_speedup": figures.get("", {}).get("hygiene_speedup")}
+    return {**making, **gained, "steps": [{**step, **figures.get(step["key"], {})} for step in making["steps"]]}

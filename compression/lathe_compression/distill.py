@@ -71,7 +71,7 @@ class Distill:
 
     def describe(self) -> str:
         who = f" into a {self.student.describe()}" if self.student else ""
-        return f"distill{who}: {self.pictures} scenes of unlabelled frames"
+        return f"distill{who}: {self.pictures} scenes"
 
 
 class BatchLoss(Protocol):

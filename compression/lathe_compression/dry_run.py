@@ -22,7 +22,8 @@ TRIAL_STEPS = 5
 def show_plan(file: RecipeFile, cache: Path, only: Sequence[str] = ()) -> None:
     """Prints every variant's steps: which are finished, begun, shared with another variant, or to do.
 
-    The estimate is of the teacher's own learning, measured here and now: smaller networks are faster.
+    The estimate is of the teacher's own learning, measured here and now: smaller networks are faster, and
+    learning with roundings is slower. The frames are decoded for it, once: the run itself will find them.
     """
     workshop = Workshop(file, cache, Progress())
     variants = chosen_variants(file.recipe, only)
@@ -31,7 +32,7 @@ def show_plan(file: RecipeFile, cache: Path, only: Sequence[str] = ()) -> None:
     todo = {task.key for _, task in tasks if workshop.store.find(task.key) is None}
     learns = any(pictures(task) for _, task in tasks if task.key in todo)
     seconds = _seconds_per_picture(workshop) if learns else 0.0
-    table = Table("variant", "step", "state", "at most", title=f"plan of {file.recipe.model.name}")
+    table = Table("variant", "step", "state", "about", title=f"plan of {file.recipe.model.name}")
     shown: set[str] = set()
     total = 0.0
     for variant in variants:
@@ -50,7 +51,7 @@ def show_plan(file: RecipeFile, cache: Path, only: Sequence[str] = ()) -> None:
         table.add_row(name, task.step.describe(), state, _minutes(needed))
     console = Console()
     console.print(table)
-    console.print(f"training: at most {_minutes(total) or 'none'}; beside it export, calibration and measurement")
+    console.print(f"training: about {_minutes(total) or 'none'}; beside it export, calibration and measurement")
 
 
 def pictures(task: Task) -> int:

@@ -11,24 +11,21 @@ float, conversions around it included.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
 from lathe_compression.equalize import equalize
-from lathe_compression.export import INPUT_NAME
 from lathe_compression.int8_nodes import int8_nodes, matching_layers
+from lathe_compression.latency import RUNS, take_turns
 from lathe_compression.quantize import Quantize, quantize
 from lathe_compression.ranges import Range, activation_ranges
 from lathe_compression.wiring import name_nodes
+from lathe_server.engines import OnnxRuntimeEngine
 
-ROUNDS = 60
-WARM_UP_ROUNDS = 5
 HEAD_PICTURES = 4
 """Calibration pictures that the ranges of merged heads come from while layers are measured."""
 
@@ -81,7 +78,7 @@ def measure_layers(
     advance: Callable[[], None] = lambda: None,
     *,
     ranges: Mapping[str, Range] | None = None,
-    rounds: int = ROUNDS,
+    runs: int = RUNS,
 ) -> dict[str, LayerCost]:
     """Measures every convolution of a clean FP32 graph that `step` does not keep in float already.
 
@@ -89,7 +86,7 @@ def measure_layers(
         held_out: network inputs that did not calibrate, 1 × H × W × 3; the first is also what is timed.
         advance: called after each layer.
         ranges: as `quantize` takes them.
-        rounds: runs of each of two graphs, in turn, whose times are compared.
+        runs: of each of two graphs, in turn, whose times are compared.
     """
     prepared = onnx.ModelProto()
     prepared.CopyFrom(model)
@@ -106,14 +103,14 @@ def measure_layers(
         return quantize(prepared, settings, few, size_multiple, ranges=known)[0]
 
     reference = _outputs(prepared, held_out)
-    whole = _session(in_int8(()))
+    whole = in_int8(())
     costs: dict[str, LayerCost] = {}
     for layer in layers:
         alone = _outputs(in_int8([other for other in layers if other != layer]), held_out)
-        without = _session(in_int8([layer])) if len(layers) > 1 else _session(prepared)
-        seconds, differences = _race(whole, without, held_out[0], rounds)
-        saved, noise = median_and_noise(differences)
-        costs[layer] = LayerCost(relative_error(alone, reference), saved, noise, seconds)
+        without = in_int8([layer]) if len(layers) > 1 else prepared
+        seconds = take_turns({"whole": whole, "without": without}, held_out[0], runs)
+        saved, noise = median_and_noise(seconds["without"] - seconds["whole"])
+        costs[layer] = LayerCost(relative_error(alone, reference), saved, noise, float(np.median(seconds["whole"])))
         advance()
     return costs
 
@@ -146,31 +143,8 @@ def _ranges(model: onnx.ModelProto, step: Quantize, calibration: Sequence[NDArra
     return activation_ranges(model, [name for name in taken if name in made], calibration, step.range, step.percentile)
 
 
-def _race(
-    first: onnxruntime.InferenceSession,
-    second: onnxruntime.InferenceSession,
-    picture: NDArray[np.uint8],
-    rounds: int,
-) -> tuple[float, NDArray[np.float64]]:
-    """Median seconds of the first, and by how many the second took longer, round by round."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for number in range(WARM_UP_ROUNDS + rounds):
-        for session, kept in zip((first, second), times, strict=True):
-            began = time.perf_counter()
-            session.run(None, {INPUT_NAME: picture})
-            if number >= WARM_UP_ROUNDS:
-                kept.append(time.perf_counter() - began)
-    return float(np.median(times[0])), np.subtract(times[1], times[0])
-
-
 def _outputs(model: onnx.ModelProto, pictures: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
     """Each output over all pictures, flat."""
-    session = _session(model)
-    runs = [session.run(None, {INPUT_NAME: picture}) for picture in pictures]
-    return [np.concatenate([value.ravel() for value in values]) for values in zip(*runs, strict=True)]
-
-
-def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    engine = OnnxRuntimeEngine(model.SerializeToString())
+    runs = [engine.run(picture) for picture in pictures]
+    return [np.concatenate([run[name].ravel() for run in runs]) for name in runs[0]]

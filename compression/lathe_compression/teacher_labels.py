@@ -24,6 +24,8 @@ LARGEST_SIDE = 2048
 UNSURE = 0.2
 """Of the score from which on a box is an object: between the two it is neither object nor background."""
 MOST = 1000
+TEACHER_LABELS_REVISION = 1
+"""One goes up when the same network comes to find something else."""
 
 
 class TeacherLabels:

@@ -31,7 +31,7 @@ from lathe_compression.store import write_whole
 
 CHECKPOINT_SECONDS = 60.0
 SHARD = 4
-"""Scenes that one core learns from at a time. It is the same on every machine, and so are the bytes."""
+"""Scenes that are learnt from at a time; a loss is the mean over such parts of a batch, on every machine."""
 WARM_UP_SHARE, WARM_UP_STEPS = 0.02, 20
 SMALLEST_RATE = 0.01
 MEAN_OVER_STEPS, STEPS_PER_POINT = 100, 25
@@ -140,12 +140,12 @@ def train(
     began = saved = time.monotonic()
     weights = [group["params"][0] for group in optimiser.param_groups]
     learn = _Shards(loss, scenes, weights, normalisation or Normalisation())
-    with _crew(learners) as (crew, shard):
+    with _crew(learners, schedule.batch) as (crew, shard):
         for step in range(course.step, schedule.steps):
             for group in optimiser.param_groups:
                 group["lr"] = schedule.rate * schedule.rate_at(step) * group["scale"]
             numbers = range(step * schedule.batch, min((step + 1) * schedule.batch, schedule.pictures))
-            losses.append(learn(crew, numbers, shard or len(numbers)))
+            losses.append(learn(crew, numbers, shard))
             optimiser.step()
             if not math.isfinite(losses[-1]):
                 raise BadVariant(f"training went astray at step {step + 1}: the loss is {losses[-1]}; lower the rate")
@@ -183,24 +183,31 @@ def _set_mode(learners: nn.Module, freeze_norms: bool) -> None:
 
 
 @contextmanager
-def _crew(learners: nn.Module) -> Generator[tuple[Executor, int]]:
-    """Threads, one for each core that torch may use, and how many scenes each takes at a time; 0 is all.
+def _crew(learners: nn.Module, batch: int) -> Generator[tuple[Executor, int]]:
+    """Threads that learn at the same time, and how many scenes each takes at a time.
 
     Cores that learn from scenes of their own are faster than cores that share every operation. What keeps
     statistics of a batch, or draws at random, must see it whole: then one thread has all the cores.
     """
     cores = torch.get_num_threads()
     whole = any(module.training and isinstance(module, _WHOLE_BATCH) for module in learners.modules())
-    learners_at_once, cores_each = (1, cores) if whole else (cores, 1)
+    shard = batch if whole else SHARD
+    crew_size = min(cores, math.ceil(batch / shard))
+    cores_each = cores // crew_size
     torch.set_num_threads(cores_each)
     try:
-        with ThreadPoolExecutor(learners_at_once, "learner", torch.set_num_threads, (cores_each,)) as crew:
-            yield crew, 0 if whole else SHARD
+        with ThreadPoolExecutor(crew_size, "learner", torch.set_num_threads, (cores_each,)) as crew:
+            yield crew, shard
     finally:
         torch.set_num_threads(cores)
 
 
-_WHOLE_BATCH = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+_WHOLE_BATCH = (
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.instancenorm._InstanceNorm,
+    nn.modules.dropout._DropoutNd,
+    nn.RReLU,
+)
 
 
 @dataclass(frozen=True)

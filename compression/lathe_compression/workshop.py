@@ -19,6 +19,7 @@ import torch_pruning
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
+from lathe.errors import BadPicture
 from lathe.progress import Progress
 from lathe.used_pictures import UsedPictures
 from lathe_compression import carry_out, frames
@@ -40,7 +41,7 @@ from lathe_compression.store import StepStore, digest
 from lathe_compression.student import build_student, compose_linear, drop_blocks
 from lathe_compression.taps import traced
 from lathe_compression.teacher import load_teacher
-from lathe_compression.teacher_labels import TeacherLabels
+from lathe_compression.teacher_labels import TEACHER_LABELS_REVISION, TeacherLabels
 
 PROBE_SEED, LESSON_PROBE = 0, 64
 
@@ -81,16 +82,21 @@ class Workshop:
     @cached_property
     def calibration(self) -> Calibration:
         """Raises:
-        NotFound, BadPicture: the recipe names what is not there or not a picture.
+        NotFound: the recipe names what is not there.
+        BadPicture: none of what it names is a picture.
         """
         inputs: list[NDArray[np.uint8]] = []
         used: set[str] = set()
         if self.recipe.calibration:
+            skipped: list[str] = []
             with self.progress.step("calibration pictures: read"):
                 for chosen in self.recipe.calibration:
-                    pictures = list(load_pictures(chosen, self._file.folder))
+                    pictures = list(load_pictures(chosen, self._file.folder, skipped))
                     used |= {picture.sha256 for picture in pictures}
                     inputs += canvases(pictures, chosen.grid, self.recipe.model.serving_size)
+            self.say_skipped("calibration", skipped)
+            if skipped and not inputs:
+                raise BadPicture("none of the calibration pictures can be decoded")
         return Calibration(inputs, sorted(used))
 
     @cached_property
@@ -101,10 +107,19 @@ class Workshop:
         def key(one: FrameSet) -> list[Any]:
             pictures = [file_digest(path) for path in picture_files(one.as_pictures(), base)]
             labels = [file_digest(path) for path in self._label_files([one])]
-            labels += [_network_digest(self.teacher)] if one.labels == TEACHER else []
+            labels += self._teacher_labels_key if one.labels == TEACHER else []
             return [one.every, one.weight, pictures, *labels]
 
         return digest([key(one) for one in self.recipe.frames])
+
+    @cached_property
+    def _teacher_labels_key(self) -> list[Any]:
+        """All that what the teacher finds depends on."""
+        model = self.recipe.model
+        operating = model.thresholds
+        graph = hashlib.sha256(self.float_graph(None)[0].SerializeToString(deterministic=True)).hexdigest()
+        settings = [model.decoder, model.size_multiple, operating.min_score, operating.nms]
+        return [TEACHER_LABELS_REVISION, graph, *settings, f"onnxruntime {onnxruntime.__version__}"]
 
     def _label_files(self, sets: Sequence[FrameSet]) -> list[Path]:
         return [
@@ -138,13 +153,17 @@ class Workshop:
                 frames.write(groups, folder, skipped)
 
         pool = frames.FramePool(StepStore(self._cache / "frames").obtain(self._frames_key, make))
-        if pool.skipped:
-            self.progress.warn(
-                f"{len(pool.skipped)} training pictures cannot be read and are left out: {', '.join(pool.skipped[:5])}"
-            )
+        self.say_skipped("training", pool.skipped)
         if self._labels and not pool.labelled:
             self.progress.warn("no training picture is one of those that the labels are of")
         return pool
+
+    def say_skipped(self, purpose: str, names: Sequence[str]) -> None:
+        """Warns of pictures that could not be decoded."""
+        if names:
+            self.progress.warn(
+                f"{len(names)} {purpose} pictures cannot be read and are left out: {', '.join(names[:5])}"
+            )
 
     def _known_of(self, chosen: FrameSet) -> Callable[[NamedPicture], Objects | None]:
         """Looks up what people drew, or what the teacher finds."""

@@ -136,6 +136,6 @@ def test_wrong_settings_are_told(settings: type, told: str) -> None:
 
 
 def test_settings_describe_themselves() -> None:
-    assert Distill(400).describe() == "distill: 400 scenes of unlabelled frames"
+    assert Distill(400).describe() == "distill: 400 scenes"
     narrow = Distill(400, student=Student(width=0.5, depth=0.75)).describe()
     assert narrow.startswith("distill into a student of 50% of the width and 75% of the residual blocks: 400 scenes")

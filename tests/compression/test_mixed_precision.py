@@ -46,7 +46,7 @@ def fp32() -> onnx.ModelProto:
 
 @pytest.fixture(scope="module")
 def costs(fp32: onnx.ModelProto) -> dict[str, LayerCost]:
-    return measure_layers(fp32, Quantize(), CALIBRATION, 32, [pixels(32, 64, seed=7)], rounds=5)
+    return measure_layers(fp32, Quantize(), CALIBRATION, 32, [pixels(32, 64, seed=7)], runs=5)
 
 
 def test_every_convolution_is_measured(fp32: onnx.ModelProto, costs: dict[str, LayerCost]) -> None:

@@ -50,9 +50,23 @@ from tests.compression.shapes_detector import (
 from tests.compression.shapes_pictures import CLASSES, HEIGHT, WIDTH, Shapes, draw, write_labels, write_pictures
 from tests.conftest import ROOT, start_server
 
-CALIBRATION_SEED, EVALUATION_SEED = 3, 4
+CALIBRATION_SEED, EVALUATION_SEED, FRAMES_SEED = 3, 4, 5
 DOCUMENT = (ROOT / "docs/your-own-model.md").read_text("utf-8")
 (RECIPE,) = re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)
+TRAINED = """
+[[frames]]
+pictures = ["frames/*.png"]
+
+[[variant]]
+name = "pruned-int8"
+parent = "fp32"
+steps = [
+    { prune = { keep = 0.7, rounds = 2, pictures = 96, probe = 32 } },
+    { distill = { pictures = 480, rate = 0.004 } },
+    { quantize = { method = "qat", pictures = 64 } },
+]
+"""
+"""Beside the document's variants: every kind of step, learning from the network's own answers."""
 PLANES = torch.zeros(1, 3, HEIGHT, WIDTH)
 
 
@@ -69,11 +83,12 @@ def exported(network: ShapesDetector) -> onnx.ModelProto:
 
 @pytest.fixture(scope="module")
 def made(shapes_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """Both variants, by the ordinary recipe."""
+    """All variants, by the ordinary recipe."""
     folder = tmp_path_factory.mktemp("shapes")
     write_pictures(folder / "calibration", [draw(number, CALIBRATION_SEED) for number in range(64)])
     write_pictures(folder / "evaluation", [draw(number, EVALUATION_SEED) for number in range(32)])
-    (folder / "shapes.toml").write_text(RECIPE)
+    write_pictures(folder / "frames", [draw(number, FRAMES_SEED) for number in range(96)])
+    (folder / "shapes.toml").write_text(RECIPE + TRAINED)
     compress(load_recipe(folder / "shapes.toml"), folder / "models", Progress())
     return Repository(folder / "models")
 
@@ -264,20 +279,34 @@ def test_every_convolution_runs_in_int8(made: Repository) -> None:
     assert assert_int8_kernels(model) == convolutions == 46
 
 
-@pytest.mark.parametrize("name", ["fp32", "int8"])
+def test_pruned_and_taught_with_its_roundings_it_keeps_its_int8_kernels(made: Repository) -> None:
+    card, model = variant(made, "pruned-int8")
+    whole, _ = variant(made, "fp32")
+    assert card.macs == pytest.approx(0.7 * whole.macs, rel=0.05)
+    assert [
+        step.partition(":")[0] for step in card.lineage.steps if step.startswith(("prune", "distill", "quantize"))
+    ] == [
+        "prune",
+        "distill",
+        "quantize",
+    ]
+    assert assert_int8_kernels(model) == count(model, "Conv")
+
+
+@pytest.mark.parametrize(("name", "least"), [("fp32", 0.8), ("int8", 0.8), ("pruned-int8", 0.7)])
 def test_variants_are_as_good_as_the_network(
-    made: Repository, name: str, held_out: list[Shapes], tmp_path: Path
+    made: Repository, name: str, least: float, held_out: list[Shapes], tmp_path: Path
 ) -> None:
     _, model = variant(made, name)
     engine = _session(model)
     found = [detections(*engine.run(["boxes", "scores"], {"pixels": shapes.pixels[None]})) for shapes in held_out]
-    assert ap50(found, held_out, tmp_path) >= 0.8
+    assert ap50(found, held_out, tmp_path) >= least
 
 
-def test_served_over_grpc_and_swapped_to_int8(made: Repository, held_out: list[Shapes], tmp_path: Path) -> None:
-    """Classes and boxes of pictures that are known to the pixel, before and after the swap."""
+def test_served_over_grpc_and_swapped(made: Repository, held_out: list[Shapes], tmp_path: Path) -> None:
+    """Classes and boxes of pictures that are known to the pixel, before and after each swap."""
     with start_server(made.root, tmp_path / "server.log") as server, server.client() as client:
-        for name in ("fp32", "int8"):
+        for name in ("fp32", "int8", "pruned-int8"):
             client.set_route("shapes", {name: 1})
             pairs = []
             for shapes in held_out[:40]:
