@@ -40,7 +40,7 @@ def write_page(
     for name in comparison.cards:
         add_variant(report, comparison, name, rates, makings.get(name))
     report.save(path)
-    figures = _as_json(comparison, chosen, drawn, limits, rates)
+    figures = _as_json(comparison, makings, chosen, drawn, limits, rates)
     text = json.dumps(figures, indent=2, allow_nan=False, ensure_ascii=False)
     path.with_suffix(".json").write_text(text + "\n", "utf-8")
     return chosen
@@ -135,9 +135,18 @@ def _add_fronts(report: Report, comparison: Comparison, drawn: Sequence[Front], 
 
 
 def _as_json(
-    comparison: Comparison, chosen: Recommendation, drawn: Sequence[Front], limits: Limits, rates: Rates
+    comparison: Comparison,
+    makings: Mapping[str, Making],
+    chosen: Recommendation,
+    drawn: Sequence[Front],
+    limits: Limits,
+    rates: Rates,
 ) -> dict[str, Any]:
     """The page's figures; one that is not known is null."""
+    variants = {
+        name: _variant_json(comparison, name, rates) | {"making": asdict(makings[name]) if name in makings else None}
+        for name in comparison.cards
+    }
     return {
         "model": comparison.cards[comparison.reference].model,
         "reference": comparison.reference,
@@ -146,7 +155,7 @@ def _as_json(
         "limits": asdict(limits),
         "recommendation": asdict(chosen),
         "fronts": {front.name: {"unit": front.unit, "variants": front.best} for front in drawn},
-        "variants": {name: _variant_json(comparison, name, rates) for name in comparison.cards},
+        "variants": variants,
         "rates": asdict(rates) | {"currency": "USD", "energy": "estimated: CPU seconds times watts_per_core"},
         "facts": dict(comparison.facts),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -45,21 +46,23 @@ class Progress:
         self._done(name, began)
 
     @contextlib.contextmanager
-    def training(self, name: str, steps: int) -> Iterator[Callable[[int, float], None]]:
-        """A step that learns; call what it yields with the number of steps done and the loss.
+    def training(self, name: str, steps: int) -> Iterator[Callable[[int, float, float], None]]:
+        """A step that learns; call what it yields with the number of steps done, the loss, and the agreement
+        with the teacher as last measured (NaN before).
 
         Where there is no terminal it prints a line a minute instead of a bar.
         """
         began = said = time.monotonic()
-        with self._bars("{task.description} loss {task.fields[loss]:.4f}") as bars:
-            task = bars.add_task(name, total=steps, loss=float("nan"))
+        with self._bars("{task.description} {task.fields[standing]}") as bars:
+            task = bars.add_task(name, total=steps, standing="")
 
-            def show(done: int, loss: float) -> None:
+            def show(done: int, loss: float, agreement: float) -> None:
                 nonlocal said
-                bars.update(task, completed=done, loss=loss)
+                standing = f"loss {loss:.4f}" + (f", agreement {agreement:.3f}" if math.isfinite(agreement) else "")
+                bars.update(task, completed=done, standing=standing)
                 if not self._console.is_terminal and time.monotonic() - said > SECONDS_BETWEEN_LINES:
                     said = time.monotonic()
-                    self._console.print(f"  {name}: step {done} of {steps}, loss {loss:.4f}", highlight=False)
+                    self._console.print(f"  {name}: step {done} of {steps}, {standing}", highlight=False)
 
             yield show
         self._done(name, began)

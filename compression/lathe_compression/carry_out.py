@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -43,6 +44,8 @@ LATENCY_ATTEMPTS, LATENCY_TOLERANCE = 5, 0.03
 TARGET_TOLERANCE = 0.05
 FIRST_SEED = 1
 REPORT_EVERY = 25
+LOOKS = 20
+"""At what a student finds, in one training."""
 
 
 def distill(shop: Workshop, task: Task, folder: Path) -> None:
@@ -87,9 +90,10 @@ def _prune_channels(shop: Workshop, task: Task, settings: Prune, folder: Path) -
     network, rounds = _in_rounds(shop, task, settings, folder, network, cut, left)
     reached = rounds[-1]["left"]
     if reached > settings.keep * (1 + TARGET_TOLERANCE):
-        shop.progress.warn(
-            f"{task.name}: {settings.keep:.0%} were to be left, and {reached:.1%} are: every layer is at its least"
+        why = (
+            "the cuts did not bring it down further" if settings.target == "latency" else "every layer is at its least"
         )
+        shop.progress.warn(f"{task.name}: {settings.keep:.0%} were to be left, and {reached:.1%} are: {why}")
     sentences = [f"blocks: those that end in {', '.join(dropped)} are gone"] if dropped else []
     sentences += [f"compose: {name} and the layer after it are one" for name in composed]
     sentences.append(f"{settings.describe()}; {reached:.1%} are left")
@@ -262,7 +266,7 @@ def _learn_roundings(
     shop: Workshop, task: Task, settings: Quantize, folder: Path
 ) -> tuple[onnx.ModelProto, dict[str, tuple[float, float]], list[tuple[int, float]]]:
     """Quantization-aware training: the clean float graph with its new weights, the ranges, the curve."""
-    network = qat.prepare(shop.network(task.parent))
+    network = qat.prepare(shop.network(task.parent), settings.largest_weight)
     pixels = (torch.from_numpy(one).permute(0, 3, 1, 2).float() for one in shop.calibration.inputs)
     planes = (shop.normalisation.apply(one) for one in pixels)
     qat.observe(network, planes)
@@ -288,11 +292,20 @@ def _train(
     if any(one.step.prune and one.step.prune.scope == "weights" for one in task.chain):
         hold_zeros(network)
     with shop.progress.training(f"{task.name}: {task.step.describe()} {title}", schedule.steps) as show:
+        agreement = math.nan
+        look_every = math.ceil(schedule.steps / LOOKS)
 
         def report(moment: Moment) -> None:
-            show(moment.step, moment.loss)
-            if shop.record and (moment.step % REPORT_EVERY == 0 or moment.step == moment.steps):
+            nonlocal agreement
+            at_end = moment.step == moment.steps
+            looks = at_end or moment.step % look_every == 0
+            if looks:
+                agreement = shop.watch.agreement(network)
+            show(moment.step, moment.loss, agreement)
+            if shop.record and (at_end or moment.step % REPORT_EVERY == 0):
                 shop.record.measure(task.name, moment.step, {"loss": moment.loss})
+            if shop.record and looks and math.isfinite(agreement):
+                shop.record.measure(task.name, moment.step, {"agreement": agreement})
 
         scenes = shop.scenes(seed)
         curve = train(network, loss, scenes, schedule, checkpoint, report, extra, shop.normalisation)

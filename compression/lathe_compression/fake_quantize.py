@@ -63,15 +63,18 @@ class RoundedWeights(nn.Module):
 
     Attributes:
         exact: leave the weights as they are, as for export.
+        largest: whole number that the channel's largest weight becomes.
     """
 
     exact = False
+    largest = LARGEST_WEIGHT
 
     @classmethod
-    def of(cls, layer: nn.Module) -> Self:
+    def of(cls, layer: nn.Module, largest: int = LARGEST_WEIGHT) -> Self:
         """Shares a layer's weights and settings."""
         made = cls.__new__(cls)
         made.__dict__ = dict(layer.__dict__)
+        made.largest = largest
         return made
 
 
@@ -85,7 +88,7 @@ class FakeQuantizedConv2d(RoundedWeights, nn.Conv2d):
 
     def rounded(self) -> Tensor:
         """The weights that INT8 will have."""
-        return _rounded(self.weight, 0)
+        return _rounded(self.weight, 0, self.largest)
 
 
 class FakeQuantizedConvTranspose2d(RoundedWeights, nn.ConvTranspose2d):
@@ -97,7 +100,7 @@ class FakeQuantizedConvTranspose2d(RoundedWeights, nn.ConvTranspose2d):
 
     def rounded(self) -> Tensor:
         """The weights that INT8 will have."""
-        return _rounded(self.weight.flatten(1), 1).view(self.weight.shape)
+        return _rounded(self.weight.flatten(1), 1, self.largest).view(self.weight.shape)
 
     @staticmethod
     def suits(layer: nn.Module) -> bool:
@@ -111,11 +114,9 @@ class FakeQuantizedConvTranspose2d(RoundedWeights, nn.ConvTranspose2d):
         )
 
 
-def _rounded(weight: Tensor, axis: int) -> Tensor:
+def _rounded(weight: Tensor, axis: int, most: int) -> Tensor:
     largest = weight.detach().abs().amax(dim=[dim for dim in range(weight.dim()) if dim != axis])
-    scale = (largest / LARGEST_WEIGHT).clamp(min=1e-12)
+    scale = (largest / most).clamp(min=1e-12)
     zero_points = torch.zeros_like(scale, dtype=torch.int32)
-    rounded: Tensor = torch.fake_quantize_per_channel_affine(
-        weight, scale, zero_points, axis, -LARGEST_WEIGHT, LARGEST_WEIGHT
-    )
+    rounded: Tensor = torch.fake_quantize_per_channel_affine(weight, scale, zero_points, axis, -most, most)
     return rounded

@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lathe_compression.fake_quantize import (
+    LARGEST_WEIGHT,
     LEVELS,
     FakeQuantize,
     FakeQuantizedConv2d,
@@ -34,7 +35,7 @@ ROUNDED_TOLERANCE = 0.1
 """A value on the border between two steps of the grid may fall on either side in another runtime."""
 
 
-def prepare(network: fx.GraphModule) -> fx.GraphModule:
+def prepare(network: fx.GraphModule, largest_weight: int = LARGEST_WEIGHT) -> fx.GraphModule:
     """A copy with batch norms folded and fake quantizers in place, observing.
 
     Rounded are what convolutions, sums and activations give, as far as a convolution is still to come: what
@@ -45,9 +46,9 @@ def prepare(network: fx.GraphModule) -> fx.GraphModule:
     modules = dict(folded.named_modules())
     for name, module in modules.items():
         if type(module) is nn.Conv2d:
-            folded.set_submodule(name, FakeQuantizedConv2d.of(module))
+            folded.set_submodule(name, FakeQuantizedConv2d.of(module, largest_weight))
         elif FakeQuantizedConvTranspose2d.suits(module):
-            folded.set_submodule(name, FakeQuantizedConvTranspose2d.of(module))
+            folded.set_submodule(name, FakeQuantizedConvTranspose2d.of(module, largest_weight))
     for node in list(folded.graph.nodes):
         if _is_rounded(node, modules) and _leads_to_convolution(node, modules):
             name = PREFIX + node.name

@@ -99,6 +99,11 @@ class Quantize:
         if self.method == "dynamic" and self.mixed:
             raise ValueError('mixed is of "ptq" and "qat"')
 
+    @property
+    def largest_weight(self) -> int:
+        """Whole number that each channel's largest weight becomes in INT8, as ONNX Runtime's quantizer has it."""
+        return 64 if self.reduce_range else 127
+
     def describe(self) -> str:
         if self.method == "fp16":
             return "quantize: fp16, 16-bit floats, pixels uint8, outputs float32"

@@ -42,8 +42,10 @@ from lathe_compression.student import build_student, compose_linear, drop_blocks
 from lathe_compression.taps import traced
 from lathe_compression.teacher import load_teacher
 from lathe_compression.teacher_labels import TEACHER_LABELS_REVISION, TeacherLabels
+from lathe_compression.watch import Watch
+from lathe_server.vision.detections import Thresholds
 
-PROBE_SEED, LESSON_PROBE = 0, 64
+PROBE_SEED, LESSON_PROBE, WATCHED = 0, 64, 32
 
 
 @dataclass(frozen=True)
@@ -259,6 +261,13 @@ class Workshop:
         label_loss = LABEL_LOSSES[model.decoder] if self.frames.labelled else None
         losses = self.recipe.training.losses
         return Lesson(self.teacher, model.outputs, loss, losses, self.probe(LESSON_PROBE), label_loss)
+
+    @cached_property
+    def watch(self) -> Watch:
+        model = self.recipe.model
+        operating = model.thresholds
+        thresholds = Thresholds(operating.min_score, operating.nms, operating.max_detections)
+        return Watch(self.teacher, model.outputs, model.decoder, thresholds, self.probe(WATCHED))
 
     def _obtain(self, task: Task) -> Path:
         make = {Distill: carry_out.distill, Prune: carry_out.prune, Quantize: carry_out.quantize_step}

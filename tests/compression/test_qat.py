@@ -43,8 +43,11 @@ def as_planes(canvas: np.ndarray) -> Tensor:
     return torch.from_numpy(canvas).permute(0, 3, 1, 2).float()
 
 
-def prepared(factory: Callable[[], nn.Module], *, observed: bool = True) -> fx.GraphModule:
-    network = qat.prepare(traced(factory()))
+QAT = Quantize(method="qat")
+
+
+def prepared(factory: Callable[[], nn.Module], *, observed: bool = True, step: Quantize = QAT) -> fx.GraphModule:
+    network = qat.prepare(traced(factory()), step.largest_weight)
     if observed:
         qat.observe(network, map(as_planes, CALIBRATION))
     return network
@@ -251,11 +254,11 @@ def exported(network: fx.GraphModule, tolerance: float = float("inf")) -> onnx.M
     return export(qat.ready_to_export(network), Normalisation(), OUTPUTS, 32, tolerance)
 
 
-def int8_of(network: fx.GraphModule) -> onnx.ModelProto:
+def int8_of(network: fx.GraphModule, step: Quantize = QAT) -> onnx.ModelProto:
     """As the step makes it."""
     graph = exported(network)
     ranges = qat.take_ranges(graph)
-    return quantize(clean(graph)[0], Quantize(method="qat"), CALIBRATION, 32, ranges=ranges)[0]
+    return quantize(clean(graph)[0], step, CALIBRATION, 32, ranges=ranges)[0]
 
 
 def learn(network: fx.GraphModule, folder: Path, scenes: int = 240) -> list[float]:
@@ -421,10 +424,11 @@ def test_transposed_layers_without_int8_kernels_keep_their_weights(layer: nn.Mod
     assert not FakeQuantizedConvTranspose2d.suits(layer)
 
 
-def test_files_weights_are_those_that_training_saw() -> None:
+@pytest.mark.parametrize("step", [QAT, Quantize(method="qat", reduce_range=True)], ids=["8-bit", "7-bit"])
+def test_files_weights_are_those_that_training_saw(step: Quantize) -> None:
     """Dequantized, of every layer that is neither regrouped (the stem) nor merged (the heads' ends)."""
-    network = prepared(plain_block_detector)
-    model = int8_of(network)
+    network = prepared(plain_block_detector, step=step)
+    model = int8_of(network, step)
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     found: list[np.ndarray] = []
     for node in model.graph.node:
