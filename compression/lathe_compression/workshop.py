@@ -169,12 +169,14 @@ class Workshop:
 
     def _known_of(self, chosen: FrameSet) -> Callable[[NamedPicture], Objects | None]:
         """Looks up what people drew, or what the teacher finds."""
-        if chosen.labels != TEACHER:
-            return lambda picture: self._labels.get(picture.sha256)
+        return self._teacher_labels.find if chosen.labels == TEACHER else lambda one: self._labels.get(one.sha256)
+
+    @cached_property
+    def _teacher_labels(self) -> TeacherLabels:
         model = self.recipe.model
         graph = self.float_graph(None)[0].SerializeToString()
         operating = model.thresholds
-        return TeacherLabels(graph, model.decoder, model.size_multiple, operating.min_score, operating.nms).find
+        return TeacherLabels(graph, model.decoder, model.size_multiple, operating.min_score, operating.nms)
 
     @cached_property
     def inputs(self) -> Inputs:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, fx
@@ -10,8 +13,10 @@ from lathe.errors import InvalidInput
 from lathe_compression.channels import take_out
 from lathe_compression.distill import Distill, Lesson, Losses
 from lathe_compression.losses import heatmap_loss
+from lathe_compression.scenes import Scene
 from lathe_compression.student import Student
 from lathe_compression.taps import traced
+from lathe_compression.training import Schedule, train
 from tests.compression.networks import OUTPUTS, block_detector, planes, shaken, tiny_detector
 
 KINDS = ("normalised", "channelwise", "relation")
@@ -139,3 +144,20 @@ def test_settings_describe_themselves() -> None:
     assert Distill(400).describe() == "distill: 400 scenes"
     narrow = Distill(400, student=Student(width=0.5, depth=0.75)).describe()
     assert narrow.startswith("distill into a student of 50% of the width and 75% of the residual blocks: 400 scenes")
+
+
+def test_a_lesson_gives_the_same_weights_whatever_the_number_of_threads(tmp_path: Path) -> None:
+    """With the teacher's answers, its features, and adapters that learn too."""
+    made = []
+    for threads in (1, 2):
+        torch.set_num_threads(1)  # the lesson's own measurements
+        learner = student(narrow=True)
+        loss, extra = lesson().loss_for(learner)
+        torch.set_num_threads(threads)
+        train(learner, loss, noise, Schedule(24, 8), tmp_path / f"{threads}.pt", lambda moment: None, extra)
+        made.append([value.clone() for module in (learner, *extra) for value in module.state_dict().values()])
+    assert all(torch.equal(one, other) for one, other in zip(*made, strict=True))
+
+
+def noise(number: int) -> Scene:
+    return Scene(np.random.default_rng(number).integers(0, 256, (64, 96, 3), np.uint8))
