@@ -442,7 +442,7 @@ def test_dry_run_prints_the_plan_and_makes_nothing(tmp_path: Path, capsys: pytes
         assert any(variant in line and step in line for line in lines), variant
     assert sum("shared, see above" in line for line in lines) == 5
     assert sum("to do" in line for line in lines) == 8
-    assert any(line.startswith("training: at most") and "none" not in line for line in lines)
+    assert any(line.startswith("training: about") and "none" not in line for line in lines)
     assert not (tmp_path / "models").exists()
     assert not (tmp_path / "cache/steps").exists()
     assert not (tmp_path / "cache/runs").exists()
@@ -453,7 +453,7 @@ def test_dry_run_of_a_finished_run_has_nothing_to_do(whole: Path, capsys: pytest
     lines = shown(whole, capsys)
     assert not any("to do" in line or "begun" in line for line in lines)
     assert sum("finished" in line for line in lines) == 8
-    assert any("training: at most none" in line for line in lines)
+    assert any("training: about none" in line for line in lines)
     assert files(whole / "cache") == before
 
 
