@@ -44,8 +44,8 @@ LATENCY_ATTEMPTS, LATENCY_TOLERANCE = 5, 0.03
 TARGET_TOLERANCE = 0.05
 FIRST_SEED = 1
 REPORT_EVERY = 25
-LOOKS = 20
-"""At what a student finds, in one training."""
+LOOKS, STEPS_BETWEEN_LOOKS = 20, 100
+"""At what a student finds, in one training: so many at most, so far apart at least, and one at the end."""
 
 
 def distill(shop: Workshop, task: Task, folder: Path) -> None:
@@ -293,7 +293,7 @@ def _train(
         hold_zeros(network)
     with shop.progress.training(f"{task.name}: {task.step.describe()} {title}", schedule.steps) as show:
         agreement = math.nan
-        look_every = math.ceil(schedule.steps / LOOKS)
+        look_every = max(STEPS_BETWEEN_LOOKS, math.ceil(schedule.steps / LOOKS))
 
         def report(moment: Moment) -> None:
             nonlocal agreement
