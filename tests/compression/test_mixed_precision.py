@@ -72,7 +72,7 @@ def test_the_same_choice_gives_the_same_bytes(fp32: onnx.ModelProto, costs: dict
 def test_layers_that_stay_in_float_anyway_are_not_measured(fp32: onnx.ModelProto) -> None:
     step = Quantize(float_layers=("*stem*", "*heads*", "*deep*"))
     seen: list[int] = []
-    costs = measure_layers(fp32, step, CALIBRATION, 32, [pixels(32, 64, seed=7)], lambda: seen.append(1), rounds=1)
+    costs = measure_layers(fp32, step, CALIBRATION, 32, [pixels(32, 64, seed=7)], lambda: seen.append(1), runs=1)
     assert list(costs) == [node.name for node in fp32.graph.node if node.op_type == "Conv" and "down" in node.name]
     assert len(seen) == len(costs)
 
