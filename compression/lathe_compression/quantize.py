@@ -31,6 +31,7 @@ from lathe_compression.compact import compact
 from lathe_compression.dynamic import quantize_products
 from lathe_compression.equalize import equalize
 from lathe_compression.export import INPUT_NAME
+from lathe_compression.fake_quantize import LARGEST_WEIGHT
 from lathe_compression.float_layers import hold_in_float
 from lathe_compression.half import halve
 from lathe_compression.int8_layout import (
@@ -102,7 +103,7 @@ class Quantize:
     @property
     def largest_weight(self) -> int:
         """Whole number that each channel's largest weight becomes in INT8, as ONNX Runtime's quantizer has it."""
-        return 64 if self.reduce_range else 127
+        return 64 if self.reduce_range else LARGEST_WEIGHT
 
     def describe(self) -> str:
         if self.method == "fp16":

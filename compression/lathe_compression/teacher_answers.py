@@ -1,6 +1,6 @@
 """What a teacher answers and what it has in the middle of its graph, for training: run by ONNX Runtime.
 
-It needs half the time that torch takes, and any number of threads may ask at the same time.
+It needs two thirds of the time that torch takes, and any number of threads may ask at the same time.
 """
 
 from __future__ import annotations
