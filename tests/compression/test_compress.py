@@ -95,6 +95,15 @@ def test_cards_hold_quality_and_latency(made: Path) -> None:
     assert card(made, "fp32").latency[0].speedup == 1.0
 
 
+def test_what_hygiene_gained_stands_with_the_reference_alone(made: Path) -> None:
+    repository = Repository(made / "models")
+    reference, other = (repository.making(repository.newest("spots", name)) for name in ("fp32", "int8"))
+    assert reference is not None
+    assert other is not None
+    assert reference["hygiene_speedup"] > 0
+    assert "hygiene_speedup" not in other
+
+
 def test_a_second_run_finds_all_of_it_done(made: Path) -> None:
     before = {path: file_digest(path) for path in (made / "models").rglob("*") if path.is_file()}
     refs = run(made)

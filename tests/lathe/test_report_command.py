@@ -64,7 +64,7 @@ def models(tmp_path: Path, data: Path) -> Path:
         latency.size.CopyFrom(card.serving_size)
         latency.stages.infer = 0.004 if name == "fp32" else 0.002
         used = UsedPictures([file_digest(data / "0.png")] if name == "wide" else [])
-        making = {"steps": STEPS, "layers": [LAYER] * 20} if name == "wide" else None
+        making = {"steps": STEPS, "layers": [LAYER] * 20, "hygiene_speedup": 1.25} if name == "wide" else None
         repository.publish(card, bright_spots(box_pixels=box_pixels), making, used)
     return root
 
@@ -137,6 +137,17 @@ def test_as_markdown(models: Path, data: Path, tmp_path: Path) -> None:
     assert len(named) == 2 + sum(len(step.get("curve", ())) > 1 for step in STEPS)
     for path in drawings.iterdir():
         assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_how_a_variant_was_made_is_on_the_page_and_in_the_figures(models: Path, tmp_path: Path) -> None:
+    figures = report(models, tmp_path / "page.html", "--markdown", tmp_path / "page.md")
+    told = "the clean graph is 1.25 times as fast as the exported one"
+    assert told in (tmp_path / "page.html").read_text("utf-8")
+    assert told in (tmp_path / "page.md").read_text("utf-8")
+    making = figures["variants"]["wide"]["making"]
+    assert making["hygiene_speedup"] == 1.25
+    assert [step["name"] for step in making["steps"]] == [step["name"] for step in STEPS]
+    assert figures["variants"]["same"]["making"] is None
 
 
 def test_markdown_from_the_cards_has_one_speed(models: Path, tmp_path: Path) -> None:
