@@ -1,4 +1,4 @@
-"""The shapes detector's weights, trained once and kept from run to run."""
+"""What takes long to make, once for all tests: the shapes detector's weights, kept from run to run, and a small run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from tests.compression import shapes_detector, shapes_pictures
+from tests.compression.small_recipe import TRAINED, write_recipe
+from tests.compression.small_runs import run
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +33,24 @@ def shapes_weights(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPat
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(shapes_detector.WEIGHTS_VARIABLE, str(path))
         yield path
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Sums are rounded otherwise on two; the same bytes are promised for the same number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of an undisturbed run of every kind of step, on one thread."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_recipe(folder, TRAINED)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    run(folder)
+    torch.set_num_threads(before)
+    return folder

@@ -98,3 +98,12 @@ def recipe(*variants: str, teacher: str = "tiny_detector", training: str = "batc
     for name, steps in zip("abcdef", variants, strict=False):
         text += f'\n[[variant]]\nname = "{name}"\nparent = "fp32"\nsteps = [{steps}]\n'
     return text + f'\n[training]\n{training}\n\n[[frames]]\npictures = ["frames/*.png"]\n'
+
+
+CHOSEN = recipe(
+    "{ prune = { keep = 0.5, blocks = 1, rounds = 2, pictures = 8, probe = 4 } }",
+    '{ prune = { keep = 0.7, target = "latency", rounds = 2, round_to = 2, least = 2, pictures = 8, probe = 4 } }',
+    "{ quantize = { mixed = true, max_loss = 0.02, slower = 1.0 } }",
+    teacher="block_detector",
+)
+"""Steps that decide by what they measured: which blocks go, how deep to cut, which layers stay in float."""
