@@ -44,7 +44,7 @@ def list_variants(options: argparse.Namespace) -> None:
     with Client(control=options.control) as client:
         statuses = client.variants(options.model)
     table = Table()
-    for heading in ("model", "variant", "version", "state", "weight", "size MB", "infer ms", "speed"):
+    for heading in ("model", "variant", "version", "state", "weight", "size MB", "infer ms", "speed", "runs on"):
         table.add_column(heading)
     for status in statuses:
         card = status.card
@@ -58,6 +58,7 @@ def list_variants(options: argparse.Namespace) -> None:
             f"{card.size_bytes / 1e6:.2f}",
             f"{latency.stages.infer * 1e3:.2f}" if latency else "",
             f"{latency.speedup:.2f}×" if latency else "",
+            status.runtime,
         )
     Console().print(table)
 

@@ -95,9 +95,12 @@ class VariantStatus(_message.Message):
     CARD_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    RUNTIME_FIELD_NUMBER: _builtins.int
     state: Global___ServableState.ValueType
     weight: _builtins.int
     """Weight on the model's present route; 0 when off it."""
+    runtime: _builtins.str
+    """What executes it, such as `onnxruntime 1.32.0`; empty where it is not in memory."""
     @_builtins.property
     def card(self) -> _card_pb2.Card: ...
     def __init__(
@@ -106,10 +109,11 @@ class VariantStatus(_message.Message):
         card: _card_pb2.Card | None = ...,
         state: Global___ServableState.ValueType = ...,
         weight: _builtins.int = ...,
+        runtime: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "state", b"state", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "runtime", b"runtime", "state", b"state", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

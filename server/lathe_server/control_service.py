@@ -51,7 +51,10 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
             held |= {ref for ref, _ in route.weights} if route else set()
             for ref, card in sorted((await asyncio.to_thread(self._cards, model, held)).items()):
                 response.variants.add(
-                    card=card, state=_STATES[self._manager.state(ref)], weight=route.weight_of(ref) if route else 0
+                    card=card,
+                    state=_STATES[self._manager.state(ref)],
+                    weight=route.weight_of(ref) if route else 0,
+                    runtime=self._manager.runtime(ref),
                 )
         return response
 

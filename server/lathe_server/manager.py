@@ -91,6 +91,11 @@ class Manager:
         entry = self._entries.get(ref)
         return entry.state if entry else None
 
+    def runtime(self, ref: VariantRef) -> str:
+        """What executes a variant; empty where it is not in memory."""
+        entry = self._entries.get(ref)
+        return entry.servable.runtime if entry else ""
+
     def loaded(self) -> list[VariantRef]:
         return list(self._entries)
 
@@ -120,7 +125,7 @@ class Manager:
             raise BadVariant(f"{ref} was not loaded within {self._load_seconds:g} s") from error
         self._entries[ref] = _Entry(servable)
         self._on_change(servable, True)
-        log.info("loaded %s", ref)
+        log.info("loaded %s on %s", ref, servable.runtime)
         return servable
 
     def lease(self, ref: VariantRef) -> Lease:

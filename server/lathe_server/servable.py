@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from lathe.card import enum_word
 from lathe.errors import BadVariant
 from lathe.repository import Repository, VariantRef
 from lathe.v1 import card_pb2
-from lathe_server.engines import FREE, Engine, OnnxRuntimeEngine
+from lathe_server.engines import FREE, Build, Engine, default_engine
 from lathe_server.onnx_file import inspect
 from lathe_server.vision import Detector, RawPicture
 from lathe_server.vision.decoders import OUTPUT_NAMES, Outputs, Shape, needed_shapes
@@ -23,19 +22,30 @@ WARM_UP_RUNS = 3
 
 @dataclass(frozen=True, slots=True)
 class Servable:
-    """A variant in memory, checked and warmed."""
+    """A variant in memory, checked and warmed.
+
+    Attributes:
+        runtime: what executes its network.
+    """
 
     ref: VariantRef
     card: card_pb2.Card
     detector: Detector
+    runtime: str
 
 
-def load_servable(repository: Repository, ref: VariantRef, *, max_pixels: int, max_model_bytes: int) -> Servable:
+def load_servable(
+    repository: Repository, ref: VariantRef, *, max_pixels: int, max_model_bytes: int, build: Build = default_engine
+) -> Servable:
     """Loads a published variant.
+
+    Args:
+        build: makes the engine.
 
     Raises:
         NotFound: it is not published.
         BadVariant: it fails a check; the message names which.
+        Refused: this machine lacks what the engine needs.
     """
     card = repository.card(ref)
     if card.size_bytes > max_model_bytes:
@@ -43,19 +53,20 @@ def load_servable(repository: Repository, ref: VariantRef, *, max_pixels: int, m
     _check_card(card, max_pixels)
     content = repository.model_bytes(ref)
     _check_file(content)
-    engine = _build(content)
+    limit_wh = card.serving_size.width, card.serving_size.height
+    engine = build(content, limit_wh)
     decoder = enum_word("Decoder", card.decoder)
     _check_contract(engine, decoder)
     detector = Detector(
         engine,
         decoder,
         Thresholds(card.thresholds.min_score, card.thresholds.nms, card.thresholds.max_detections),
-        (card.serving_size.width, card.serving_size.height),
+        limit_wh,
         card.size_multiple,
         max_pixels,
     )
     _warm_up(detector, engine, classes=len(card.classes))
-    return Servable(ref, card, detector)
+    return Servable(ref, card, detector, engine.runtime)
 
 
 def _check_card(card: card_pb2.Card, max_pixels: int) -> None:
@@ -75,23 +86,6 @@ def _check_file(content: bytes) -> None:
     foreign = facts.domains - {"", "ai.onnx", "com.microsoft"}
     if foreign:
         raise BadVariant("the model uses operators outside the standard and com.microsoft domains")
-
-
-def _build(content: bytes) -> Engine:
-    try:
-        return OnnxRuntimeEngine(content)
-    except BadVariant as error:
-        newer = re.search(r"IR version: (\d+), max supported IR version: (\d+)", error.detail)
-        if newer:
-            raise BadVariant(
-                f"the model has IR version {newer[1]}; the runtime reads up to {newer[2]}", detail=error.detail
-            ) from error
-        newer = re.search(r"Opset (\d+) .* till opset (\d+)", error.detail)
-        if newer:
-            raise BadVariant(
-                f"the model has opset {newer[1]}; the runtime supports up to {newer[2]}", detail=error.detail
-            ) from error
-        raise
 
 
 def _check_contract(engine: Engine, decoder: str) -> None:

@@ -24,6 +24,7 @@ from lathe.machine import available_cores
 from lathe.repository import Repository
 from lathe.v1 import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2_grpc
 from lathe_server.control_service import ControlService
+from lathe_server.engines import engine_builder
 from lathe_server.http import build_app
 from lathe_server.inference_service import InferenceService
 from lathe_server.interceptor import ErrorsToStatus
@@ -34,7 +35,7 @@ from lathe_server.router import Router
 from lathe_server.routes import Routes
 from lathe_server.scheduler import Scheduler
 from lathe_server.servable import load_servable
-from lathe_server.settings import Settings
+from lathe_server.settings import FALL_BACK, Settings
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,9 @@ class Server:
 
     Args:
         repository: where the variants lie.
+
+    Raises:
+        Refused: this machine has not the engine that is asked for.
     """
 
     def __init__(self, repository: Repository, settings: Settings) -> None:
@@ -61,6 +65,7 @@ class Server:
                 repository,
                 max_pixels=settings.max_frame_pixels,
                 max_model_bytes=settings.max_model_bytes,
+                build=engine_builder(settings.engine, or_default=settings.engine_missing == FALL_BACK),
             ),
             load_seconds=settings.load_seconds,
             on_change=lambda servable, loaded: self.metrics.set_loaded(servable.ref, loaded),

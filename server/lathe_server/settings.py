@@ -13,9 +13,11 @@ from typing import Any
 
 from lathe.config import KIND_NAMES, nearest, parse, read
 from lathe.errors import InvalidInput
+from lathe_server.engine_names import DEFAULT, ENGINES
 from lathe_server.limits import MAX_PIXELS
 
 ENVIRONMENT_PREFIX = "LATHE_"
+ENGINE_MISSING = ("refuse", FALL_BACK := "fall-back")
 
 
 def _setting(default: Any, help_text: str) -> Any:
@@ -30,6 +32,8 @@ class Settings:
     http: str = _setting("127.0.0.1:8501", "address of /metrics, /healthz and /readyz")
     control: str = _setting("127.0.0.1:8502", "address of ControlService; keep it off public networks")
     workers: int = _setting(0, "worker threads; 0 takes as many as there are cores")
+    engine: str = _setting(DEFAULT, f"what runs the networks: {', '.join(ENGINES)}; auto takes the faster on a CPU")
+    engine_missing: str = _setting("refuse", "where that engine is missing: refuse, or fall-back to the CPU")
     max_message_bytes: int = _setting(32 * 2**20, "largest request message")
     max_frame_pixels: int = _setting(MAX_PIXELS, "largest picture that is decoded, in pixels")
     max_streams: int = _setting(1000, "streams that may be open at once")
@@ -54,6 +58,9 @@ class Settings:
         for name in ("workers", "drain_seconds", "price_per_core_hour"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must not be negative or infinite")
+        for name, choices in {"engine": ENGINES, "engine_missing": ENGINE_MISSING}.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}{nearest(getattr(self, name), choices)}")
         for name in ("grpc", "http", "control"):
             host, separator, port = getattr(self, name).rpartition(":")
             if not (host and separator and port.isdecimal() and int(port) < 65536):

@@ -34,7 +34,7 @@ class Shelf:
         self.gate.wait(10)
         if ref.variant == "broken":
             raise BadVariant("the model file is not an ONNX file")
-        return Servable(ref, card_pb2.Card(), self._detector)
+        return Servable(ref, card_pb2.Card(), self._detector, "a stand-in")
 
     def note(self, servable: Servable, loaded: bool) -> None:
         self.changes.append((servable.ref, loaded))

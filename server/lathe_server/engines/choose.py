@@ -1,0 +1,105 @@
+"""Which runtime executes a variant: the one that the settings name, or the faster on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Callable, Mapping
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+import onnxruntime
+
+from lathe.errors import Refused
+from lathe_server.engine_names import AUTO, DEFAULT, PROVIDERS
+from lathe_server.engines.engine import Engine
+from lathe_server.engines.onnx_runtime import OnnxRuntimeEngine
+
+log = logging.getLogger(__name__)
+
+ROUNDS, WARM_UP_ROUNDS = 15, 3
+
+Build = Callable[[bytes, tuple[int, int]], Engine]
+"""Loads the content of an ONNX file; the second is the width and height that it will mostly be run at."""
+
+
+def default_engine(model: bytes, size_wh: tuple[int, int]) -> Engine:
+    """ONNX Runtime on the processor, which every installation has."""
+    return OnnxRuntimeEngine(model)
+
+
+def engine_builder(name: str, *, or_default: bool) -> Build:
+    """What loads variants with an engine.
+
+    Args:
+        name: one of `ENGINES`.
+        or_default: take ONNX Runtime on the processor, and say so, where this machine has not the engine.
+
+    Raises:
+        Refused: this machine has not the engine.
+    """
+    if missing := _missing(name):
+        if not or_default:
+            raise Refused(f"the engine {name} cannot be used: {missing}")
+        _say_replaced(name, missing)
+        name = DEFAULT
+    if name == AUTO:
+        return _fastest
+    build = _builders()[name]
+
+    def load(model: bytes, size_wh: tuple[int, int]) -> Engine:
+        try:
+            return build(model)
+        except Refused as error:  # the build has it, and the device is missing
+            if not or_default:
+                raise
+            _say_replaced(name, error.message)
+            return OnnxRuntimeEngine(model)
+
+    return load
+
+
+def _say_replaced(name: str, why: str) -> None:
+    log.error("the engine %s cannot be used: %s; %s on the processor takes its place", name, why, DEFAULT)
+
+
+def _missing(name: str) -> str:
+    """What this machine lacks for an engine; empty where it has everything."""
+    if name == "openvino" and not importlib.util.find_spec("openvino"):
+        return "OpenVINO is not installed; pip install 'lathe[openvino]'"
+    if name in PROVIDERS and PROVIDERS[name] not in onnxruntime.get_available_providers():
+        return f"this build of ONNX Runtime has no {PROVIDERS[name]}; install the one for GPUs"
+    return ""
+
+
+def _builders() -> Mapping[str, Callable[[bytes], Engine]]:
+    """By name, those that this machine has."""
+    found: dict[str, Callable[[bytes], Engine]] = {DEFAULT: OnnxRuntimeEngine}
+    if not _missing("openvino"):
+        from lathe_server.engines.open_vino import OpenVinoEngine
+
+        found["openvino"] = OpenVinoEngine
+    for name, provider in PROVIDERS.items():
+        if not _missing(name):
+            found[name] = lambda model, provider=provider: OnnxRuntimeEngine(model, provider)  # type: ignore[misc]
+    return found
+
+
+def _fastest(model: bytes, size_wh: tuple[int, int]) -> Engine:
+    """Of those on the processor, the one with the least median time, taking turns at one size."""
+    candidates = [build(model) for name, build in _builders().items() if name not in PROVIDERS]
+    if len(candidates) == 1:
+        return candidates[0]
+    tensor = np.full((1, size_wh[1], size_wh[0], 3), 127, np.uint8)
+    seconds: list[list[float]] = [[] for _ in candidates]
+    for _ in range(WARM_UP_ROUNDS + ROUNDS):
+        for engine, taken in zip(candidates, seconds, strict=True):
+            began = perf_counter()
+            engine.run(tensor)
+            taken.append(perf_counter() - began)
+    medians = [median(taken[WARM_UP_ROUNDS:]) for taken in seconds]
+    chosen = candidates[medians.index(min(medians))]
+    told = (f"{one.runtime} {each * 1e3:.2f} ms" for one, each in zip(candidates, medians, strict=True))
+    log.info("engine: %s; %s is taken", ", ".join(told), chosen.runtime)
+    return chosen

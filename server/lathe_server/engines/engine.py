@@ -1,0 +1,37 @@
+"""The one small interface that servables know of a runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+FREE = -1
+"""A dimension that may be of any size."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, element type as NumPy names it, and shape; a free dimension is `FREE`."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Engine(Protocol):
+    """A loaded network that any number of threads may run at the same time, each run on its caller's thread.
+
+    Attributes:
+        runtime: what runs it, with its version, for logs, cards and reports.
+    """
+
+    runtime: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def run(self, tensor: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        """Runs the network on its only input; outputs by name, the caller's to keep."""
