@@ -8,7 +8,7 @@ judges, the sender is held back, and nothing is dropped.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -65,6 +65,7 @@ class Result:
     stage_seconds: dict[str, float]
     age_seconds: float
     error: str
+    degraded: bool = False
 
     @property
     def answered(self) -> bool:
@@ -94,6 +95,7 @@ class Result:
             },
             age_seconds=message.age_seconds,
             error=message.error.message,
+            degraded=message.degraded,
         )
 
 
@@ -125,6 +127,10 @@ def frame_message(index: int, picture: Picture, captured_at: float = 0.0) -> inf
     return frame
 
 
+def _priority(*, high: bool) -> inference_pb2.Priority.ValueType:
+    return inference_pb2.PRIORITY_HIGH if high else inference_pb2.PRIORITY_UNSPECIFIED
+
+
 class AsyncClient:
     """For asyncio. Use as an async context, or `await close()`.
 
@@ -150,14 +156,22 @@ class AsyncClient:
         await self._control_channel.close(None)
 
     async def detect(
-        self, model: str, picture: Picture, *, variant: str = "", timeout_seconds: float | None = 10.0
+        self,
+        model: str,
+        picture: Picture,
+        *,
+        variant: str = "",
+        timeout_seconds: float | None = 10.0,
+        high_priority: bool = False,
     ) -> Result:
         """Judges one picture.
 
         Raises:
             ServerError: with the server's status.
         """
-        request = inference_pb2.DetectRequest(model=model, variant=variant, frame=frame_message(0, picture))
+        request = inference_pb2.DetectRequest(
+            model=model, variant=variant, frame=frame_message(0, picture), priority=_priority(high=high_priority)
+        )
         response = await _translated(self._inference.Detect(request, timeout=timeout_seconds))
         return Result.from_message(response.result)
 
@@ -170,12 +184,14 @@ class AsyncClient:
         variant: str = "",
         max_age_seconds: float = 0.0,
         live: bool = False,
+        high_priority: bool = False,
     ) -> AsyncIterator[Result]:
         """Judges the frames of one camera.
 
         Args:
             frames: pictures with their capture (Unix time, 0 for now).
             live: the newest frame wins; otherwise the server holds the sender back and drops none.
+            high_priority: its frames' turns come before those of other streams.
 
         Yields:
             One result a frame, in order.
@@ -196,6 +212,7 @@ class AsyncClient:
                 variant=variant,
                 max_age_seconds=max_age_seconds,
                 keep_all=not live,
+                priority=_priority(high=high_priority),
             )
             await call.write(inference_pb2.DetectStreamRequest(config=config))
             index = 0
@@ -251,25 +268,39 @@ class AsyncClient:
         expected_revision: int = 0,
         author: str = "",
         reason: str = "",
+        degrade: Sequence[str] = (),
+        degrade_after_seconds: float = 0.1,
     ) -> control_pb2.Route:
-        """Replaces the route; returns when the new one serves.
+        """Replaces the route, all of it; returns when the new one serves.
 
         Args:
             weights: relative whole numbers by variant, or by `variant/version`.
             expected_revision: fail if another one holds; 0 replaces any.
+            degrade: variants that streams move to under too much load, the dearest first.
+            degrade_after_seconds: they do when they wait longer for their turn.
         """
         request = control_pb2.SetRouteRequest(
             model=model, expected_revision=expected_revision, author=author, reason=reason
         )
         for name, weight in weights.items():
-            variant, _, version = name.partition("/")
-            if version and not version.isdecimal():
-                raise InvalidInput(f"{name} is neither VARIANT nor VARIANT/VERSION")
             if weight < 0:
                 raise InvalidInput(f"the weight of {name} must not be negative")
-            request.weights.add(variant=variant, version=int(version or 0), weight=weight)
+            variant, version = _variant_and_version(name)
+            request.weights.add(variant=variant, version=version, weight=weight)
+        for name in degrade:
+            variant, version = _variant_and_version(name)
+            request.degrade.variants.add(variant=variant, version=version)
+            request.degrade.after_seconds = degrade_after_seconds
         route: control_pb2.Route = (await _translated(self._control.SetRoute(request))).route
         return route
+
+
+def _variant_and_version(name: str) -> tuple[str, int]:
+    """Of `variant` or `variant/version`; 0 for the newest."""
+    variant, _, version = name.partition("/")
+    if version and not version.isdecimal():
+        raise InvalidInput(f"{name} is neither VARIANT nor VARIANT/VERSION")
+    return variant, int(version or 0)
 
 
 async def _translated(call: Any) -> Any:
@@ -317,10 +348,20 @@ class Client:
         self._runner.close()
 
     def detect(
-        self, model: str, picture: Picture, *, variant: str = "", timeout_seconds: float | None = 10.0
+        self,
+        model: str,
+        picture: Picture,
+        *,
+        variant: str = "",
+        timeout_seconds: float | None = 10.0,
+        high_priority: bool = False,
     ) -> Result:
         """See `AsyncClient.detect`."""
-        return self._runner.run(self._client.detect(model, picture, variant=variant, timeout_seconds=timeout_seconds))
+        return self._runner.run(
+            self._client.detect(
+                model, picture, variant=variant, timeout_seconds=timeout_seconds, high_priority=high_priority
+            )
+        )
 
     def detect_stream(
         self,
@@ -331,6 +372,7 @@ class Client:
         variant: str = "",
         max_age_seconds: float = 0.0,
         live: bool = False,
+        high_priority: bool = False,
     ) -> Iterator[Result]:
         """See `AsyncClient.detect_stream`; the frames are drawn on a thread of their own."""
         results = self._client.detect_stream(
@@ -340,6 +382,7 @@ class Client:
             variant=variant,
             max_age_seconds=max_age_seconds,
             live=live,
+            high_priority=high_priority,
         )
         try:
             while (result := self._runner.run(_next(results))) is not None:

@@ -30,6 +30,20 @@ def add_command(commands: Any) -> None:
     for verb in (route, swap):
         verb.add_argument("--expect", type=int, default=0, metavar="REVISION", help="fail unless this revision holds")
         verb.add_argument("--reason", default="", help="kept with the revision")
+        verb.add_argument(
+            "--degrade",
+            nargs="+",
+            default=[],
+            metavar="VARIANT[/VERSION]",
+            help="cheaper variants, the dearest first, that streams move to under too much load, and back",
+        )
+        verb.add_argument(
+            "--degrade-after",
+            type=float,
+            default=0.1,
+            metavar="SECONDS",
+            help="they do when they wait longer for their turn (default %(default)s)",
+        )
     route.set_defaults(run=show_or_set_route)
     swap.set_defaults(run=set_route, weights=None)
 
@@ -84,6 +98,8 @@ def set_route(options: argparse.Namespace) -> None:
             expected_revision=options.expect,
             author=getpass.getuser(),
             reason=options.reason,
+            degrade=options.degrade,
+            degrade_after_seconds=options.degrade_after,
         )
     print_route(route)
 
@@ -106,3 +122,6 @@ def parse_weights(words: list[str]) -> dict[str, int]:
 def print_route(route: Any) -> None:
     shares = " ".join(f"{weight.variant}/{weight.version}={weight.weight}" for weight in route.weights)
     print(f"{route.model} revision {route.revision}: {shares}")
+    if route.degrade.variants:
+        cheaper = " ".join(f"{one.variant}/{one.version}" for one in route.degrade.variants)
+        print(f"degrades to {cheaper} when streams wait longer than {route.degrade.after_seconds:g} s")

@@ -26,6 +26,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--stream-id", default="", help="name of the camera (default: the source)")
     parser.add_argument("--max-age", type=float, default=0.0, metavar="SECONDS", help="drop frames older than this")
     parser.add_argument("--live", action="store_true", help="play files at their own pace, and drop what comes late")
+    parser.add_argument("--high-priority", action="store_true", help="its frames' turns come before other streams'")
     parser.add_argument("--frames", type=int, default=0, metavar="N", help="stop after so many frames")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write a video with the boxes drawn instead of JSON lines"
@@ -66,6 +67,7 @@ def run(options: argparse.Namespace) -> None:
             stream_id=stream_id,
             variant=options.variant,
             max_age_seconds=options.max_age,
+            high_priority=options.high_priority,
             live=live,
         ):
             frame = waiting.popleft()

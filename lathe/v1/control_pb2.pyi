@@ -167,6 +167,7 @@ class SetRouteRequest(_message.Message):
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     AUTHOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    DEGRADE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     expected_revision: _builtins.int
     """Revision that the caller believes to hold; a different one is ABORTED. 0 replaces any."""
@@ -174,6 +175,10 @@ class SetRouteRequest(_message.Message):
     reason: _builtins.str
     @_builtins.property
     def weights(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteWeight]: ...
+    @_builtins.property
+    def degrade(self) -> Global___Degrade:
+        """Absent: nothing is degraded."""
+
     def __init__(
         self,
         *,
@@ -182,10 +187,11 @@ class SetRouteRequest(_message.Message):
         expected_revision: _builtins.int = ...,
         author: _builtins.str = ...,
         reason: _builtins.str = ...,
+        degrade: Global___Degrade | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["degrade", b"degrade"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "expected_revision", b"expected_revision", "model", b"model", "reason", b"reason", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "degrade", b"degrade", "expected_revision", b"expected_revision", "model", b"model", "reason", b"reason", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -223,6 +229,7 @@ class Route(_message.Message):
     AUTHOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    DEGRADE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     revision: _builtins.int
     author: _builtins.str
@@ -231,6 +238,8 @@ class Route(_message.Message):
     def weights(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteWeight]: ...
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def degrade(self) -> Global___Degrade: ...
     def __init__(
         self,
         *,
@@ -240,14 +249,66 @@ class Route(_message.Message):
         author: _builtins.str = ...,
         reason: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        degrade: Global___Degrade | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "degrade", b"degrade"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "created_at", b"created_at", "model", b"model", "reason", b"reason", "revision", b"revision", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "created_at", b"created_at", "degrade", b"degrade", "model", b"model", "reason", b"reason", "revision", b"revision", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Route: _TypeAlias = Route  # noqa: Y015
+
+@_typing.final
+class Degrade(_message.Message):
+    """Under too much load streams move to cheaper variants instead of losing more frames, and back when there is room."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VARIANTS_FIELD_NUMBER: _builtins.int
+    AFTER_SECONDS_FIELD_NUMBER: _builtins.int
+    after_seconds: _builtins.float
+    """Streams move on when they wait longer than this for their turn."""
+    @_builtins.property
+    def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___VariantVersion]:
+        """From the dearest to the cheapest; all of them stay in memory."""
+
+    def __init__(
+        self,
+        *,
+        variants: _abc.Iterable[Global___VariantVersion] | None = ...,
+        after_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_seconds", b"after_seconds", "variants", b"variants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Degrade: _TypeAlias = Degrade  # noqa: Y015
+
+@_typing.final
+class VariantVersion(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VARIANT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    variant: _builtins.str
+    version: _builtins.int
+    """0 in a request means the newest."""
+    def __init__(
+        self,
+        *,
+        variant: _builtins.str = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["variant", b"variant", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VariantVersion: _TypeAlias = VariantVersion  # noqa: Y015
 
 @_typing.final
 class RouteWeight(_message.Message):

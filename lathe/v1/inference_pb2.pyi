@@ -20,6 +20,27 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Priority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
+    """As NORMAL."""
+    PRIORITY_NORMAL: _Priority.ValueType  # 1
+    PRIORITY_HIGH: _Priority.ValueType  # 2
+    """Turns come before those of normal ones. While these wait they still get one turn in five."""
+
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper): ...
+
+PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
+"""As NORMAL."""
+PRIORITY_NORMAL: Priority.ValueType  # 1
+PRIORITY_HIGH: Priority.ValueType  # 2
+"""Turns come before those of normal ones. While these wait they still get one turn in five."""
+Global___Priority: _TypeAlias = Priority  # noqa: Y015
+
 class _PixelFormat:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -90,9 +111,11 @@ class DetectRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     VARIANT_FIELD_NUMBER: _builtins.int
     FRAME_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     variant: _builtins.str
     """Pins the variant; empty follows the route, each call by a fresh draw in proportion to the weights."""
+    priority: Global___Priority.ValueType
     @_builtins.property
     def frame(self) -> Global___Frame: ...
     def __init__(
@@ -101,10 +124,11 @@ class DetectRequest(_message.Message):
         model: _builtins.str = ...,
         variant: _builtins.str = ...,
         frame: Global___Frame | None = ...,
+        priority: Global___Priority.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "model", b"model", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "model", b"model", "priority", b"priority", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -185,6 +209,7 @@ class StreamConfig(_message.Message):
     MAX_AGE_SECONDS_FIELD_NUMBER: _builtins.int
     VARIANT_FIELD_NUMBER: _builtins.int
     KEEP_ALL_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     stream_id: _builtins.str
     """Names the camera. The route's choice of variant is a function of it."""
@@ -196,6 +221,7 @@ class StreamConfig(_message.Message):
     """For recordings: the server reads the next frame only when the one before has been taken by a worker,
     so that the sender is held back and no frame is superseded. For cameras leave it off: the newest frame wins.
     """
+    priority: Global___Priority.ValueType
     def __init__(
         self,
         *,
@@ -204,10 +230,11 @@ class StreamConfig(_message.Message):
         max_age_seconds: _builtins.float = ...,
         variant: _builtins.str = ...,
         keep_all: _builtins.bool = ...,
+        priority: Global___Priority.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_all", b"keep_all", "max_age_seconds", b"max_age_seconds", "model", b"model", "stream_id", b"stream_id", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_all", b"keep_all", "max_age_seconds", b"max_age_seconds", "model", b"model", "priority", b"priority", "stream_id", b"stream_id", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -290,10 +317,13 @@ class Result(_message.Message):
     SERVED_BY_FIELD_NUMBER: _builtins.int
     STAGE_SECONDS_FIELD_NUMBER: _builtins.int
     AGE_SECONDS_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     outcome: Global___Outcome.ValueType
     age_seconds: _builtins.float
     """Seconds from the capture to the response."""
+    degraded: _builtins.bool
+    """A cheaper variant answered than the route says, because of too much load."""
     @_builtins.property
     def error(self) -> Global___Error:
         """Set where the outcome is REJECTED or FAILED."""
@@ -314,10 +344,11 @@ class Result(_message.Message):
         served_by: Global___Servable | None = ...,
         stage_seconds: _card_pb2.StageSeconds | None = ...,
         age_seconds: _builtins.float = ...,
+        degraded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["detections", b"detections", "error", b"error", "served_by", b"served_by", "stage_seconds", b"stage_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_seconds", b"age_seconds", "detections", b"detections", "error", b"error", "index", b"index", "outcome", b"outcome", "served_by", b"served_by", "stage_seconds", b"stage_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_seconds", b"age_seconds", "degraded", b"degraded", "detections", b"detections", "error", b"error", "index", b"index", "outcome", b"outcome", "served_by", b"served_by", "stage_seconds", b"stage_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -48,7 +48,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         for model in [request.model] if request.model else models:
             route = self._router.route(model)
             held = {ref for ref in self._manager.loaded() if ref.model == model}
-            held |= {ref for ref, _ in route.weights} if route else set()
+            held |= {*(ref for ref, _ in route.weights), *route.degrade} if route else set()
             for ref, card in sorted((await asyncio.to_thread(self._cards, model, held)).items()):
                 response.variants.add(
                     card=card,
@@ -79,7 +79,8 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         self, request: control_pb2.SetRouteRequest, context: Context
     ) -> control_pb2.SetRouteResponse:
         check_name(request.model, "model")
-        for weight in request.weights:
-            check_name(weight.variant, "variant")
+        weighted, cheaper = request.weights, request.degrade.variants
+        for variant in [*(one.variant for one in weighted), *(one.variant for one in cheaper)]:
+            check_name(variant, "variant")
         # A caller that hangs up does not undo half a swap.
         return control_pb2.SetRouteResponse(route=await asyncio.shield(self._routes.set_route(request)))

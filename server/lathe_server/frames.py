@@ -67,6 +67,7 @@ class Result:
         queue_seconds: from the arrival to a worker's taking it.
         cpu_seconds: of the worker's thread.
         age_seconds: from the capture to this result.
+        degraded: a cheaper variant answered than the route says.
     """
 
     frame: Frame
@@ -77,6 +78,7 @@ class Result:
     cpu_seconds: float = 0.0
     age_seconds: float = 0.0
     error: LatheError | None = None
+    degraded: bool = False
 
 
 def capture_on_monotonic(capture_time_unix_ns: int, now_unix_ns: int, now: float) -> tuple[float, bool]:

@@ -51,7 +51,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         self, request: inference_pb2.DetectRequest, context: Context
     ) -> inference_pb2.DetectResponse:
         # Each call is a stream of its own, so that calls follow the route's weights.
-        config = inference_pb2.StreamConfig(model=request.model, variant=request.variant, stream_id=uuid.uuid4().hex)
+        config = inference_pb2.StreamConfig(
+            model=request.model, variant=request.variant, stream_id=uuid.uuid4().hex, priority=request.priority
+        )
         await self._check(config)
         frame, error = _to_frame(request.frame, config, _deadline(context), self._metrics)
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
@@ -60,7 +62,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             if not answer.done():
                 answer.set_result(result)
 
-        lane = Lane()
+        lane = _lane(config)
         try:
             if error:
                 self._pipeline.reject(frame, error, reply)
@@ -145,7 +147,7 @@ class _Stream:
         self._pipeline = pipeline
         self._metrics = metrics
         self._deadline = deadline
-        self._lane = Lane()
+        self._lane = _lane(config)
         self._pending: deque[_Slot] = deque()
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
@@ -233,8 +235,14 @@ def _check_config(config: inference_pb2.StreamConfig) -> None:
     if config.variant:
         check_name(config.variant, "variant")
     check_stream_id(config.stream_id)
+    if config.priority not in inference_pb2.Priority.values():
+        raise InvalidInput("priority is PRIORITY_NORMAL or PRIORITY_HIGH")
     if not 0 <= config.max_age_seconds < math.inf:
         raise InvalidInput("max_age_seconds is 0 (no limit) or above")
+
+
+def _lane(config: inference_pb2.StreamConfig) -> Lane:
+    return Lane(high=config.priority == inference_pb2.PRIORITY_HIGH)
 
 
 def _to_frame(

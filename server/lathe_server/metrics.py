@@ -52,6 +52,18 @@ class Metrics:
             buckets=_REQUEST_BUCKETS,
             registry=registry,
         )
+        self._degraded = Counter(
+            "lathe_degraded_frames_total",
+            "Answered frames by the cheaper variant that load made answer",
+            _VARIANT,
+            registry=registry,
+        )
+        self.degrade_level = Gauge(
+            "lathe_degrade_level",
+            "How many variants cheaper than its route says a model is served",
+            ("model",),
+            registry=registry,
+        )
         self._cpu = Counter(
             "lathe_cpu_seconds_total", "CPU time of the worker threads by variant", _VARIANT, registry=registry
         )
@@ -91,6 +103,8 @@ class Metrics:
             children.cpu.inc(result.cpu_seconds)
             if children.cost:
                 children.cost.inc(result.cpu_seconds * self._price_per_second)
+        if result.degraded:
+            children.degraded.inc()
         if result.answer:
             stages = result.answer.stages
             decode, queue, preprocess, infer, postprocess = children.stages
@@ -117,7 +131,7 @@ class Metrics:
 class _Children:
     """The label children of one variant; looking them up anew costs more than observing."""
 
-    __slots__ = ("age", "cost", "cpu", "frames", "request", "stages")
+    __slots__ = ("age", "cost", "cpu", "degraded", "frames", "request", "stages")
 
     def __init__(self, metrics: Metrics, labels: tuple[str, str, str]) -> None:
         self.frames: dict[Outcome, Counter] = {
@@ -126,6 +140,7 @@ class _Children:
         self.stages = tuple(metrics._stage.labels(*labels, stage) for stage in STAGES)
         self.request = metrics._request.labels(*labels)
         self.age = metrics._age.labels(*labels)
+        self.degraded = metrics._degraded.labels(*labels)
         self.cpu = metrics._cpu.labels(*labels)
         self.cost = metrics._cost.labels(*labels, metrics._currency) if metrics._cost else None
 

@@ -57,11 +57,20 @@ class Pipeline:
 
         def begin() -> _Judgement | None:
             try:
-                lease = self._manager.lease(self.choose(frame.model, frame.stream_id, frame.variant))
+                level = None if frame.variant else self._router.level(frame.model)
+                meant = self.choose(frame.model, frame.stream_id, frame.variant)
+                ref = self._router.degraded(meant, level or 0)
+                lease = self._manager.lease(ref)
             except LatheError as error:
                 finish(self._result(frame, "rejected", None, error))
                 return None
-            return _Judgement(frame, lease, finish)
+
+            def judged(result: Result) -> None:
+                if result.answer:
+                    self._router.worked(frame.model, result.answer.stages.total, result.cpu_seconds, level)
+                finish(result)
+
+            return _Judgement(frame, lease, judged, degraded=ref != meant)
 
         if self._draining:
             drop("dropped_draining")
@@ -116,12 +125,13 @@ class Pipeline:
 class _Judgement:
     """One frame on one worker thread, with the lease on its variant."""
 
-    __slots__ = ("_answer", "_error", "_finish", "_frame", "_lease")
+    __slots__ = ("_answer", "_degraded", "_error", "_finish", "_frame", "_lease")
 
-    def __init__(self, frame: Frame, lease: Lease, finish: Callable[[Result], None]) -> None:
+    def __init__(self, frame: Frame, lease: Lease, finish: Callable[[Result], None], *, degraded: bool) -> None:
         self._frame = frame
         self._lease = lease
         self._finish = finish
+        self._degraded = degraded
         self._answer: Answer | None = None
         self._error: BaseException | None = None
 
@@ -150,6 +160,7 @@ class _Judgement:
                 cpu_seconds,
                 monotonic() - self._frame.captured,
                 error,
+                self._degraded,
             )
         )
 

@@ -1,15 +1,19 @@
-"""Which variant answers which stream: a pure function of the route and the stream's name."""
+"""Which variant answers which stream: a pure function of the route, the stream's name and how far it is degraded."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import monotonic
 
 from lathe.errors import InvalidInput
 from lathe.repository import VariantRef
+from lathe_server.degrade import Degrader
 
 MAX_WEIGHT = 1_000_000
+MAX_LEVELS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +22,15 @@ class Route:
 
     Attributes:
         revision: 0 where nobody has set a route.
+        degrade: what streams move to under too much load, one after the other.
+        degrade_after_seconds: they do when they wait longer for their turn.
     """
 
     model: str
     revision: int
     weights: tuple[tuple[VariantRef, int], ...]
+    degrade: tuple[VariantRef, ...] = ()
+    degrade_after_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if any(not 0 <= weight <= MAX_WEIGHT for _, weight in self.weights):
@@ -31,6 +39,10 @@ class Route:
             raise InvalidInput("at least one variant of a route needs a weight above 0")
         if len({(ref.variant, ref.version) for ref, _ in self.weights}) < len(self.weights):
             raise InvalidInput("a route names each variant once")
+        if len(set(self.degrade)) < len(self.degrade) or len(self.degrade) > MAX_LEVELS:
+            raise InvalidInput(f"a route degrades to at most {MAX_LEVELS} variants, each named once")
+        if self.degrade and not 0 < self.degrade_after_seconds < math.inf:
+            raise InvalidInput("degrading needs the seconds that a stream may wait, above 0")
 
     def pick(self, stream_id: str) -> VariantRef:
         """The stream's variant: always the same one while the weights are.
@@ -47,18 +59,65 @@ class Route:
             place -= weight
         raise AssertionError("the place is below the total")
 
+    def degraded(self, ref: VariantRef, level: int) -> VariantRef:
+        """What a stream of a variant gets at a level: that level's variant, unless its own is no dearer.
+
+        >>> a, b, c = (VariantRef("m", name, 1) for name in "abc")
+        >>> route = Route("m", 1, ((a, 1), (b, 1)), (b, c), 0.1)
+        >>> [[route.degraded(ref, level).variant for level in range(3)] for ref in (a, b)]
+        [['a', 'b', 'c'], ['b', 'b', 'c']]
+        """
+        if not level or (ref in self.degrade and self.degrade.index(ref) >= level):
+            return ref
+        return self.degrade[level - 1]
+
+    def needs(self) -> list[VariantRef]:
+        """Every variant that may have to answer, those with weight first."""
+        return list(dict.fromkeys([*(ref for ref, weight in self.weights if weight), *self.degrade]))
+
     def weight_of(self, ref: VariantRef) -> int:
         return sum(weight for own, weight in self.weights if own == ref)
 
 
 class Router:
-    """The routes that hold, by model. Read and replaced on the event loop only."""
+    """The routes that hold, by model, and how far each is degraded. Read and replaced on the event loop only.
 
-    def __init__(self) -> None:
+    Args:
+        workers: threads that judge frames.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
         self._routes: dict[str, Route] = {}
+        self._degraders: dict[str, Degrader] = {}
 
     def replace(self, route: Route) -> None:
+        """A new route starts with nothing degraded."""
         self._routes[route.model] = route
+        self._degraders.pop(route.model, None)
+        if route.degrade:
+            levels, set_point = len(route.degrade), route.degrade_after_seconds
+            self._degraders[route.model] = Degrader(levels, set_point, self._workers, monotonic())
+
+    def level(self, model: str) -> int:
+        """0 where nothing is degraded."""
+        degrader = self._degraders.get(model)
+        return degrader.level if degrader else 0
+
+    def degraded(self, ref: VariantRef, level: int) -> VariantRef:
+        """What a stream of a variant gets at a level of its model."""
+        route = self._routes.get(ref.model)
+        return route.degraded(ref, level) if route else ref
+
+    def turn(self, model: str, waited: float, now: float) -> None:
+        """A stream of a model got its turn after so many seconds."""
+        if degrader := self._degraders.get(model):
+            degrader.turn(waited, now)
+
+    def worked(self, model: str, seconds: float, cpu_seconds: float, level: int | None) -> None:
+        """A frame took so many seconds of a worker, at a level; None where its variant was pinned."""
+        for name, degrader in self._degraders.items():
+            degrader.worked(seconds, cpu_seconds, level if name == model else None)
 
     def route(self, model: str) -> Route | None:
         return self._routes.get(model)
@@ -67,5 +126,5 @@ class Router:
         return list(self._routes)
 
     def wanted(self) -> set[VariantRef]:
-        """Every variant that some route gives weight."""
-        return {ref for route in self._routes.values() for ref, weight in route.weights if weight}
+        """Every variant that some route needs."""
+        return {ref for route in self._routes.values() for ref in route.needs()}

@@ -53,7 +53,8 @@ class Routes:
             weights = tuple(
                 (VariantRef(model, weight.variant, weight.version), weight.weight) for weight in stored.weights
             )
-            return Route(model, stored.revision, weights)
+            degrade = tuple(VariantRef(model, one.variant, one.version) for one in stored.degrade.variants)
+            return Route(model, stored.revision, weights, degrade, stored.degrade.after_seconds)
         cards = self._repository.newest_cards(model)
         if not cards:
             raise BadVariant(f"no card of {model} can be read")
@@ -95,9 +96,8 @@ class Routes:
                 f"revision {revision} of the route of {request.model} holds, not {request.expected_revision}"
             )
         route = await asyncio.to_thread(self._resolve, request, revision + 1)
-        for ref, weight in route.weights:
-            if weight:
-                await self._manager.load(ref)
+        for ref in route.needs():
+            await self._manager.load(ref)
         message = to_message(route)
         message.author, message.reason = request.author, request.reason
         message.created_at.FromDatetime(datetime.now(UTC))
@@ -107,18 +107,24 @@ class Routes:
 
     def _resolve(self, request: control_pb2.SetRouteRequest, revision: int) -> Route:
         """The request with version 0 made the newest, checked against the repository."""
-        weights = []
-        for weight in request.weights:
-            newest = self._repository.newest(request.model, weight.variant)
-            ref = VariantRef(request.model, weight.variant, weight.version) if weight.version else newest
+
+        def published(variant: str, version: int) -> VariantRef:
+            newest = self._repository.newest(request.model, variant)
+            ref = VariantRef(request.model, variant, version) if version else newest
             self._repository.folder(ref)
-            weights.append((ref, weight.weight))
-        return Route(request.model, revision, tuple(weights))
+            return ref
+
+        return Route(
+            request.model,
+            revision,
+            tuple((published(one.variant, one.version), one.weight) for one in request.weights),
+            tuple(published(one.variant, one.version) for one in request.degrade.variants),
+            request.degrade.after_seconds,
+        )
 
     async def _apply(self, route: Route) -> None:
-        for ref, weight in route.weights:
-            if weight:
-                await self._manager.load(ref)
+        for ref in route.needs():
+            await self._manager.load(ref)
         before = self._router.route(route.model)
         self._router.replace(route)
         for ref, _ in before.weights if before else ():
@@ -160,6 +166,10 @@ def to_message(route: Route) -> control_pb2.Route:
     message = control_pb2.Route(model=route.model, revision=route.revision)
     for ref, weight in route.weights:
         message.weights.add(variant=ref.variant, version=ref.version, weight=weight)
+    for ref in route.degrade:
+        message.degrade.variants.add(variant=ref.variant, version=ref.version)
+    if route.degrade:
+        message.degrade.after_seconds = route.degrade_after_seconds
     return message
 
 

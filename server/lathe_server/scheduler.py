@@ -1,8 +1,8 @@
 """Whose frame is next: the newest of each stream, streams in turn, worker threads taking.
 
 Each stream has one slot. A frame that arrives while the slot is full replaces the one in it, so a late
-stream skips frames instead of falling behind; full slots wait in one first-in-first-out line, so no stream
-waits for more than one frame of each other stream. All state is on the event loop; threads only compute.
+stream skips frames instead of falling behind; full slots wait in one first-in-first-out line a class, so no stream
+waits for more than one frame of each other stream of its class. All state is on the event loop; threads only compute.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic, thread_time
 from typing import Protocol
 
 from lathe_server.frames import Frame, Outcome, fate
+from lathe_server.line import Line
 
 
 class Job(Protocol):
@@ -37,11 +37,17 @@ class _Waiting:
 
 
 class Lane:
-    """One stream's slot."""
+    """One stream's slot.
 
-    __slots__ = ("_free", "_waiting")
+    Args:
+        high: of the class that goes first.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_free", "_waiting", "high", "since")
+
+    def __init__(self, *, high: bool = False) -> None:
+        self.high = high
+        self.since = 0.0  # on the monotonic clock: in the line for its next turn
         self._waiting: _Waiting | None = None
         self._free = asyncio.Event()
         self._free.set()
@@ -66,15 +72,23 @@ class Scheduler:
     Args:
         workers: threads; as many frames are judged at the same time.
         max_waiting: lanes that may wait; beyond it `offer` says no.
+        on_turn: told of each lane's turn: its frame, how long the lane was in the line, and the time.
     """
 
-    def __init__(self, workers: int, *, max_waiting: int) -> None:
+    def __init__(
+        self,
+        workers: int,
+        *,
+        max_waiting: int,
+        on_turn: Callable[[Frame, float, float], None] = lambda frame, waited, now: None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[tuple[Job, float] | None] = queue.SimpleQueue()
-        self._line: deque[Lane] = deque()
+        self._line: Line[Lane] = Line()
         self._idle = workers
         self._workers = workers
         self._max_waiting = max_waiting
+        self._on_turn = on_turn
         self._settled = asyncio.Event()
         self._settled.set()
         self._threads = [
@@ -102,7 +116,8 @@ class Scheduler:
         if older is None:
             if len(self._line) >= self._max_waiting:
                 return False
-            self._line.append(lane)
+            self._line.append(lane, high=lane.high)
+            lane.since = monotonic()
             self._settled.clear()
         lane._put(_Waiting(frame, begin, drop))
         if older:
@@ -132,6 +147,7 @@ class Scheduler:
             waiting = lane._take()
             assert waiting, "a lane in the line has a frame in its slot"
             now = monotonic()
+            self._on_turn(waiting.frame, now - lane.since, now)
             if reason := fate(waiting.frame, now):
                 waiting.drop(reason)
             elif job := waiting.begin():

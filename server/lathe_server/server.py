@@ -70,10 +70,12 @@ class Server:
             load_seconds=settings.load_seconds,
             on_change=lambda servable, loaded: self.metrics.set_loaded(servable.ref, loaded),
         )
-        self._router = Router()
+        workers = settings.workers or available_cores()
+        self._router = Router(workers)
         self._scheduler = Scheduler(
-            settings.workers or available_cores(),
+            workers,
             max_waiting=settings.max_streams * WAITING_FRAMES_PER_STREAM,
+            on_turn=lambda frame, waited, now: self._router.turn(frame.model, waited, now),
         )
         self._pipeline = Pipeline(self._router, self._manager, self._scheduler, self.metrics)
         self._routes = Routes(repository, self._router, self._manager, self.metrics)
@@ -157,6 +159,8 @@ class Server:
 
     def _refresh(self) -> None:
         self.metrics.waiting.set(self._scheduler.waiting)
+        for model in self._router.models():
+            self.metrics.degrade_level.labels(model).set(self._router.level(model))
 
 
 def _bind(server: aio.Server, address: str) -> str:

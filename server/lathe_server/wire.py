@@ -52,6 +52,7 @@ def to_result(result: Result) -> inference_pb2.Result:
         index=result.frame.index,
         outcome=inference_pb2.Outcome.Value(f"OUTCOME_{result.outcome.upper()}"),
         age_seconds=result.age_seconds,
+        degraded=result.degraded,
     )
     if result.ref:
         message.served_by.CopyFrom(to_servable(result.ref))

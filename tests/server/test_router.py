@@ -75,7 +75,7 @@ def test_two_versions_of_a_variant_may_share_the_streams() -> None:
 
 
 def test_only_what_some_route_gives_weight_is_wanted() -> None:
-    router = Router()
+    router = Router(1)
     router.replace(route(a=1, b=0))
     router.replace(Route("person", 1, ((VariantRef("person", "x", 3), 1),)))
     assert router.wanted() == {ref("a"), VariantRef("person", "x", 3)}

@@ -24,7 +24,7 @@ class Stage:
         self._lanes: dict[str, Lane] = {}
 
     def offer(self, name: str, *, deadline: float = float("inf")) -> bool:
-        """Offers the frame `a1` of the lane `a`."""
+        """Offers the frame `a1` of the lane `a`; capital letters are lanes of the higher class."""
         now = monotonic()
         frame = Frame("face", name[0], "", int(name[1:]), EncodedPicture(b""), now, now, deadline=deadline)
 
@@ -34,7 +34,7 @@ class Stage:
         return self.scheduler.offer(self.lane(name[0]), frame, lambda: _Job(self, name), drop)
 
     def lane(self, name: str) -> Lane:
-        return self._lanes.setdefault(name, Lane())
+        return self._lanes.setdefault(name, Lane(high=name.isupper()))
 
 
 class _Job:
@@ -84,6 +84,27 @@ def test_a_stream_that_sends_ten_times_as_much_gets_no_second_turn_before_the_ot
 
     done = [name for name, what in on_stage(act) if what == "done"]
     assert done == ["x0", "a19", "b0", "c0"]
+
+
+def test_the_higher_class_goes_first_and_starves_nobody() -> None:
+    def act(stage: Stage) -> None:
+        stage.offer("x0")
+        for name in "abABCDEF":
+            stage.offer(f"{name}0")
+
+    done = [name[0] for name, what in on_stage(act) if what == "done"]
+    assert "".join(done) == "xABCDaEFb"
+
+
+def test_a_lane_of_the_higher_class_gives_up_its_turn_too() -> None:
+    def act(stage: Stage) -> None:
+        stage.offer("x0")
+        stage.offer("A0")
+        stage.offer("B0")
+        stage.scheduler.clear(stage.lane("A"), "dropped_cancelled")
+        assert stage.scheduler.waiting == 1
+
+    assert on_stage(act) == [("A0", "dropped_cancelled"), ("x0", "done"), ("B0", "done")]
 
 
 def test_a_frame_past_its_deadline_is_dropped_when_its_turn_comes() -> None:

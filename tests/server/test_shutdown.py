@@ -167,7 +167,7 @@ def test_sigterm_before_the_server_is_ready_ends_it_at_once(repository: Reposito
 def test_a_swap_after_the_drain_has_begun_is_refused(repository: Repository) -> None:
     async def swap() -> None:
         manager = Manager(lambda ref: pytest.fail("nothing may be loaded"), load_seconds=5)
-        routes = Routes(repository, Router(), manager, Metrics())
+        routes = Routes(repository, Router(1), manager, Metrics())
         routes.close()
         weights = [control_pb2.RouteWeight(variant="a", weight=1)]
         with pytest.raises(Refused, match="shutting down"):

@@ -53,6 +53,7 @@ def test_a_stream_opens_with_its_configuration(shared_server: RunningServer, spo
         (config(max_age_seconds=-1), BAD),
         (config(max_age_seconds=math.nan), BAD),
         (config(max_age_seconds=math.inf), BAD),
+        (config(priority=7), BAD),
     ],
     ids=[
         "unknown model",
@@ -64,6 +65,7 @@ def test_a_stream_opens_with_its_configuration(shared_server: RunningServer, spo
         "negative",
         "nan",
         "inf",
+        "unknown priority",
     ],
 )
 def test_a_configuration_that_makes_no_sense_is_refused_at_once(
