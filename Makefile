@@ -37,12 +37,8 @@ proto: $(VENV)/.installed ## generate the stubs from proto/
 	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I. --grpc_python_out=.. --mypy_grpc_out=.. \
 	  lathe/v1/inference.proto lathe/v1/control.proto
 
-work/models: recipes/face.toml | $(VENV)/.installed
-	$(BIN)/lathe compress recipes/face.toml
-	touch $@
-
-bench: $(VENV)/.installed work/models ## frames a second through the server against the raw loop
-	$(BIN)/python -m lathe_loadtest.bench work/models
+bench: $(VENV)/.installed ## the server beside the bare loop, and under too much load: some ten minutes
+	$(BIN)/python -m lathe_loadtest.bench models --preface loadtest/serving.md --markdown docs/results/serving.md
 
 # Variants of the results that stay in the repository: models/NOTICE says what is in them.
 KEPT = int8 pruned-int8 student-int8

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lathe.client import Result
 from lathe.detections import Detections
 from lathe.errors import InvalidInput, NotFound
+from lathe.exchange import Result
 from lathe.video import VideoFrame
 
 OUTPUT_SUFFIXES = (".mp4", ".mkv", ".mov")

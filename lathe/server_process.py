@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ class ServerProcess:
 
     Attributes:
         grpc, http, control: its addresses.
+        ready_seconds: from the start of the process until it takes frames.
 
     Raises:
         Unavailable: it did not start; the message is the last line of its log.
@@ -33,12 +35,14 @@ class ServerProcess:
                 command += [port, "127.0.0.1:0"]
         # Settings of the surroundings are another server's.
         environment = {key: value for key, value in os.environ.items() if not key.startswith("LATHE_")}
+        began = time.monotonic()
         with log.open("w", encoding="utf-8") as errors:
             self.process = subprocess.Popen(
                 [*command, *flags], stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
             )
         self.log = log
         addresses = self._wait_until_ready()
+        self.ready_seconds = time.monotonic() - began
         self.grpc, self.http, self.control = addresses["grpc"], addresses["http"], addresses["control"]
 
     def _wait_until_ready(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lathe.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from lathe.client import Result
+    from lathe.exchange import Result
     from lathe.video import VideoFrame
 
 

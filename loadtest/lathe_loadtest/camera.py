@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
-from lathe.client import AsyncClient, Result
+from lathe.client import AsyncClient
+from lathe.exchange import Result
 from lathe_loadtest.pacer import ticks
 
 

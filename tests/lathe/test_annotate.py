@@ -10,9 +10,9 @@ import pytest
 import simplejpeg
 
 from lathe.annotate import BOX_RGB, AnnotatedVideo, draw
-from lathe.client import Result
 from lathe.detections import Detections
 from lathe.errors import InvalidInput, NotFound
+from lathe.exchange import Result
 from lathe.video import VideoFrame
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from lathe import Client
-from lathe.client import AsyncClient, Result, ServerError, frame_message
+from lathe.client import AsyncClient, ServerError
 from lathe.errors import InvalidInput, LatheError, Unavailable
+from lathe.exchange import Result, frame_message
 from lathe.v1 import inference_pb2
 from tests.conftest import RunningServer
 

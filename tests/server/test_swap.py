@@ -9,7 +9,8 @@ from itertools import pairwise
 
 import pytest
 
-from lathe.client import AsyncClient, Result
+from lathe.client import AsyncClient
+from lathe.exchange import Result
 from lathe.repository import Repository
 from lathe.v1 import control_pb2
 from tests.calls import eventually, exposition, metric

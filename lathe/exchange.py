@@ -1,0 +1,95 @@
+"""What a client gives and gets for a frame, to and from the contract's messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lathe.detections import Detections
+from lathe.errors import InvalidInput
+from lathe.v1 import inference_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a frame.
+
+    Attributes:
+        outcome: `answered`, `dropped_…`, `rejected` or `failed`.
+        variant, version: what answered; empty and 0 where nothing did.
+        stage_seconds: by stage.
+        age_seconds: from the capture to the answer.
+        error: why it was rejected or failed; empty otherwise.
+    """
+
+    index: int
+    outcome: str
+    detections: Detections
+    model: str
+    variant: str
+    version: int
+    stage_seconds: dict[str, float]
+    age_seconds: float
+    error: str
+    degraded: bool = False
+
+    @property
+    def answered(self) -> bool:
+        return self.outcome == "answered"
+
+    @staticmethod
+    def from_message(message: inference_pb2.Result) -> Result:
+        found, stages, served_by = message.detections, message.stage_seconds, message.served_by
+        return Result(
+            index=message.index,
+            outcome=inference_pb2.Outcome.Name(message.outcome).removeprefix("OUTCOME_").lower(),
+            detections=Detections(
+                np.array(found.xyxy, np.float32).reshape(-1, 4),
+                np.array(found.score, np.float32),
+                np.array(found.class_id, np.int64),
+                np.array(found.landmarks, np.float32).reshape(len(found.score), found.landmarks_per_detection, 2),
+            ),
+            model=served_by.model,
+            variant=served_by.variant,
+            version=served_by.version,
+            stage_seconds={
+                "decode": stages.decode,
+                "queue": stages.queue,
+                "preprocess": stages.preprocess,
+                "infer": stages.infer,
+                "postprocess": stages.postprocess,
+            },
+            age_seconds=message.age_seconds,
+            error=message.error.message,
+            degraded=message.degraded,
+        )
+
+
+Picture = bytes | NDArray[np.uint8]
+
+
+def frame_message(index: int, picture: Picture, captured_at: float = 0.0) -> inference_pb2.Frame:
+    """A frame of the contract.
+
+    Args:
+        picture: a JPEG or PNG file, or height × width × 3 RGB, or height × width grey.
+        captured_at: Unix time; 0 means the time of arrival.
+
+    Raises:
+        InvalidInput: an array of another shape or type, or something else.
+    """
+    frame = inference_pb2.Frame(index=index, capture_time_unix_ns=int(captured_at * 1e9))
+    if isinstance(picture, bytes):
+        frame.encoded = picture
+        return frame
+    if not isinstance(picture, np.ndarray):  # a path, most likely
+        raise InvalidInput(f"a picture is bytes or an array, not {type(picture).__name__}")
+    is_grey = picture.ndim == 2
+    if picture.dtype != np.uint8 or not (is_grey or (picture.ndim == 3 and picture.shape[2] == 3)):
+        raise InvalidInput("a raw picture is uint8, height × width × 3 (RGB) or height × width (grey)")
+    frame.raw.width, frame.raw.height = picture.shape[1], picture.shape[0]
+    frame.raw.format = inference_pb2.PIXEL_FORMAT_GRAY8 if is_grey else inference_pb2.PIXEL_FORMAT_RGB8
+    frame.raw.pixels = np.ascontiguousarray(picture).tobytes()
+    return frame

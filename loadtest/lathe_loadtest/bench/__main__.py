@@ -1,0 +1,72 @@
+"""`python -m lathe_loadtest.bench`: runs the scenarios that are asked for and says how they went."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from lathe.errors import LatheError
+from lathe.machine import cpu_name
+from lathe.progress import Progress
+from lathe_loadtest.bench import scenarios
+from lathe_loadtest.bench.page import LOAD, rows, said, write_page
+from lathe_loadtest.bench.rig import Rig
+
+LOADS = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("repository", type=Path)
+    parser.add_argument("--variant", default="int8")
+    parser.add_argument("--cheaper", default="student-int8")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each single measurement (default %(default)s)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="SCENARIO")
+    parser.add_argument("--output", type=Path, default=Path("work/bench"))
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the figures as a page")
+    parser.add_argument("--preface", type=Path, metavar="FILE", help="what stands before them there")
+    options = parser.parse_args()
+    variant, cheaper = options.variant, options.cheaper
+    rig = Rig(options.repository, options.output, seconds=options.seconds, rounds=options.rounds)
+    known: dict[str, Callable[[], scenarios.Figures]] = {
+        f"throughput {variant}": partial(scenarios.throughput, rig, variant),
+        f"throughput {cheaper}": partial(scenarios.throughput, rig, cheaper),
+        "one caller": partial(scenarios.one_caller, rig, variant),
+        "steady": partial(scenarios.steady, rig, variant),
+        "overload": partial(scenarios.overload, rig, variant),
+        "flood": partial(scenarios.flood, rig, variant),
+        "swaps": partial(scenarios.swaps, rig, variant),
+        "degrade": partial(scenarios.degrade, rig, variant, cheaper),
+        **{f"{LOAD}{share:g}": partial(scenarios.load, rig, variant, share) for share in LOADS},
+        "footprint": partial(scenarios.footprint, rig, [variant, cheaper]),
+    }
+    report = {}
+    for name, measure in known.items():
+        if not options.only or name in options.only:
+            with Progress().step(name):
+                report[name] = dict(measure())
+    chosen = [row for row in rows(variant, cheaper) if row.scenario in report]
+    table = Table("", "measured", "bar", "aim", title=f"{cpu_name()}, medians of {options.rounds}")
+    for row in chosen:
+        table.add_row(row.text, said(row, report), row.bar, row.aim)
+    Console().print(table)
+    (options.output / "bench.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    if options.markdown:
+        preface = options.preface.read_text("utf-8") if options.preface else "# Serving, measured"
+        measured_on = f"{cpu_name()}: one core for the server, one for who drives it; medians of {options.rounds}."
+        write_page(options.markdown, preface, measured_on, chosen, report)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except LatheError as error:
+        sys.exit(f"bench: {error.message}")

@@ -1,0 +1,99 @@
+"""The figures beside what they are to reach, as a page for a repository's own documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lathe.plot import COLORS, Axis, Series, lines, standalone
+
+Report = Mapping[str, Mapping[str, float]]
+"""Figures by scenario, and by variant where there are several: `throughput int8`."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the page.
+
+    Attributes:
+        scenario, figure: where its value is in the report.
+        bar, aim: what it is to reach; empty where it only informs.
+    """
+
+    text: str
+    scenario: str
+    figure: str
+    unit: str = ""
+    digits: int = 2
+    bar: str = ""
+    aim: str = ""
+
+
+def rows(variant: str, cheaper: str) -> list[Row]:
+    """Of a report on a variant, and a cheaper one."""
+    through = []
+    for name, bar, aim in ((variant, "≥ 0.90", "0.95"), (cheaper, "≥ 0.85", "0.92")):
+        key = f"throughput {name}"
+        through += [
+            Row(f"`{name}`: its network", key, "network_ms", "ms"),
+            Row(f"`{name}`: the bare loop", key, "raw_fps", "frames/s", 0),
+            Row(f"`{name}`: JPEG frames on 16 streams", key, "server_fps", "frames/s", 0),
+            Row(f"`{name}`: share of the bare loop", key, "share_of_raw", "", 3, bar, aim),
+            Row(f"`{name}`: CPU above the bare loop, a frame", key, "cpu_over_raw_ms", "ms", 2, "≤ 0.75", "0.5"),
+        ]
+    return [
+        *through,
+        Row("one caller, JPEG unary: added latency", "one caller", "added_ms", "ms", 2, "≤ 0.6", "0.4"),
+        Row("80 % of capacity, fixed rate: p99 ÷ service time", "steady", "p99_over_service", "", 1, "≤ 8", "5"),
+        Row("80 % of capacity: frames dropped", "steady", "dropped", "", 0, "0", "0"),
+        Row("2× overload, 64 streams: served ÷ capacity", "overload", "served_over_capacity", "", 3, "≥ 0.92", "0.97"),
+        Row("2× overload: p99, of an age of at most 1000 ms", "overload", "p99_ms", "ms", 0, "≤ 1000", ""),
+        Row("a camera at 120 fps among 16: p99 of the others", "flood", "p99_ratio", "×", 2, "≤ 1.2", "1.05"),
+        Row("the same: frames of the others dropped", "flood", "others_dropped", "", 0, "", ""),
+        Row("a swap a second: frames failed or dropped", "swaps", "failed", "", 0, "0", "0"),
+        Row("a swap a second: p99 against none", "swaps", "p99_ratio", "×", 2, "≤ 1.25", "1.05"),
+        Row("degrading, ramp 1 → 3 → 1: answered against not", "degrade", "answered_ratio", "×", 2, "≥ 1.5", "2"),
+        Row("resident memory, two variants loaded", "footprint", "resident_mb", "MB", 0, "≤ 220", "180"),
+        Row("ready after start", "footprint", "ready_seconds", "s", 2, "≤ 0.6", "0.4"),
+    ]
+
+
+LOAD = "load "
+"""Before the share of the capacity, in the names of the scenarios that the plot is made of."""
+
+
+def write_page(path: Path, preface: str, measured_on: str, table: Sequence[Row], report: Report) -> None:
+    """The preface, a table of what was measured, and a plot in a folder of the page's name."""
+    parts = [preface.strip(), "## Figures", measured_on, "\n".join(_table(table, report))]
+    if any(name.startswith(LOAD) for name in report):
+        path.with_suffix("").mkdir(exist_ok=True)
+        drawing = path.with_suffix("") / "load.svg"
+        drawing.write_text(standalone(load_plot(report)), "utf-8")
+        parts.append(f"![latency against load, medians and 99th percentiles]({drawing.parent.name}/{drawing.name})")
+    path.write_text("\n\n".join(parts) + "\n", "utf-8")
+
+
+def _table(table: Sequence[Row], report: Report) -> list[str]:
+    told = [f"| {row.text} | {said(row, report)} | {row.bar} | {row.aim} |" for row in table]
+    return ["| | measured | bar | aim |", "|---|---|---|---|", *told]
+
+
+def load_plot(report: Report) -> str:
+    """Latency of what is answered against the load that is offered."""
+    loads = {float(name.removeprefix(LOAD)): found for name, found in report.items() if name.startswith(LOAD)}
+    series = [
+        Series([(load, loads[load][f"{name}_ms"]) for load in sorted(loads)], color, name, label=name)
+        for name, color in zip(("p50", "p99"), COLORS, strict=False)
+    ]
+    highest = max(y for one in series for _, y in one.points)
+    return lines(series, Axis("frames offered, of what the server can do", 0.0, max(loads)), Axis("ms", 0.0, highest))
+
+
+def said(row: Row, report: Report) -> str:
+    """The value with its unit.
+
+    >>> said(Row("memory", "footprint", "resident_mb", "MB", 0), {"footprint": {"resident_mb": 181.6}})
+    '182 MB'
+    """
+    return f"{report[row.scenario][row.figure]:.{row.digits}f} {row.unit}".strip()

@@ -1,0 +1,193 @@
+"""What is measured. Each returns figures by name; ratios are within one run, medians over its rounds."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from statistics import median
+
+import numpy as np
+
+from lathe.client import AsyncClient
+from lathe.scrape import scrape
+from lathe.server_process import ServerProcess
+from lathe_loadtest.bench.rig import (
+    MODEL,
+    STREAMS,
+    TWIN,
+    Rig,
+    answered,
+    latencies,
+    play,
+    unanswered,
+)
+from lathe_loadtest.camera import Camera, Tally
+
+Figures = Mapping[str, float]
+
+CROWD, CROWD_MAX_AGE = 64, 1.0
+FLOOD_FPS = 120.0
+SWAP_SECONDS = 1.0
+CALLS = 150
+
+
+def throughput(rig: Rig, variant: str) -> Figures:
+    """Streams through the server against the bare loop, taking turns."""
+    with rig.server({variant: 1}) as server:
+        turns = [(rig.raw(variant), rig.saturate(server)) for _ in range(rig.rounds)]
+    return {
+        "network_ms": median(raw.infer_ms for raw, _ in turns),
+        "raw_fps": median(raw.frames_per_second for raw, _ in turns),
+        "server_fps": median(served.frames_per_second for _, served in turns),
+        "share_of_raw": median(served.frames_per_second / raw.frames_per_second for raw, served in turns),
+        "cpu_over_raw_ms": median(served.cpu_ms_per_frame - raw.cpu_ms_per_frame for raw, served in turns),
+    }
+
+
+def one_caller(rig: Rig, variant: str) -> Figures:
+    """What a single call takes beside the bare loop."""
+
+    async def calls(server: ServerProcess) -> float:
+        taken = []
+        async with AsyncClient(server.grpc, server.control) as client:
+            for number in range(CALLS):
+                began = time.perf_counter()
+                await client.detect(MODEL, rig.jpegs[number % len(rig.jpegs)])
+                taken.append(time.perf_counter() - began)
+        return median(taken) * 1e3
+
+    with rig.server({variant: 1}) as server:
+        turns = [(rig.raw(variant).frame_ms, asyncio.run(calls(server))) for _ in range(rig.rounds)]
+    return {
+        "raw_ms": median(raw for raw, _ in turns),
+        "call_ms": median(call for _, call in turns),
+        "added_ms": median(call - raw for raw, call in turns),
+    }
+
+
+def steady(rig: Rig, variant: str) -> Figures:
+    """Cameras at a fixed rate, together four fifths of what the server can do."""
+    with rig.server({variant: 1}) as server:
+        raw, capacity = rig.raw(variant), _capacity(rig, server)
+        rounds = [
+            asyncio.run(play(server, rig.cameras(STREAMS, 0.8 * capacity), rig.seconds)) for _ in range(rig.rounds)
+        ]
+    return {
+        "service_ms": raw.frame_ms,
+        "p50_ms": median(_percentile_ms(one, 50) for one in map(latencies, rounds)),
+        "p99_ms": median(_percentile_ms(one, 99) for one in map(latencies, rounds)),
+        "p99_over_service": median(_percentile_ms(one, 99) for one in map(latencies, rounds)) / raw.frame_ms,
+        "dropped": sum(map(unanswered, rounds)),
+    }
+
+
+def load(rig: Rig, variant: str, share: float) -> Figures:
+    """Cameras at a fixed rate, together a share of what the server can do."""
+    with rig.server({variant: 1}) as server:
+        capacity = _capacity(rig, server)
+        found = asyncio.run(play(server, rig.cameras(STREAMS, share * capacity), rig.seconds))
+    return {
+        "p50_ms": _percentile_ms(latencies(found), 50),
+        "p99_ms": _percentile_ms(latencies(found), 99),
+        "answered_share": answered(found) / (answered(found) + unanswered(found)),
+    }
+
+
+def overload(rig: Rig, variant: str) -> Figures:
+    """Twice as many frames as can be judged, with a limit of age."""
+    with rig.server({variant: 1}) as server:
+        capacity = _capacity(rig, server)
+        cameras = rig.cameras(CROWD, 2 * capacity, max_age_seconds=CROWD_MAX_AGE)
+        rounds = [asyncio.run(play(server, cameras, rig.seconds)) for _ in range(rig.rounds)]
+    return {
+        "served_over_capacity": median(answered(one) / rig.seconds / capacity for one in rounds),
+        "p99_ms": median(_percentile_ms(one, 99) for one in map(latencies, rounds)),
+        "max_age_ms": CROWD_MAX_AGE * 1e3,
+    }
+
+
+def flood(rig: Rig, variant: str) -> Figures:
+    """One camera that sends far too much, among others that send what can be judged."""
+    with rig.server({variant: 1}) as server:
+        capacity = _capacity(rig, server)
+        others = rig.cameras(STREAMS - 1, 0.5 * capacity)
+        flooding = Camera("flood", MODEL, rig.jpegs, FLOOD_FPS)
+        ratios, dropped = [], 0
+        for _ in range(rig.rounds):
+            without = asyncio.run(play(server, others, rig.seconds))
+            beside = asyncio.run(play(server, [*others, flooding], rig.seconds))[:-1]
+            ratios.append(_percentile_ms(latencies(beside), 99) / _percentile_ms(latencies(without), 99))
+            dropped += unanswered(beside)
+    return {"p99_ratio": median(ratios), "others_dropped": dropped}
+
+
+def swaps(rig: Rig, variant: str) -> Figures:
+    """A swap a second between a variant and its twin."""
+
+    async def swapping(server: ServerProcess) -> None:
+        async with AsyncClient(server.grpc, server.control) as client:
+            to = TWIN
+            while True:
+                await asyncio.sleep(SWAP_SECONDS)
+                await client.set_route(MODEL, {to: 1}, author="bench")
+                to = variant if to == TWIN else TWIN
+
+    async def swapped(server: ServerProcess) -> list[Tally]:
+        swapper = asyncio.create_task(swapping(server))
+        try:
+            return await play(server, cameras, rig.seconds)
+        finally:
+            swapper.cancel()
+            await asyncio.gather(swapper, return_exceptions=True)
+
+    with rig.server({variant: 1}, twin_of=variant) as server:
+        cameras = rig.cameras(STREAMS, 0.5 * _capacity(rig, server))
+        ratios, failed = [], 0
+        for _ in range(rig.rounds):
+            without = asyncio.run(play(server, cameras, rig.seconds))
+            beside = asyncio.run(swapped(server))
+            ratios.append(_percentile_ms(latencies(beside), 99) / _percentile_ms(latencies(without), 99))
+            failed += unanswered(beside)
+        done = scrape(server.http).total("lathe_swaps_total", result="done")
+    return {"swaps": done, "failed": failed, "p99_ratio": median(ratios)}
+
+
+def degrade(rig: Rig, variant: str, cheaper: str) -> Figures:
+    """Once, three times and once the load that can be carried, with and without a cheaper variant to move to."""
+
+    async def ramp(server: ServerProcess, capacity: float, cheaper: list[str]) -> int:
+        async with AsyncClient(server.grpc, server.control) as client:
+            await client.set_route(MODEL, {variant: 1}, degrade=cheaper, degrade_after_seconds=0.05)
+        total = 0
+        for load in (0.8, 3.0, 0.8):
+            total += answered(await play(server, rig.cameras(STREAMS, load * capacity), 2 * rig.seconds))
+        return total
+
+    with rig.server({variant: 1, cheaper: 0}) as server:
+        capacity = _capacity(rig, server)
+        ratios = [
+            asyncio.run(ramp(server, capacity, [cheaper])) / asyncio.run(ramp(server, capacity, []))
+            for _ in range(max(1, rig.rounds // 2))
+        ]
+    return {"answered_ratio": median(ratios)}
+
+
+def footprint(rig: Rig, variants: list[str]) -> Figures:
+    """Memory with two variants loaded, and the time from the start of the process until frames are taken."""
+    ready, resident = [], []
+    for _ in range(rig.rounds):
+        with rig.server(dict.fromkeys(variants, 1)) as server:
+            ready.append(server.ready_seconds)
+            rig.saturate(server)
+            resident.append(scrape(server.http).total("process_resident_memory_bytes") / 1e6)
+    return {"ready_seconds": median(ready), "resident_mb": median(resident)}
+
+
+def _capacity(rig: Rig, server: ServerProcess) -> float:
+    """Frames a second that the server can do."""
+    return rig.saturate(server).frames_per_second
+
+
+def _percentile_ms(values: np.ndarray, percent: float) -> float:
+    return float(np.percentile(values, percent)) * 1e3
