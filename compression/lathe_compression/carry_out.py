@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from lathe_compression import qat
 from lathe_compression.channels import find_groups, fit_to
@@ -266,10 +266,13 @@ def _learn_roundings(
     shop: Workshop, task: Task, settings: Quantize, folder: Path
 ) -> tuple[onnx.ModelProto, dict[str, tuple[float, float]], list[tuple[int, float]]]:
     """Quantization-aware training: the clean float graph with its new weights, the ranges, the curve."""
-    network = qat.prepare(shop.network(task.parent), settings.largest_weight)
-    pixels = (torch.from_numpy(one).permute(0, 3, 1, 2).float() for one in shop.calibration.inputs)
-    planes = (shop.normalisation.apply(one) for one in pixels)
-    qat.observe(network, planes)
+    network = qat.prepare(shop.network(task.parent), settings.weight_grid)
+
+    def planes() -> Iterator[Tensor]:
+        for one in shop.calibration.inputs:
+            yield shop.normalisation.apply(torch.from_numpy(one).permute(0, 3, 1, 2).float())
+
+    qat.observe(network, planes, settings.percentile if settings.range == "percentile" else 100.0)
     schedule = Schedule(settings.pictures, shop.recipe.training.batch, settings.rate)
     lesson = shop.lesson.loss_for(network)
     curve = _train(shop, network, lesson, schedule, FIRST_SEED, folder / "checkpoint.pt", task)

@@ -6,11 +6,16 @@ what they cut off (PACT, Choi et al., arXiv 1805.06085).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+
+from lathe_compression.ranges import histogram, percentile_range
 
 LEVELS = 255
 LARGEST_WEIGHT = 127
@@ -22,6 +27,7 @@ class FakeQuantize(nn.Module):
 
     Attributes:
         observing: widen the range to what comes by, and change nothing.
+        counts: while there are some: put what comes by into equal bins of the range, and change nothing.
         fixed: the range has been learnt, and stands in an exported graph as a constant.
     """
 
@@ -30,6 +36,7 @@ class FakeQuantize(nn.Module):
         self.low = nn.Parameter(torch.zeros(()))
         self.high = nn.Parameter(torch.zeros(()))
         self.observing = True
+        self.counts: NDArray[np.int64] | None = None
         self.fixed = False
 
     def forward(self, value: Tensor) -> Tensor:
@@ -38,6 +45,10 @@ class FakeQuantize(nn.Module):
                 self.low.copy_(torch.minimum(self.low, value.min()))
                 self.high.copy_(torch.maximum(self.high, value.max()))
             return value
+        if self.counts is not None:
+            ends = (float(self.low), float(self.high))
+            self.counts += histogram(value.detach().numpy(), ends)
+            return value
         scale, zero_point = self.grid()
         if self.fixed:
             return torch.fake_quantize_per_tensor_affine(value, float(scale), int(zero_point), 0, LEVELS)
@@ -45,6 +56,15 @@ class FakeQuantize(nn.Module):
         low = torch.where(self.low.detach() < 0, self.low, self.low.detach())
         inside = torch.clamp(value, low, self.high)
         return torch.fake_quantize_per_tensor_affine(inside, scale, zero_point, 0, LEVELS)
+
+    def narrow(self, percentile: float) -> None:
+        """Narrows the range to so many per cent of what was counted."""
+        assert self.counts is not None
+        low, high = percentile_range(self.counts, (float(self.low), float(self.high)), percentile)
+        self.counts = None
+        with torch.no_grad():
+            self.low.fill_(min(low, 0.0))
+            self.high.fill_(max(high, 0.0))
 
     def grid(self) -> tuple[Tensor, Tensor]:
         """Scale and zero point: zero is always a step of the grid, so that padding is exact.
@@ -58,23 +78,51 @@ class FakeQuantize(nn.Module):
         return scale, (-low / scale).round().clamp(0, LEVELS).to(torch.int32)
 
 
+@dataclass(frozen=True)
+class WeightGrid:
+    """How weights are rounded: symmetric, to whole numbers of a scale.
+
+    Attributes:
+        largest: whole number that the largest weight becomes.
+        per_channel: a scale for each of a layer's channels; else one for the layer.
+    """
+
+    largest: int = LARGEST_WEIGHT
+    per_channel: bool = True
+
+    def rounded(self, weight: Tensor, axis: int) -> Tensor:
+        """The weights that INT8 will have.
+
+        Args:
+            axis: that of the channels.
+        """
+        across = [dim for dim in range(weight.dim()) if dim != axis or not self.per_channel]
+        scale = (weight.detach().abs().amax(dim=across) / self.largest).clamp(min=1e-12)
+        zero_points = torch.zeros_like(scale, dtype=torch.int32)
+        if not self.per_channel:
+            return torch.fake_quantize_per_tensor_affine(weight, scale, zero_points, -self.largest, self.largest)
+        rounded: Tensor = torch.fake_quantize_per_channel_affine(
+            weight, scale, zero_points, axis, -self.largest, self.largest
+        )
+        return rounded
+
+
 class RoundedWeights(nn.Module):
-    """A layer whose weights are int8, symmetric, with a scale for each of its channels.
+    """A layer whose weights are int8.
 
     Attributes:
         exact: leave the weights as they are, as for export.
-        largest: whole number that the channel's largest weight becomes.
     """
 
     exact = False
-    largest = LARGEST_WEIGHT
+    grid = WeightGrid()
 
     @classmethod
-    def of(cls, layer: nn.Module, largest: int = LARGEST_WEIGHT) -> Self:
+    def of(cls, layer: nn.Module, grid: WeightGrid = WeightGrid()) -> Self:  # nothing changes it
         """Shares a layer's weights and settings."""
         made = cls.__new__(cls)
         made.__dict__ = dict(layer.__dict__)
-        made.largest = largest
+        made.grid = grid
         return made
 
 
@@ -88,7 +136,7 @@ class FakeQuantizedConv2d(RoundedWeights, nn.Conv2d):
 
     def rounded(self) -> Tensor:
         """The weights that INT8 will have."""
-        return _rounded(self.weight, 0, self.largest)
+        return self.grid.rounded(self.weight, 0)
 
 
 class FakeQuantizedConvTranspose2d(RoundedWeights, nn.ConvTranspose2d):
@@ -100,7 +148,7 @@ class FakeQuantizedConvTranspose2d(RoundedWeights, nn.ConvTranspose2d):
 
     def rounded(self) -> Tensor:
         """The weights that INT8 will have."""
-        return _rounded(self.weight.flatten(1), 1, self.largest).view(self.weight.shape)
+        return self.grid.rounded(self.weight.flatten(1), 1).view(self.weight.shape)
 
     @staticmethod
     def suits(layer: nn.Module) -> bool:
@@ -112,11 +160,3 @@ class FakeQuantizedConvTranspose2d(RoundedWeights, nn.ConvTranspose2d):
             and not any((*layer.padding, *layer.output_padding))
             and set(layer.dilation) == {1}
         )
-
-
-def _rounded(weight: Tensor, axis: int, most: int) -> Tensor:
-    largest = weight.detach().abs().amax(dim=[dim for dim in range(weight.dim()) if dim != axis])
-    scale = (largest / most).clamp(min=1e-12)
-    zero_points = torch.zeros_like(scale, dtype=torch.int32)
-    rounded: Tensor = torch.fake_quantize_per_channel_affine(weight, scale, zero_points, axis, -most, most)
-    return rounded

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import onnx
@@ -19,13 +19,14 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lathe_compression.fake_quantize import (
-    LARGEST_WEIGHT,
     LEVELS,
     FakeQuantize,
     FakeQuantizedConv2d,
     FakeQuantizedConvTranspose2d,
     RoundedWeights,
+    WeightGrid,
 )
+from lathe_compression.ranges import BINS
 from lathe_compression.taps import ADDITIONS, CONVOLUTIONS
 
 FUSED_ACTIVATIONS = (nn.ReLU,)
@@ -35,7 +36,7 @@ ROUNDED_TOLERANCE = 0.1
 """A value on the border between two steps of the grid may fall on either side in another runtime."""
 
 
-def prepare(network: fx.GraphModule, largest_weight: int = LARGEST_WEIGHT) -> fx.GraphModule:
+def prepare(network: fx.GraphModule, grid: WeightGrid = WeightGrid()) -> fx.GraphModule:  # noqa: B008
     """A copy with batch norms folded and fake quantizers in place, observing.
 
     Rounded are what convolutions, sums and activations give, as far as a convolution is still to come: what
@@ -46,9 +47,9 @@ def prepare(network: fx.GraphModule, largest_weight: int = LARGEST_WEIGHT) -> fx
     modules = dict(folded.named_modules())
     for name, module in modules.items():
         if type(module) is nn.Conv2d:
-            folded.set_submodule(name, FakeQuantizedConv2d.of(module, largest_weight))
+            folded.set_submodule(name, FakeQuantizedConv2d.of(module, grid))
         elif FakeQuantizedConvTranspose2d.suits(module):
-            folded.set_submodule(name, FakeQuantizedConvTranspose2d.of(module, largest_weight))
+            folded.set_submodule(name, FakeQuantizedConvTranspose2d.of(module, grid))
     for node in list(folded.graph.nodes):
         if _is_rounded(node, modules) and _leads_to_convolution(node, modules):
             name = PREFIX + node.name
@@ -61,15 +62,30 @@ def prepare(network: fx.GraphModule, largest_weight: int = LARGEST_WEIGHT) -> fx
     return folded
 
 
-def observe(network: fx.GraphModule, batches: Iterable[Tensor]) -> None:
-    """Sets every range to what the batches (N×3×H×W) reach, and starts rounding."""
+def observe(network: fx.GraphModule, batches: Callable[[], Iterable[Tensor]], percentile: float = 100.0) -> None:
+    """Sets every range to what the batches (N×3×H×W) reach, and starts rounding.
+
+    Args:
+        batches: gives them anew at each call.
+        percentile: the share of values that a range holds, in per cent.
+    """
+    rounded = [module for module in network.modules() if isinstance(module, FakeQuantize)]
+
+    def show() -> None:
+        with torch.no_grad():
+            for planes in batches():
+                network(planes)
+
     network.eval()
-    with torch.no_grad():
-        for planes in batches:
-            network(planes)
-    for module in network.modules():
-        if isinstance(module, FakeQuantize):
-            module.observing = False
+    show()
+    for module in rounded:
+        module.observing = False
+    if percentile < 100:
+        for module in rounded:
+            module.counts = np.zeros(BINS, np.int64)
+        show()
+        for module in rounded:
+            module.narrow(percentile)
 
 
 def ready_to_export(network: fx.GraphModule) -> fx.GraphModule:

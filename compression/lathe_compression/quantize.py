@@ -31,7 +31,7 @@ from lathe_compression.compact import compact
 from lathe_compression.dynamic import quantize_products
 from lathe_compression.equalize import equalize
 from lathe_compression.export import INPUT_NAME
-from lathe_compression.fake_quantize import LARGEST_WEIGHT
+from lathe_compression.fake_quantize import LARGEST_WEIGHT, WeightGrid
 from lathe_compression.float_layers import hold_in_float
 from lathe_compression.half import halve
 from lathe_compression.int8_layout import (
@@ -61,10 +61,12 @@ class Quantize:
             learnt. `dynamic` finds them anew at every run, for matrix products only. `fp16` makes 16-bit floats,
             for graphics processors.
         range: how calibration sets ranges: `minmax` keeps every peak; `percentile` cuts the outermost values
-            off; `entropy` cuts where the distribution suffers least.
+            off; `entropy` cuts where the distribution suffers least. `qat` learns on from the first two.
         percentile: the share of values that `percentile` keeps, in per cent.
         equalize: first even out the ranges of hidden channels, which costs nothing at run time.
         matrix_kernel: write the weights of projections so that ONNX Runtime takes them to AMX.
+        per_channel: a scale for each channel's weights; without, one for the layer's, for hardware that knows no more:
+            that loses much where channels differ, as in depthwise layers, and heads stay convolutions of their own.
         reduce_range: 7-bit weights, for x86 processors without VNNI, whose 16-bit sums saturate.
         float_layers: names of layers that stay in float, or patterns of names (`*conv_1*`).
         mixed: measure every layer, and keep those in float that cost more in INT8 than they give.
@@ -80,10 +82,11 @@ class Quantize:
     percentile: float = 99.999
     equalize: bool = True
     matrix_kernel: bool = True
+    per_channel: bool = True
     reduce_range: bool = False
     float_layers: tuple[str, ...] = ()
     mixed: bool = False
-    max_loss: float = 1.0
+    max_loss: float = 0.1
     slower: float = 0.005
     pictures: int = 4000
     rate: float = 0.0005
@@ -101,9 +104,9 @@ class Quantize:
             raise ValueError('mixed is of "ptq" and "qat"')
 
     @property
-    def largest_weight(self) -> int:
-        """Whole number that each channel's largest weight becomes in INT8, as ONNX Runtime's quantizer has it."""
-        return 64 if self.reduce_range else LARGEST_WEIGHT
+    def weight_grid(self) -> WeightGrid:
+        """How ONNX Runtime's quantizer will round the weights."""
+        return WeightGrid(64 if self.reduce_range else LARGEST_WEIGHT, self.per_channel)
 
     def describe(self) -> str:
         if self.method == "fp16":
@@ -113,7 +116,8 @@ class Quantize:
             return f"quantize: dynamic, matrix products, {bits} weights"
         ranges = f"{self.percentile:g} % ranges" if self.range == "percentile" else f"{self.range} ranges"
         learnt = "learnt ranges, else " if self.method == "qat" else ""
-        return f"quantize: {self.method}, U8S8 per channel, {bits} weights, {learnt}{ranges}"
+        scales = "per channel" if self.per_channel else "per layer"
+        return f"quantize: {self.method}, U8S8 {scales}, {bits} weights, {learnt}{ranges}"
 
 
 def quantize(
@@ -164,7 +168,7 @@ def quantize(
     if count := upsample_by_convolution(prepared):
         done.append(f"layout: {count} transposed convolutions as 1×1 convolutions, for which there are INT8 kernels")
     known = dict(ranges or {})
-    if count := merge_heads(prepared, calibration, known, kept):
+    if step.per_channel and (count := merge_heads(prepared, calibration, known, kept)):
         done.append(f"layout: {count} heads in one convolution, a range for each channel")
         if ranges is not None or step.range != "minmax":
             known[MERGED] = (0.0, 1.0)  # each channel keeps its peaks; few as they are, they are the detections
@@ -223,7 +227,7 @@ def _quantize_static(
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(OPERATORS),
             nodes_to_quantize=chosen,
-            per_channel=True,
+            per_channel=step.per_channel,
             reduce_range=step.reduce_range,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,

@@ -107,11 +107,15 @@ def _histograms(
     counts = {name: np.zeros(BINS, np.int64) for name in spans}
     for canvas in calibration:
         for name, value in zip(spans, session.run(list(spans), {INPUT_NAME: canvas}), strict=True):
-            low, high = spans[name]
-            values = np.abs(value.ravel()) if magnitudes else value.ravel()
-            places = ((values - low) * (BINS / max(high - low, 1e-30))).astype(np.int32)
-            counts[name] += np.bincount(np.clip(places, 0, BINS - 1), minlength=BINS)
+            counts[name] += histogram(np.abs(value) if magnitudes else value, spans[name])
     return counts
+
+
+def histogram(values: NDArray[np.float32], span: Range) -> NDArray[np.int64]:
+    """How many fall into each of `BINS` equal bins of the span; the outermost take what lies beyond."""
+    low, high = span
+    places = ((values.ravel() - low) * (BINS / max(high - low, 1e-30))).astype(np.int32)
+    return np.bincount(np.clip(places, 0, BINS - 1), minlength=BINS)
 
 
 def percentile_range(counts: NDArray[np.int64], span: Range, percentile: float) -> Range:

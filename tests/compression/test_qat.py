@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -47,9 +48,9 @@ QAT = Quantize(method="qat")
 
 
 def prepared(factory: Callable[[], nn.Module], *, observed: bool = True, step: Quantize = QAT) -> fx.GraphModule:
-    network = qat.prepare(traced(factory()), step.largest_weight)
+    network = qat.prepare(traced(factory()), step.weight_grid)
     if observed:
-        qat.observe(network, map(as_planes, CALIBRATION))
+        qat.observe(network, lambda: map(as_planes, CALIBRATION))
     return network
 
 
@@ -96,6 +97,21 @@ def test_rounded_is_where_int8_kernels_hand_on_bytes() -> None:
     projections = [f"blocks_{number}_project" for number in range(4)]
     middles = [f"heads_{number}_1" for number in range(4)]
     assert sorted(names) == sorted(["stem_1", *blocks, *projections, "add", "add_1", *middles])
+
+
+def test_ranges_hold_the_share_of_the_values_that_is_asked_for() -> None:
+    network = qat.prepare(traced(plain_block_detector()))
+    whole = copy.deepcopy(network)
+    qat.observe(network, lambda: map(as_planes, CALIBRATION), 99.0)
+    qat.observe(whole, lambda: map(as_planes, CALIBRATION))
+    pairs = [
+        (one, other)
+        for one, other in zip(network.modules(), whole.modules(), strict=True)
+        if isinstance(one, FakeQuantize) and isinstance(other, FakeQuantize)
+    ]
+    assert all(other.low <= one.low <= 0 <= one.high <= other.high for one, other in pairs)
+    assert sum(float(one.high) < 0.98 * float(other.high) for one, other in pairs) > len(pairs) / 2
+    assert all(one.counts is None and not one.observing for one, _ in pairs)
 
 
 def test_ranges_hold_what_was_observed_and_zero() -> None:
@@ -424,7 +440,11 @@ def test_transposed_layers_without_int8_kernels_keep_their_weights(layer: nn.Mod
     assert not FakeQuantizedConvTranspose2d.suits(layer)
 
 
-@pytest.mark.parametrize("step", [QAT, Quantize(method="qat", reduce_range=True)], ids=["8-bit", "7-bit"])
+@pytest.mark.parametrize(
+    "step",
+    [QAT, Quantize(method="qat", reduce_range=True), Quantize(method="qat", per_channel=False)],
+    ids=["8-bit", "7-bit", "a scale a layer"],
+)
 def test_files_weights_are_those_that_training_saw(step: Quantize) -> None:
     """Dequantized, of every layer that is neither regrouped (the stem) nor merged (the heads' ends)."""
     network = prepared(plain_block_detector, step=step)
@@ -490,6 +510,6 @@ def test_shallow_network_can_be_prepared() -> None:
     network = traced(block_detector())
     drop_evenly(network, 0.5)
     rounded = qat.prepare(network)
-    qat.observe(rounded, [planes()])
+    qat.observe(rounded, lambda: [planes()])
     for given, wanted in zip(rounded(planes()), network(planes()), strict=True):
         assert spread(given, wanted) < 0.03

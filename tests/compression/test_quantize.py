@@ -68,6 +68,16 @@ def test_weights_are_int8_per_channel_and_activations_uint8(int8: onnx.ModelProt
         assert len(constants[weight.input[1]]) == len(constants[weight.input[0]])
 
 
+def test_layers_have_one_scale_where_hardware_knows_no_more(fp32: onnx.ModelProto) -> None:
+    model, done = quantize(fp32, Quantize(per_channel=False), CALIBRATION, 32)
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    dequantizers = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    convs = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert {constants[dequantizers[conv.input[1]].input[1]].size for conv in convs} == {1}
+    assert any("U8S8 per layer" in step for step in done)
+    assert assert_int8_kernels(model) == len(convs)
+
+
 def test_reduced_range_keeps_seven_bits(fp32: onnx.ModelProto) -> None:
     model, _ = quantize(fp32, Quantize(reduce_range=True), CALIBRATION, 32)
     weights = [numpy_helper.to_array(t) for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8]
