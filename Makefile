@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help demo test check proto bench results faults clean
+.PHONY: help demo test check proto bench soak results faults clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -42,6 +42,9 @@ bench: $(VENV)/.installed ## the server beside the bare loop, and under too much
 
 # Variants of the results that stay in the repository: models/NOTICE says what is in them.
 KEPT = int8 pruned-int8 student-int8
+soak: $(VENV)/.installed ## an hour under half load with swaps: memory, descriptors, frames lost
+	$(BIN)/python -m lathe_loadtest.bench models --only soak --seconds 3600 --output work/soak
+
 results: $(VENV)/.installed ## train the face plan in full: hours, in parts that go on where they were stopped
 	@test -n "$(LATHE_DATA)" || { echo "LATHE_DATA must name the folder of training frames"; exit 2; }
 	$(BIN)/lathe compress recipes/face-results.toml --repository work/results/models

@@ -32,6 +32,19 @@ _INSTRUCTION_SETS = {
 }
 
 
+def memory_limit() -> int:
+    """Bytes that the container may use; 0 where nothing limits it."""
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            limit = int(Path(path).read_text("ascii"))
+            return limit if limit < _NO_LIMIT else 0
+    return 0
+
+
+_NO_LIMIT = 1 << 60
+"""What the older interface says where there is none is above this."""
+
+
 def available_cores() -> int:
     """Cores this process may use: its affinity, cut by the container's CPU quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

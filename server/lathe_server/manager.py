@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import ctypes
 import logging
 import os
 import threading
@@ -19,6 +18,7 @@ from typing import Literal, TypeVar
 
 from lathe.errors import BadVariant, Refused
 from lathe.repository import VariantRef
+from lathe_server import memory
 from lathe_server.servable import Servable
 
 log = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ class Manager:
         self._on_change(entry.servable, False)
         entry.gone.set()
         del entry
-        await _beside(_trim_memory)
+        await _beside(memory.trim)
         log.info("unloaded %s", ref)
 
     def newest_loaded(self, model: str, variant: str) -> VariantRef:
@@ -196,9 +196,3 @@ async def _beside(work: Callable[[], T]) -> T:
 def _lower_priority() -> None:
     with contextlib.suppress(OSError, AttributeError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-
-
-def _trim_memory() -> None:
-    """Gives freed pages back: without this the allocator keeps them for itself."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -12,6 +12,7 @@ STAGES = ("decode", "queue", "preprocess", "infer", "postprocess")
 _VARIANT = ("model", "variant", "version")
 _STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0)
 _REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+_LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
 class Metrics:
@@ -81,6 +82,15 @@ class Metrics:
         self._weight = Gauge("lathe_route_weight", "Weight on the model's route", _VARIANT, registry=registry)
         self.streams = Gauge("lathe_streams", "Streams that are open", registry=registry)
         self.waiting = Gauge("lathe_waiting_frames", "Frames that wait for a worker", registry=registry)
+        self.loop_lag = Histogram(
+            "lathe_event_loop_lag_seconds",
+            "How late the event loop comes to what is due",
+            buckets=_LAG_BUCKETS,
+            registry=registry,
+        )
+        self.memory_short = Gauge(
+            "lathe_memory_short", "1 while frames are refused for lack of memory", registry=registry
+        )
         self.clamped = Counter(
             "lathe_clamped_capture_times_total", "Capture times that could not be true", registry=registry
         )

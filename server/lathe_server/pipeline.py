@@ -35,11 +35,19 @@ def internal_error(error: BaseException) -> InternalError:
 class Pipeline:
     """Takes frames and gives each exactly one `Result`."""
 
-    def __init__(self, router: Router, manager: Manager, scheduler: Scheduler, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        router: Router,
+        manager: Manager,
+        scheduler: Scheduler,
+        metrics: Metrics,
+        is_short_of_memory: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._router = router
         self._manager = manager
         self._scheduler = scheduler
         self._metrics = metrics
+        self._is_short_of_memory = is_short_of_memory
         self._draining = False
 
     def submit(self, lane: Lane, frame: Frame, reply: Callable[[Result], None]) -> None:
@@ -74,6 +82,9 @@ class Pipeline:
 
         if self._draining:
             drop("dropped_draining")
+        elif self._is_short_of_memory():
+            short = Overloaded("the server is short of memory; send less, or later")
+            finish(self._result(frame, "rejected", self._ref_or_none(frame), short))
         elif not self._scheduler.offer(lane, frame, begin, drop):
             busy = Overloaded("too many frames wait; send less, or later")
             finish(self._result(frame, "rejected", self._ref_or_none(frame), busy))

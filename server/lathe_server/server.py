@@ -20,11 +20,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from lathe.errors import AlreadyExists
-from lathe.machine import available_cores
+from lathe.machine import available_cores, memory_limit
 from lathe.repository import Repository
 from lathe.v1 import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2_grpc
 from lathe_server.control_service import ControlService
 from lathe_server.engines import engine_builder
+from lathe_server.heartbeat import Heartbeat, MemoryGuard, resident_bytes
 from lathe_server.http import build_app
 from lathe_server.inference_service import InferenceService
 from lathe_server.interceptor import ErrorsToStatus
@@ -77,7 +78,9 @@ class Server:
             max_waiting=settings.max_streams * WAITING_FRAMES_PER_STREAM,
             on_turn=lambda frame, waited, now: self._router.turn(frame.model, waited, now),
         )
-        self._pipeline = Pipeline(self._router, self._manager, self._scheduler, self.metrics)
+        guard = MemoryGuard(settings.max_memory_bytes or memory_limit())
+        self._heartbeat = Heartbeat(guard, self.metrics, resident_bytes)
+        self._pipeline = Pipeline(self._router, self._manager, self._scheduler, self.metrics, lambda: guard.is_short)
         self._routes = Routes(repository, self._router, self._manager, self.metrics)
         self._inference = InferenceService(
             self._pipeline, self.metrics, repository.variants, max_streams=settings.max_streams
@@ -126,6 +129,7 @@ class Server:
         await self._grpc.start()
         await self._control_grpc.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        self._beating = asyncio.create_task(self._heartbeat.run())
         self._ready = True
 
     async def drain(self) -> None:
@@ -142,6 +146,7 @@ class Server:
         grace = max(end - asyncio.get_running_loop().time(), min(allowed, FAREWELL_SECONDS))
         await asyncio.gather(self._grpc.stop(grace), self._control_grpc.stop(grace))
         await self._http.cleanup()
+        self._beating.cancel()
         self._scheduler.close()
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:

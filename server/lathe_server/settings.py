@@ -39,6 +39,7 @@ class Settings:
     max_streams: int = _setting(1000, "streams that may be open at once")
     max_unread_seconds: float = _setting(10.0, "a stream whose client takes no response for so long is ended")
     max_model_bytes: int = _setting(2 * 2**30, "largest model file that is loaded")
+    max_memory_bytes: int = _setting(0, "near it frames are refused; 0 takes the container's limit, if it has one")
     drain_seconds: float = _setting(10.0, "time that frames in hand get after SIGTERM")
     load_seconds: float = _setting(60.0, "longest time that a variant may take to load and warm up")
     price_per_core_hour: float = _setting(0.0, "prices each prediction's CPU seconds; 0 exports no cost")
@@ -55,7 +56,7 @@ class Settings:
         ):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0")
-        for name in ("workers", "drain_seconds", "price_per_core_hour"):
+        for name in ("workers", "max_memory_bytes", "drain_seconds", "price_per_core_hour"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must not be negative or infinite")
         for name, choices in {"engine": ENGINES, "engine_missing": ENGINE_MISSING}.items():

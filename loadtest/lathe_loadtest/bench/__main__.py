@@ -19,6 +19,8 @@ from lathe_loadtest.bench import scenarios
 from lathe_loadtest.bench.page import LOAD, rows, said, write_page
 from lathe_loadtest.bench.rig import Rig
 
+SOAK = "soak"
+"""Run where it is asked for alone: one measurement of it should take hours."""
 LOADS = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0)
 
 
@@ -48,6 +50,8 @@ def main() -> None:
         **{f"{LOAD}{share:g}": partial(scenarios.load, rig, variant, share) for share in LOADS},
         "footprint": partial(scenarios.footprint, rig, [variant, cheaper]),
     }
+    if SOAK in options.only:
+        known[SOAK] = partial(scenarios.soak, rig, variant)
     report = {}
     for name, measure in known.items():
         if not options.only or name in options.only:

@@ -55,6 +55,9 @@ def rows(variant: str, cheaper: str) -> list[Row]:
         Row("a swap a second: p99 against none", "swaps", "p99_ratio", "×", 2, "≤ 1.25", "1.05"),
         Row("degrading, ramp 1 → 3 → 1: answered against not", "degrade", "answered_ratio", "×", 2, "≥ 1.5", "2"),
         Row("resident memory, two variants loaded", "footprint", "resident_mb", "MB", 0, "≤ 220", "180"),
+        Row("soak: frames without an answer", "soak", "unanswered", "", 0, "0", "0"),
+        Row("soak: slope of the memory", "soak", "memory_slope_mb_per_hour", "MB/h", 1, "about 0", ""),
+        Row("soak: descriptors gained", "soak", "descriptors_gained", "", 0, "0", "0"),
         Row("ready after start", "footprint", "ready_seconds", "s", 2, "≤ 0.6", "0.4"),
     ]
 

@@ -119,12 +119,12 @@ class Rig:
         )
         return Raw(**json.loads(done.stdout))
 
-    def saturate(self, server: ServerProcess) -> Served:
+    def saturate(self, server: ServerProcess, seconds: float = 0.0) -> Served:
         """Streams that keep all frames, as fast as the server takes them."""
-        return asyncio.run(self._saturate(server))
+        return asyncio.run(self._saturate(server, seconds or self.seconds))
 
-    async def _saturate(self, server: ServerProcess) -> Served:
-        end = time.monotonic() + self.seconds
+    async def _saturate(self, server: ServerProcess, seconds: float) -> Served:
+        end = time.monotonic() + seconds
 
         async def pictures(number: int) -> AsyncIterator[tuple[bytes, float]]:
             index = number * len(self.jpegs) // STREAMS  # so that all streams together play what raw plays

@@ -30,6 +30,7 @@ CROWD, CROWD_MAX_AGE = 64, 1.0
 FLOOD_FPS = 120.0
 SWAP_SECONDS = 1.0
 CALLS = 150
+SOAK_LOOKS, SATURATE_SECONDS = 40, 5.0
 
 
 def throughput(rig: Rig, variant: str) -> Figures:
@@ -173,6 +174,39 @@ def degrade(rig: Rig, variant: str, cheaper: str) -> Figures:
     return {"answered_ratio": median(ratios)}
 
 
+def soak(rig: Rig, variant: str) -> Figures:
+    """Half of what the server can do, with a swap now and then, for as long as one measurement is set to take.
+
+    The first tenth warms up; the slope is that of a straight line through what follows.
+    """
+
+    def looks(server: ServerProcess) -> tuple[float, float, float]:
+        seen = scrape(server.http)
+        return time.monotonic(), seen.total("process_resident_memory_bytes") / 1e6, seen.total("process_open_fds")
+
+    async def live(server: ServerProcess) -> list[tuple[float, float, float]]:
+        cameras, part, seen = rig.cameras(STREAMS, 0.5 * capacity), rig.seconds / SOAK_LOOKS, []
+        async with AsyncClient(server.grpc, server.control) as client:
+            for number in range(SOAK_LOOKS):
+                await client.set_route(MODEL, {(variant, TWIN)[number % 2]: 1}, author="bench")
+                found = await play(server, cameras, part)
+                lost.append(unanswered(found))
+                seen.append(await asyncio.to_thread(looks, server))
+        return seen
+
+    lost: list[int] = []
+    with rig.server({variant: 1}, twin_of=variant) as server:
+        capacity = _capacity(rig, server, seconds=SATURATE_SECONDS)
+        seen = np.array(asyncio.run(live(server))[SOAK_LOOKS // 10 :])
+    hours = (seen[:, 0] - seen[0, 0]) / 3600
+    return {
+        "unanswered": sum(lost),
+        "memory_slope_mb_per_hour": float(np.polyfit(hours, seen[:, 1], 1)[0]),
+        "memory_mb": float(seen[-1, 1]),
+        "descriptors_gained": float(seen[-1, 2] - seen[0, 2]),
+    }
+
+
 def footprint(rig: Rig, variants: list[str]) -> Figures:
     """Memory with two variants loaded, and the time from the start of the process until frames are taken."""
     ready, resident = [], []
@@ -184,9 +218,9 @@ def footprint(rig: Rig, variants: list[str]) -> Figures:
     return {"ready_seconds": median(ready), "resident_mb": median(resident)}
 
 
-def _capacity(rig: Rig, server: ServerProcess) -> float:
-    """Frames a second that the server can do."""
-    return rig.saturate(server).frames_per_second
+def _capacity(rig: Rig, server: ServerProcess, seconds: float = 0.0) -> float:
+    """Frames a second that the server can do; over the rig's time where none is given."""
+    return rig.saturate(server, seconds).frames_per_second
 
 
 def _percentile_ms(values: np.ndarray, percent: float) -> float:
