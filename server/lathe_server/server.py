@@ -25,7 +25,7 @@ from lathe.repository import Repository
 from lathe.v1 import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2_grpc
 from lathe_server.control_service import ControlService
 from lathe_server.engines import engine_builder
-from lathe_server.heartbeat import Heartbeat, MemoryGuard, resident_bytes
+from lathe_server.heartbeat import Heartbeat, MemoryGuard, resident_memory
 from lathe_server.http import build_app
 from lathe_server.inference_service import InferenceService
 from lathe_server.interceptor import ErrorsToStatus
@@ -79,7 +79,7 @@ class Server:
             on_turn=lambda frame, waited, now: self._router.turn(frame.model, waited, now),
         )
         guard = MemoryGuard(settings.max_memory_bytes or memory_limit())
-        self._heartbeat = Heartbeat(guard, self.metrics, resident_bytes)
+        self._heartbeat = Heartbeat(guard, self.metrics, resident_memory())
         self._pipeline = Pipeline(self._router, self._manager, self._scheduler, self.metrics, lambda: guard.is_short)
         self._routes = Routes(repository, self._router, self._manager, self.metrics)
         self._inference = InferenceService(

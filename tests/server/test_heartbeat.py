@@ -12,7 +12,7 @@ import pytest
 
 from lathe.client import ServerError
 from lathe.repository import Repository
-from lathe_server.heartbeat import BEAT_SECONDS, Heartbeat, MemoryGuard, resident_bytes
+from lathe_server.heartbeat import BEAT_SECONDS, Heartbeat, MemoryGuard, resident_memory
 from lathe_server.metrics import Metrics
 from tests.calls import metric, until
 from tests.conftest import RunningServer, start_server
@@ -29,14 +29,14 @@ def test_a_blocked_event_loop_is_seen_in_a_metric() -> None:
     async def act() -> float:
         metrics = Metrics()
         task = await beat(metrics, MemoryGuard(0), 0)
-        time.sleep(0.4)  # noqa: ASYNC251  as code would that blocks the loop
+        time.sleep(0.6)  # noqa: ASYNC251  as code would that blocks the loop
         await asyncio.sleep(BEAT_SECONDS)
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
         return float(metrics.registry.get_sample_value("lathe_event_loop_lag_seconds_sum") or 0.0)
 
-    assert asyncio.run(act()) > 0.25
+    assert asyncio.run(act()) > 0.3
 
 
 @pytest.mark.parametrize(("resident", "is_short"), [(94, False), (96, True)])
@@ -57,11 +57,12 @@ def test_without_a_limit_memory_is_never_short() -> None:
 
 
 def test_resident_memory_is_that_of_this_process() -> None:
-    before = resident_bytes()
+    resident = resident_memory()
+    before = resident()
     held = bytearray(64 * 2**20)
     for place in range(0, len(held), 4096):
         held[place] = 1
-    assert resident_bytes() - before > 48 * 2**20
+    assert resident() - before > 48 * 2**20
 
 
 @pytest.mark.fault(77)
