@@ -9,7 +9,7 @@ from time import monotonic
 
 from lathe.errors import BadPicture, LatheError, NotFound, Overloaded, TooLate, Unavailable
 from lathe.repository import VariantRef
-from lathe_server.frames import Frame, Outcome, Result
+from lathe_server.frames import Frame, Outcome, Result, fate
 from lathe_server.manager import Lease, Manager
 from lathe_server.metrics import Metrics
 from lathe_server.router import Router
@@ -133,6 +133,14 @@ class Pipeline:
         return Result(frame, outcome, ref, age_seconds=monotonic() - frame.captured, error=error)
 
 
+class _Late(Exception):
+    """While its picture was decoded a frame has become one that is dropped."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
+
+
 class _Judgement:
     """One frame on one worker thread, with the lease on its variant."""
 
@@ -148,16 +156,22 @@ class _Judgement:
 
     def run(self) -> None:
         try:
-            self._answer = self._lease.servable.detector.detect(self._frame.picture)
+            self._answer = self._lease.servable.detector.detect(self._frame.picture, self._stop_if_late)
         except BaseException as error:  # noqa: BLE001  a worker thread survives anything; done() tells
             self._error = error
+
+    def _stop_if_late(self) -> None:
+        if reason := fate(self._frame, monotonic()):
+            raise _Late(reason)
 
     def done(self, queue_seconds: float, cpu_seconds: float) -> None:
         ref = self._lease.servable.ref
         self._lease.release()
         error: LatheError | None = None
         outcome: Outcome = "answered"
-        if isinstance(self._error, BadPicture):
+        if isinstance(self._error, _Late):
+            outcome = self._error.outcome
+        elif isinstance(self._error, BadPicture):
             outcome, error = "rejected", self._error
         elif self._error:
             outcome, error = "failed", internal_error(self._error)

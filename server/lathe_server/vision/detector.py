@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol
@@ -63,8 +64,11 @@ class Detector:
     multiple: int
     max_pixels: int = MAX_PIXELS
 
-    def detect(self, picture: Picture) -> Answer:
+    def detect(self, picture: Picture, before_infer: Callable[[], None] = lambda: None) -> Answer:
         """Detections in pixels of the upright picture, with the time of each stage.
+
+        Args:
+            before_infer: called when the network could run; what it raises ends the work there.
 
         Raises:
             BadPicture: the picture cannot be decoded.
@@ -75,6 +79,7 @@ class Detector:
         pixels = decode(picture, header, placement.scaled_wh)
         decoded = perf_counter()
         tensor = letterbox(pixels, placement)
+        before_infer()
         preprocessed = perf_counter()
         outputs = self.network.run(tensor)
         inferred = perf_counter()
