@@ -22,6 +22,7 @@ class Result:
         stage_seconds: by stage.
         age_seconds: from the capture to the answer.
         error: why it was rejected or failed; empty otherwise.
+        degraded: a cheaper variant answered than the route says, because of too much load.
     """
 
     index: int

@@ -127,7 +127,7 @@ class RoundedWeights(nn.Module):
 
 
 class FakeQuantizedConv2d(RoundedWeights, nn.Conv2d):
-    """A scale for each output channel."""
+    """A scale for each output channel, where the grid has one for each."""
 
     def forward(self, value: Tensor) -> Tensor:
         weight = self.weight if self.exact else self.rounded()
@@ -140,7 +140,8 @@ class FakeQuantizedConv2d(RoundedWeights, nn.Conv2d):
 
 
 class FakeQuantizedConvTranspose2d(RoundedWeights, nn.ConvTranspose2d):
-    """A scale for each output channel and each place in a patch, as `upsample_by_convolution` makes the layer."""
+    """Where the grid has a scale for each channel: one for each output channel and each place in a patch, as
+    `upsample_by_convolution` makes the layer."""
 
     def forward(self, value: Tensor, output_size: list[int] | None = None) -> Tensor:
         weight = self.weight if self.exact else self.rounded()

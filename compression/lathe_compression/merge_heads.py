@@ -84,6 +84,11 @@ def merge_heads(
     return len(heads)
 
 
+def head_results(model: onnx.ModelProto, kept: Collection[str] = ()) -> list[str]:
+    """What the heads give, where they are not merged: tensors whose few peaks are the detections."""
+    return [head.output[0] for head in _heads(model.graph, kept)]
+
+
 def _heads(graph: onnx.GraphProto, kept: Collection[str]) -> list[onnx.NodeProto]:
     """The largest group of plain 1×1 convolutions of one tensor whose results are outputs, or their sigmoids."""
     constants = {tensor.name: tensor for tensor in graph.initializer}

@@ -42,7 +42,7 @@ from lathe_compression.int8_layout import (
     upsample_by_convolution,
 )
 from lathe_compression.int8_nodes import OF_ONE_TENSOR, OPERATORS, int8_nodes, matching_layers
-from lathe_compression.merge_heads import MERGED, merge_heads
+from lathe_compression.merge_heads import MERGED, head_results, merge_heads
 from lathe_compression.normalised import fold_normalisation
 from lathe_compression.projections import use_matrix_kernel
 from lathe_compression.ranges import Range, activation_ranges, spread
@@ -100,6 +100,8 @@ class Quantize:
             raise ValueError("pictures must be at least 1, and rate between 0 and 1")
         if self.method == "fp16" and (self.float_layers or self.mixed):
             raise ValueError('float_layers and mixed are of INT8, and the method is "fp16"')
+        if self.method in ("dynamic", "fp16") and not self.per_channel:
+            raise ValueError('per_channel is of "ptq" and "qat"')
         if self.method == "dynamic" and self.mixed:
             raise ValueError('mixed is of "ptq" and "qat"')
 
@@ -172,6 +174,9 @@ def quantize(
         done.append(f"layout: {count} heads in one convolution, a range for each channel")
         if ranges is not None or step.range != "minmax":
             known[MERGED] = (0.0, 1.0)  # each channel keeps its peaks; few as they are, they are the detections
+    elif step.range != "minmax":
+        peaks = [name for name in head_results(prepared, kept) if name not in known]
+        known |= activation_ranges(prepared, peaks, calibration, "minmax", 100.0)
     quantized = _quantize_static(prepared, step, calibration, kept, spread(prepared.graph, known), advance)
     done.append(step.describe())
     if kept:

@@ -24,7 +24,7 @@ def add_command(commands: Any) -> None:
     route = verbs.add_parser("route", help="print the route of a model, or set it")
     route.add_argument("model")
     route.add_argument("weights", nargs="*", metavar="VARIANT[/VERSION]=WEIGHT", help="relative whole numbers")
-    swap = verbs.add_parser("swap", help="send all of a model's frames to one variant")
+    swap = verbs.add_parser("swap", help="send all of a model's frames to one variant, whatever its route was")
     swap.add_argument("model")
     swap.add_argument("variant", metavar="VARIANT[/VERSION]")
     for verb in (route, swap):
@@ -83,6 +83,8 @@ def show_or_set_route(options: argparse.Namespace) -> None:
     if options.weights:
         set_route(options)
         return
+    if options.degrade:
+        raise InvalidInput("--degrade goes with the weights: a route is replaced whole")
     with Client(control=options.control) as client:
         print_route(client.route(options.model))
 

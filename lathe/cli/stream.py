@@ -99,5 +99,6 @@ def as_line(frame: VideoFrame, result: Result) -> dict[str, Any]:
                 found.xyxy, found.score, found.class_id, found.landmarks, strict=True
             )
         ],
+        **({"degraded": True} if result.degraded else {}),
         **({"error": result.error} if result.error else {}),
     }

@@ -71,9 +71,9 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     OUTCOME_DROPPED_SUPERSEDED: _Outcome.ValueType  # 2
     """A newer frame of the same stream arrived before this one's turn."""
     OUTCOME_DROPPED_TOO_OLD: _Outcome.ValueType  # 3
-    """Older than the stream's max_age before its turn."""
+    """Older than the stream's max_age before the network ran."""
     OUTCOME_DROPPED_DEADLINE: _Outcome.ValueType  # 4
-    """The caller's deadline passed before its turn."""
+    """The caller's deadline passed before the network ran."""
     OUTCOME_DROPPED_DRAINING: _Outcome.ValueType  # 5
     """The server is shutting down."""
     OUTCOME_DROPPED_CANCELLED: _Outcome.ValueType  # 6
@@ -91,9 +91,9 @@ OUTCOME_ANSWERED: Outcome.ValueType  # 1
 OUTCOME_DROPPED_SUPERSEDED: Outcome.ValueType  # 2
 """A newer frame of the same stream arrived before this one's turn."""
 OUTCOME_DROPPED_TOO_OLD: Outcome.ValueType  # 3
-"""Older than the stream's max_age before its turn."""
+"""Older than the stream's max_age before the network ran."""
 OUTCOME_DROPPED_DEADLINE: Outcome.ValueType  # 4
-"""The caller's deadline passed before its turn."""
+"""The caller's deadline passed before the network ran."""
 OUTCOME_DROPPED_DRAINING: Outcome.ValueType  # 5
 """The server is shutting down."""
 OUTCOME_DROPPED_CANCELLED: Outcome.ValueType  # 6

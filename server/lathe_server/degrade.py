@@ -59,16 +59,18 @@ class Degrader:
         if now - self._window.began >= WINDOW_SECONDS:
             self._judge(now)
 
-    def worked(self, seconds: float, cpu_seconds: float, level: int | None) -> None:
+    def worked(self, seconds: float, cpu_seconds: float | None, level: int | None) -> None:
         """A frame took so many seconds of a worker.
 
         Args:
-            cpu_seconds: of these, on the processor: what tells variants apart, whoever else uses the machine.
+            cpu_seconds: of these, on the processor: what tells variants apart, whoever else uses the machine; None
+                for a frame that was not judged to the end.
             level: at which it was served; None for a frame of another model, or of a pinned variant.
         """
         self._window.all_work += seconds
         if level is not None:
             self._window.own_work += seconds
+        if level is not None and cpu_seconds is not None:
             mean = self._costs.get(level, cpu_seconds)
             self._costs[level] = mean + SMOOTHING * (cpu_seconds - mean)
 

@@ -104,7 +104,7 @@ def capture_on_monotonic(capture_time_unix_ns: int, now_unix_ns: int, now: float
 
 
 def fate(frame: Frame, now: float) -> Outcome | None:
-    """Why a frame is dropped before its turn, or None where it is still worth judging."""
+    """Why a frame is dropped before it is judged, or None where it is still worth it."""
     if now >= frame.deadline:
         return "dropped_deadline"
     if now - frame.captured > frame.max_age_seconds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -13,8 +14,10 @@ from lathe_server.metrics import Metrics
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 0.2
-SHED, LET_IN = 0.95, 0.90
-"""Shares of the memory limit: above the first no frame is taken, until it is below the second."""
+SHED = 0.95
+"""Share of the memory limit above which no frame is taken."""
+REST_BEATS = 5
+"""Once short, memory counts as short for so many beats after it was last seen above that share."""
 
 
 class MemoryGuard:
@@ -26,18 +29,25 @@ class MemoryGuard:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self.is_short = False
+        self._beats_left = 0
 
-    def look(self, resident: int) -> bool:
-        """Returns whether it has become short with so many bytes in use.
+    @property
+    def is_short(self) -> bool:
+        return self._beats_left > 0
+
+    def look(self, resident: int) -> None:
+        """Takes in, at each beat, how many bytes are in use.
 
         >>> guard = MemoryGuard(100)
-        >>> [(guard.look(resident), guard.is_short) for resident in (94, 96, 92, 89)]
-        [(False, False), (True, True), (False, True), (False, False)]
+        >>> for resident in (94, 96, 90): guard.look(resident); print(guard.is_short)
+        False
+        True
+        True
         """
-        before = self.is_short
-        self.is_short = resident > self._limit * (LET_IN if before else SHED) > 0
-        return self.is_short and not before
+        if 0 < self._limit * SHED < resident:
+            self._beats_left = REST_BEATS
+        elif self._beats_left:
+            self._beats_left -= 1
 
 
 class Heartbeat:
@@ -54,10 +64,20 @@ class Heartbeat:
             due = loop.time() + BEAT_SECONDS
             await asyncio.sleep(BEAT_SECONDS)
             self._metrics.loop_lag.observe(max(0.0, loop.time() - due))
-            if self._guard.look(self._resident()):
-                log.error("memory runs short: frames are refused until some is free")
+            await self._look_at_memory()
+
+    async def _look_at_memory(self) -> None:
+        was_short = self._guard.is_short
+        self._guard.look(self._resident())
+        is_short = self._guard.is_short
+        self._metrics.memory_short.set(is_short)
+        if is_short and not was_short:
+            log.error("memory runs short: frames are refused until some is free")
+        elif was_short and not is_short:
+            log.info("memory is free again: frames are taken")
+        if is_short:
+            with contextlib.suppress(RuntimeError):  # no memory for a thread either: the next beat tries again
                 await asyncio.to_thread(trim)
-            self._metrics.memory_short.set(self._guard.is_short)
 
 
 def resident_memory() -> Callable[[], int]:

@@ -38,7 +38,7 @@ class Line(Generic[T]):
             IndexError: nobody waits.
         """
         if self._high and not (self._normal and self._in_a_row >= HIGH_IN_A_ROW):
-            self._in_a_row += 1
+            self._in_a_row = self._in_a_row + 1 if self._normal else 0
             return self._high.popleft()
         self._in_a_row = 0
         return self._normal.popleft()

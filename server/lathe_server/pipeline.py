@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, perf_counter
 
 from lathe.errors import BadPicture, LatheError, NotFound, Overloaded, TooLate, Unavailable
 from lathe.repository import VariantRef
@@ -73,9 +73,9 @@ class Pipeline:
                 finish(self._result(frame, "rejected", None, error))
                 return None
 
-            def judged(result: Result) -> None:
-                if result.answer:
-                    self._router.worked(frame.model, result.answer.stages.total, result.cpu_seconds, level)
+            def judged(result: Result, seconds: float) -> None:
+                cost = result.cpu_seconds if result.answer else None
+                self._router.worked(frame.model, seconds, cost, level)
                 finish(result)
 
             return _Judgement(frame, lease, judged, degraded=ref != meant)
@@ -144,21 +144,29 @@ class _Late(Exception):
 class _Judgement:
     """One frame on one worker thread, with the lease on its variant."""
 
-    __slots__ = ("_answer", "_degraded", "_error", "_finish", "_frame", "_lease")
+    __slots__ = ("_answer", "_degraded", "_error", "_finish", "_frame", "_late", "_lease", "_seconds")
 
-    def __init__(self, frame: Frame, lease: Lease, finish: Callable[[Result], None], *, degraded: bool) -> None:
+    def __init__(self, frame: Frame, lease: Lease, finish: Callable[[Result, float], None], *, degraded: bool) -> None:
         self._frame = frame
         self._lease = lease
         self._finish = finish
         self._degraded = degraded
         self._answer: Answer | None = None
+        self._late: Outcome | None = None
         self._error: BaseException | None = None
+        self._seconds = 0.0
 
     def run(self) -> None:
+        began = perf_counter()
         try:
             self._answer = self._lease.servable.detector.detect(self._frame.picture, self._stop_if_late)
+        except _Late as late:
+            self._late = late.outcome
+        except BadPicture as bad:
+            self._error = bad.with_traceback(None)
         except BaseException as error:  # noqa: BLE001  a worker thread survives anything; done() tells
             self._error = error
+        self._seconds = perf_counter() - began
 
     def _stop_if_late(self) -> None:
         if reason := fate(self._frame, monotonic()):
@@ -167,27 +175,26 @@ class _Judgement:
     def done(self, queue_seconds: float, cpu_seconds: float) -> None:
         ref = self._lease.servable.ref
         self._lease.release()
+        # An error's traceback holds this object, the pixels and the network: it must not be held in turn.
+        broken, self._error = self._error, None
         error: LatheError | None = None
-        outcome: Outcome = "answered"
-        if isinstance(self._error, _Late):
-            outcome = self._error.outcome
-        elif isinstance(self._error, BadPicture):
-            outcome, error = "rejected", self._error
-        elif self._error:
-            outcome, error = "failed", internal_error(self._error)
-        self._finish(
-            Result(
-                self._frame,
-                outcome,
-                ref,
-                self._answer,
-                queue_seconds,
-                cpu_seconds,
-                monotonic() - self._frame.captured,
-                error,
-                self._degraded,
-            )
+        outcome: Outcome = self._late or "answered"
+        if isinstance(broken, BadPicture):
+            outcome, error = "rejected", broken
+        elif broken:
+            outcome, error = "failed", internal_error(broken)
+        result = Result(
+            self._frame,
+            outcome,
+            ref,
+            self._answer,
+            queue_seconds,
+            cpu_seconds,
+            monotonic() - self._frame.captured,
+            error,
+            degraded=self._degraded and outcome == "answered",
         )
+        self._finish(result, self._seconds)
 
 
 def as_error(result: Result) -> LatheError:
@@ -195,5 +202,5 @@ def as_error(result: Result) -> LatheError:
     if result.error:
         return result.error
     if result.outcome == "dropped_deadline":
-        return TooLate("the deadline passed before the frame's turn")
+        return TooLate("the deadline passed before the frame was judged")
     return Unavailable("the server is shutting down")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from time import monotonic
 from lathe.errors import InvalidInput
 from lathe.repository import VariantRef
 from lathe_server.degrade import Degrader
+
+log = logging.getLogger(__name__)
 
 MAX_WEIGHT = 1_000_000
 MAX_LEVELS = 8
@@ -118,10 +121,15 @@ class Router:
     def turn(self, model: str, waited: float, now: float) -> None:
         """A stream of a model got its turn after so many seconds."""
         if degrader := self._degraders.get(model):
+            before = degrader.level
             degrader.turn(waited, now)
+            if degrader.level != before:
+                route = self._routes[model]
+                to = route.degrade[degrader.level - 1].variant if degrader.level else "what its route says"
+                log.warning("streams of %s move from level %d to %d: %s", model, before, degrader.level, to)
 
-    def worked(self, model: str, seconds: float, cpu_seconds: float, level: int | None) -> None:
-        """A frame took so many seconds of a worker, at a level; None where its variant was pinned."""
+    def worked(self, model: str, seconds: float, cpu_seconds: float | None, level: int | None) -> None:
+        """A frame took so many seconds of a worker, as `Degrader.worked`; its level is None where it was pinned."""
         for name, degrader in self._degraders.items():
             degrader.worked(seconds, cpu_seconds, level if name == model else None)
 

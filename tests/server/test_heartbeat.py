@@ -12,15 +12,16 @@ import pytest
 
 from lathe.client import ServerError
 from lathe.repository import Repository
-from lathe_server.heartbeat import BEAT_SECONDS, Heartbeat, MemoryGuard, resident_memory
+from lathe_server.heartbeat import BEAT_SECONDS, REST_BEATS, Heartbeat, MemoryGuard, resident_memory
 from lathe_server.metrics import Metrics
-from tests.calls import metric, until
+from tests.calls import eventually, metric, until
 from tests.conftest import RunningServer, start_server
 
 
 async def beat(metrics: Metrics, guard: MemoryGuard, resident: int) -> asyncio.Task[None]:
     task = asyncio.create_task(Heartbeat(guard, metrics, lambda: resident).run())
-    await asyncio.sleep(1.5 * BEAT_SECONDS)
+    await eventually(lambda: metrics.registry.get_sample_value("lathe_event_loop_lag_seconds_count"))
+    await asyncio.sleep(0)
     return task
 
 
@@ -50,9 +51,19 @@ def test_heartbeat_looks_at_the_memory(resident: int, is_short: bool) -> None:
     assert asyncio.run(act()) == is_short
 
 
+def test_memory_that_is_high_but_not_short_any_more_lets_frames_in_again() -> None:
+    guard = MemoryGuard(100)
+    guard.look(96)
+    rests = [guard.is_short]
+    for _ in range(REST_BEATS):
+        guard.look(94)
+        rests.append(guard.is_short)
+    assert rests == [True] * REST_BEATS + [False]
+
+
 def test_without_a_limit_memory_is_never_short() -> None:
     guard = MemoryGuard(0)
-    assert not guard.look(1 << 60)
+    guard.look(1 << 60)
     assert not guard.is_short
 
 

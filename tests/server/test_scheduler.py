@@ -10,6 +10,7 @@ from time import monotonic
 import pytest
 
 from lathe_server.frames import Frame, Outcome
+from lathe_server.line import Line
 from lathe_server.scheduler import Lane, Scheduler
 from lathe_server.vision import EncodedPicture
 
@@ -94,6 +95,15 @@ def test_the_higher_class_goes_first_and_starves_nobody() -> None:
 
     done = [name[0] for name, what in on_stage(act) if what == "done"]
     assert "".join(done) == "xABCDaEFb"
+
+
+def test_turns_count_only_while_the_lower_class_waits() -> None:
+    line: Line[str] = Line()
+    for name in "ABCDEFGHIJ":
+        line.append(name, high=True)
+    assert [line.popleft() for _ in range(5)] == list("ABCDE")
+    line.append("a")
+    assert [line.popleft() for _ in range(6)] == list("FGHIaJ")
 
 
 def test_a_lane_of_the_higher_class_gives_up_its_turn_too() -> None:

@@ -65,7 +65,8 @@ def main() -> None:
     (options.output / "bench.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     if options.markdown:
         preface = options.preface.read_text("utf-8") if options.preface else "# Serving, measured"
-        measured_on = f"{cpu_name()}: one core for the server, one for who drives it; medians of {options.rounds}."
+        cores = "one core for the server, one for who drives it"
+        measured_on = f"{cpu_name()}: {cores}; medians of {options.rounds}, and the plot is of one run."
         write_page(options.markdown, preface, measured_on, chosen, report)
 
 

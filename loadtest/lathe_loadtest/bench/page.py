@@ -51,6 +51,7 @@ def rows(variant: str, cheaper: str) -> list[Row]:
         Row("2× overload: p99, of an age of at most 1000 ms", "overload", "p99_ms", "ms", 0, "≤ 1000", ""),
         Row("a camera at 120 fps among 16: p99 of the others", "flood", "p99_ratio", "×", 2, "≤ 1.2", "1.05"),
         Row("the same: frames of the others dropped", "flood", "others_dropped", "", 0, "", ""),
+        Row("a swap a second: swaps that were made", "swaps", "swaps", "", 0, "", ""),
         Row("a swap a second: frames failed or dropped", "swaps", "failed", "", 0, "0", "0"),
         Row("a swap a second: p99 against none", "swaps", "p99_ratio", "×", 2, "≤ 1.25", "1.05"),
         Row("degrading, ramp 1 → 3 → 1: answered against not", "degrade", "answered_ratio", "×", 2, "≥ 1.5", "2"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import time
 from collections.abc import Mapping
 from statistics import median
@@ -126,13 +128,13 @@ def flood(rig: Rig, variant: str) -> Figures:
 def swaps(rig: Rig, variant: str) -> Figures:
     """A swap a second between a variant and its twin."""
 
+    turns = itertools.cycle([TWIN, variant])
+
     async def swapping(server: ServerProcess) -> None:
         async with AsyncClient(server.grpc, server.control) as client:
-            to = TWIN
             while True:
-                await asyncio.sleep(SWAP_SECONDS)
-                await client.set_route(MODEL, {to: 1}, author="bench")
-                to = variant if to == TWIN else TWIN
+                await asyncio.sleep(min(SWAP_SECONDS, rig.seconds / 4))
+                await client.set_route(MODEL, {next(turns): 1}, author="bench")
 
     async def swapped(server: ServerProcess) -> list[Tally]:
         swapper = asyncio.create_task(swapping(server))
@@ -140,7 +142,8 @@ def swaps(rig: Rig, variant: str) -> Figures:
             return await play(server, cameras, rig.seconds)
         finally:
             swapper.cancel()
-            await asyncio.gather(swapper, return_exceptions=True)
+            with contextlib.suppress(asyncio.CancelledError):
+                await swapper
 
     with rig.server({variant: 1}, twin_of=variant) as server:
         cameras = rig.cameras(STREAMS, 0.5 * _capacity(rig, server))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from statistics import median
 from time import perf_counter
 
 import numpy as np
 import onnxruntime
 
-from lathe.errors import Refused
+from lathe.errors import BadVariant, Refused
 from lathe_server.engine_names import AUTO, DEFAULT, PROVIDERS
 from lathe_server.engines.engine import Engine
 from lathe_server.engines.onnx_runtime import OnnxRuntimeEngine
@@ -74,24 +75,42 @@ def _missing(name: str) -> str:
 
 
 def _builders() -> Mapping[str, Callable[[bytes], Engine]]:
-    """By name, those that this machine has."""
+    """By name, those that this machine has; a runtime is imported when it is first used."""
     found: dict[str, Callable[[bytes], Engine]] = {DEFAULT: OnnxRuntimeEngine}
     if not _missing("openvino"):
-        from lathe_server.engines.open_vino import OpenVinoEngine
-
-        found["openvino"] = OpenVinoEngine
+        found["openvino"] = _open_vino
     for name, provider in PROVIDERS.items():
         if not _missing(name):
-            found[name] = lambda model, provider=provider: OnnxRuntimeEngine(model, provider)  # type: ignore[misc]
+            found[name] = partial(OnnxRuntimeEngine, provider=provider)
     return found
 
 
+def _open_vino(model: bytes) -> Engine:
+    from lathe_server.engines.open_vino import OpenVinoEngine
+
+    return OpenVinoEngine(model)
+
+
 def _fastest(model: bytes, size_wh: tuple[int, int]) -> Engine:
-    """Of those on the processor, the one with the least median time, taking turns at one size."""
-    candidates = [build(model) for name, build in _builders().items() if name not in PROVIDERS]
+    """Of those on the processor that can run the model, the one with the least median time, taking turns at one size.
+
+    Raises:
+        BadVariant: none can.
+    """
+    candidates, refusals = [], []
+    tensor = np.full((1, size_wh[1], size_wh[0], 3), 127, np.uint8)
+    for name, build in _builders().items():
+        if name not in PROVIDERS:
+            try:
+                engine = build(model)
+                engine.run(tensor)
+                candidates.append(engine)
+            except Exception as error:  # noqa: BLE001  runtimes raise what they like; another may run it
+                refusals.append(error if isinstance(error, BadVariant) else BadVariant(_FAILS, detail=str(error)))
+    if not candidates:
+        raise refusals[0]
     if len(candidates) == 1:
         return candidates[0]
-    tensor = np.full((1, size_wh[1], size_wh[0], 3), 127, np.uint8)
     seconds: list[list[float]] = [[] for _ in candidates]
     for _ in range(WARM_UP_ROUNDS + ROUNDS):
         for engine, taken in zip(candidates, seconds, strict=True):
@@ -103,3 +122,6 @@ def _fastest(model: bytes, size_wh: tuple[int, int]) -> Engine:
     told = (f"{one.runtime} {each * 1e3:.2f} ms" for one, each in zip(candidates, medians, strict=True))
     log.info("engine: %s; %s is taken", ", ".join(told), chosen.runtime)
     return chosen
+
+
+_FAILS = "the model fails on a picture of its serving size"

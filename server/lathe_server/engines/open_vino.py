@@ -11,19 +11,23 @@ import openvino
 from numpy.typing import NDArray
 
 from lathe.errors import BadVariant
+from lathe.machine import available_cores
 from lathe_server.engines.engine import FREE, TensorSpec
 
 RUNTIME = f"openvino {openvino.__version__.partition('-')[0]}"
 _CONFIG = {
-    "INFERENCE_NUM_THREADS": 1,
-    "NUM_STREAMS": 1,
+    "INFERENCE_NUM_THREADS": available_cores(),
+    "NUM_STREAMS": available_cores(),  # a stream is a graph under a lock: with one, threads would wait for each other
+    "ENABLE_CPU_PINNING": False,
     "INFERENCE_PRECISION_HINT": "f32",  # else some processors run float layers as bf16
 }
 _CORE = openvino.Core()
 
 
 class OpenVinoEngine:
-    """One compiled network, with a request of its own for each thread that runs it.
+    """One compiled network of as many single-threaded streams as there are cores.
+
+    Each thread that runs it has a request of its own.
 
     Synchronous requests compute on the thread that asks, so its CPU time is the frame's.
 
