@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from time import process_time, thread_time
 
 import numpy as np
 import pytest
@@ -73,6 +74,17 @@ def test_any_number_of_threads_run_one_engine(build: Callable[[bytes], Engine]) 
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("build", BOTH)
+def test_a_frames_cpu_time_is_that_of_the_thread_that_runs_it(build: Callable[[bytes], Engine]) -> None:
+    """It is what cost and energy are counted by."""
+    engine = build(bright_spots(work=8))
+    engine.run(pixels())
+    own, all_threads = thread_time(), process_time()
+    for _ in range(20):
+        engine.run(pixels())
+    assert thread_time() - own > 0.8 * (process_time() - all_threads)
 
 
 @needs_openvino

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import threading
+import queue
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,8 +16,8 @@ from lathe_server.engines.engine import FREE, TensorSpec
 
 RUNTIME = f"openvino {openvino.__version__.partition('-')[0]}"
 _CONFIG = {
-    "INFERENCE_NUM_THREADS": available_cores(),
-    "NUM_STREAMS": available_cores(),  # a stream is a graph under a lock: with one, threads would wait for each other
+    "INFERENCE_NUM_THREADS": 1,
+    "NUM_STREAMS": 1,  # with more, networks run on threads of the runtime's own
     "ENABLE_CPU_PINNING": False,
     "INFERENCE_PRECISION_HINT": "f32",  # else some processors run float layers as bf16
 }
@@ -25,11 +25,9 @@ _CORE = openvino.Core()
 
 
 class OpenVinoEngine:
-    """One compiled network of as many single-threaded streams as there are cores.
+    """The network compiled once for each core, since one that is compiled runs for one thread at a time.
 
-    Each thread that runs it has a request of its own.
-
-    Synchronous requests compute on the thread that asks, so its CPU time is the frame's.
+    Requests compute on the thread that asks, so its CPU time is the frame's.
 
     Args:
         model: the content of an ONNX file without external data.
@@ -42,18 +40,23 @@ class OpenVinoEngine:
 
     def __init__(self, model: bytes) -> None:
         try:
-            self._network = _CORE.compile_model(_CORE.read_model(io.BytesIO(model)), "CPU", _CONFIG)
+            read = _CORE.read_model(io.BytesIO(model))
+            networks = [_CORE.compile_model(read, "CPU", _CONFIG) for _ in range(available_cores())]
         except Exception as error:  # whatever the runtime raises, the variant is refused
             raise BadVariant("the runtime cannot load the model", detail=str(error)) from error
-        self.inputs = tuple(_spec(port) for port in self._network.inputs)
-        self.outputs = tuple(_spec(port) for port in self._network.outputs)
-        self._own = threading.local()
+        self.inputs = tuple(_spec(port) for port in networks[0].inputs)
+        self.outputs = tuple(_spec(port) for port in networks[0].outputs)
+        self._idle: queue.LifoQueue[openvino.InferRequest] = queue.LifoQueue()
+        for network in networks:
+            self._idle.put(network.create_infer_request())
 
     def run(self, tensor: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
-        if not hasattr(self._own, "request"):
-            self._own.request = self._network.create_infer_request()
-        results = self._own.request.infer([tensor], share_inputs=True)  # outputs are copied
-        return {spec.name: results[place] for place, spec in enumerate(self.outputs)}
+        request = self._idle.get()
+        try:
+            results = request.infer([tensor], share_inputs=True)  # outputs are copied
+            return {spec.name: results[place] for place, spec in enumerate(self.outputs)}
+        finally:
+            self._idle.put(request)
 
 
 def _spec(port: openvino.ConstOutput) -> TensorSpec:
