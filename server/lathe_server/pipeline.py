@@ -83,11 +83,9 @@ class Pipeline:
         if self._draining:
             drop("dropped_draining")
         elif self._is_short_of_memory():
-            short = Overloaded("the server is short of memory; send less, or later")
-            finish(self._result(frame, "rejected", self._ref_or_none(frame), short))
+            self.reject(frame, Overloaded("the server is short of memory; send less, or later"), reply)
         elif not self._scheduler.offer(lane, frame, begin, drop):
-            busy = Overloaded("too many frames wait; send less, or later")
-            finish(self._result(frame, "rejected", self._ref_or_none(frame), busy))
+            self.reject(frame, Overloaded("too many frames wait; send less, or later"), reply)
 
     def reject(self, frame: Frame, error: LatheError, reply: Callable[[Result], None]) -> None:
         """Answers a frame that cannot be judged at all."""
