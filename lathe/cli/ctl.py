@@ -57,16 +57,15 @@ def list_variants(options: argparse.Namespace) -> None:
 
     with Client(control=options.control) as client:
         statuses = client.variants(options.model)
-    table = Table()
-    for heading in ("model", "variant", "version", "state", "weight", "size MB", "infer ms", "speed", "runs on"):
-        table.add_column(heading)
+    table = Table(caption="ms and speed: the network alone, at its serving size, as measured when it was made")
+    for heading in ("model", "variant", "state", "weight", "MB", "ms", "speed", "runs on"):
+        table.add_column(heading, no_wrap=heading in ("model", "variant"))  # names are to be typed
     for status in statuses:
         card = status.card
         latency = card.latency[0] if card.latency else None
         table.add_row(
             card.model,
-            card.variant,
-            str(card.version),
+            f"{card.variant}/{card.version}",
             control_pb2.ServableState.Name(status.state).removeprefix("SERVABLE_STATE_").lower(),
             str(status.weight),
             f"{card.size_bytes / 1e6:.2f}",

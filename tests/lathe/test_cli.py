@@ -136,11 +136,16 @@ def test_stream_of_what_is_no_video(shared_server: RunningServer, capsys: pytest
     assert "cannot be played" in told
 
 
-def test_ctl_lists_variants(shared_server: RunningServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctl_lists_variants(
+    shared_server: RunningServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["ctl", "--control", shared_server.control, "variants"]) == 0
     shown = capsys.readouterr().out
-    assert "spots" in shown
+    assert " spots " in shown
+    assert " a/1 " in shown
     assert "ready" in shown
+    assert "onnxruntime" in shown
 
 
 def test_as_a_module_with_no_traceback() -> None:
