@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help demo test check proto bench soak results faults clean
+.PHONY: help demo test check proto bench peers soak results faults clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -37,14 +37,26 @@ proto: $(VENV)/.installed ## generate the stubs from proto/
 	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I. --grpc_python_out=.. --mypy_grpc_out=.. \
 	  lathe/v1/inference.proto lathe/v1/control.proto
 
-bench: $(VENV)/.installed ## the server beside the bare loop, and under too much load: some ten minutes
-	$(BIN)/python -m lathe_loadtest.bench models --preface loadtest/serving.md --markdown docs/results/serving.md
+BENCH = work/bench
+PEERS = work/peers
+bench: $(VENV)/.installed ## the server beside the bare loop, and under too much load; beside other servers after make peers
+	rm -rf $(BENCH)/repository && mkdir -p $(BENCH) && cp -r models $(BENCH)/repository
+	$(BIN)/lathe compress recipes/face.toml --only fp32 --repository $(BENCH)/repository
+	$(BIN)/python -m lathe_loadtest.bench $(BENCH)/repository --peers $(PEERS) --output $(BENCH) \
+		--preface loadtest/serving.md --markdown docs/results/serving.md
 
-# Variants of the results that stay in the repository: models/NOTICE says what is in them.
-KEPT = int8 pruned-int8 student-int8
+peers: ## install the servers that bench compares with, each in an environment of its own
+	for name in mosec mlserver kserve; do \
+		test -x $(PEERS)/$$name/bin/python || $(PYTHON) -m venv $(PEERS)/$$name || exit 1; \
+		$(PEERS)/$$name/bin/python -m pip --disable-pip-version-check -q install \
+			-r loadtest/peers/requirements/$$name.txt || exit 1; \
+	done
+
 soak: $(VENV)/.installed ## an hour under half load with swaps: memory, descriptors, frames lost
 	$(BIN)/python -m lathe_loadtest.bench models --only soak --seconds 3600 --output work/soak
 
+# Variants of the results that stay in the repository: models/NOTICE says what is in them.
+KEPT = int8 pruned-int8 student-int8
 results: $(VENV)/.installed ## train the face plan in full: hours, in parts that go on where they were stopped
 	@test -n "$(LATHE_DATA)" || { echo "LATHE_DATA must name the folder of training frames"; exit 2; }
 	$(BIN)/lathe compress recipes/face-results.toml --repository work/results/models

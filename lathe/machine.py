@@ -45,9 +45,14 @@ _NO_LIMIT = 1 << 60
 """What the older interface says where there is none is above this."""
 
 
+def allowed_cores() -> list[int]:
+    """Numbers of the cores that this process may run on."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
 def available_cores() -> int:
-    """Cores this process may use: its affinity, cut by the container's CPU quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many cores this process may use: its affinity, cut by the container's CPU quota."""
+    cores = len(allowed_cores())
     with contextlib.suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
         if quota != "max":

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from itertools import count
 from typing import Any, TypeAlias
 
 from grpc import aio
@@ -16,15 +16,18 @@ from grpc import aio
 from lathe.card import check_name
 from lathe.errors import BadPicture, InvalidInput, LatheError, NotFound, Overloaded, Refused, Unavailable
 from lathe.v1 import inference_pb2, inference_pb2_grpc
+from lathe_server.brake import ReadingPace
 from lathe_server.frames import Frame, Result, capture_on_monotonic
 from lathe_server.metrics import Metrics
 from lathe_server.pipeline import Pipeline, as_error, internal_error
 from lathe_server.scheduler import Lane
 from lathe_server.vision import EncodedPicture, Picture
-from lathe_server.wire import check_stream_id, to_picture, to_result
+from lathe_server.wire import check_stream_id, fill, to_picture
 
 MAX_PENDING = 256
 """Frames of one stream without their response; while there are so many, no more are read."""
+
+_PRIORITIES = frozenset(inference_pb2.Priority.values())
 
 Context: TypeAlias = "aio.ServicerContext[Any, Any]"  # generic in the stubs only
 
@@ -45,6 +48,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         self._variants = variants
         self._max_streams = max_streams
         self._streams: set[_Stream] = set()
+        self._calls = count()
         self._open = 0  # streams, and those that have not sent their configuration yet
 
     async def Detect(  # noqa: N802  the contract's name
@@ -52,7 +56,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     ) -> inference_pb2.DetectResponse:
         # Each call is a stream of its own, so that calls follow the route's weights.
         config = inference_pb2.StreamConfig(
-            model=request.model, variant=request.variant, stream_id=uuid.uuid4().hex, priority=request.priority
+            model=request.model, variant=request.variant, stream_id=str(next(self._calls)), priority=request.priority
         )
         await self._check(config)
         frame, error = _to_frame(request.frame, config, _deadline(context), self._metrics)
@@ -62,7 +66,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             if not answer.done():
                 answer.set_result(result)
 
-        lane = _lane(config)
+        lane = _lane(config, once=True)
         try:
             if error:
                 self._pipeline.reject(frame, error, reply)
@@ -73,42 +77,49 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             self._pipeline.cancel(lane)
         if result.outcome != "answered":
             raise as_error(result)
-        return inference_pb2.DetectResponse(result=to_result(result))
+        response = inference_pb2.DetectResponse()
+        fill(response.result, result)
+        return response
 
     async def DetectStream(  # noqa: N802
         self, requests: AsyncIterator[inference_pb2.DetectStreamRequest], context: Context
     ) -> AsyncIterator[inference_pb2.DetectStreamResponse]:
+        with self._place():
+            first = await anext(requests, None)
+            if first is None or first.WhichOneof("message") != "config":
+                raise InvalidInput("the first message of a stream is its configuration")
+            await self._check(first.config)
+            stream = _Stream(first.config, self._pipeline, self._metrics, _deadline(context))
+            self._streams.add(stream)
+            self._metrics.streams.set(len(self._streams))
+            reader = asyncio.create_task(stream.read(requests))
+            try:
+                async with aclosing(stream.responses()) as responses:
+                    async for response in responses:
+                        yield response
+            finally:
+                reader.cancel()
+                stream.abandon()
+                self._streams.discard(stream)
+                self._metrics.streams.set(len(self._streams))
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of the streams that may be open.
+
+        Raises:
+            Unavailable: the server is going.
+            Overloaded: all are taken.
+        """
         if self._pipeline.draining:
             raise Unavailable("the server is shutting down")
         if self._open >= self._max_streams:
             raise Overloaded(f"{self._max_streams} streams are open; no more are taken")
         self._open += 1
         try:
-            async with aclosing(self._results(requests, context)) as results:
-                async for result in results:
-                    yield inference_pb2.DetectStreamResponse(result=result)
+            yield
         finally:
             self._open -= 1
-
-    async def _results(
-        self, requests: AsyncIterator[inference_pb2.DetectStreamRequest], context: Context
-    ) -> AsyncGenerator[inference_pb2.Result, None]:
-        first = await anext(requests, None)
-        if first is None or first.WhichOneof("message") != "config":
-            raise InvalidInput("the first message of a stream is its configuration")
-        await self._check(first.config)
-        stream = _Stream(first.config, self._pipeline, self._metrics, _deadline(context))
-        self._streams.add(stream)
-        self._metrics.streams.set(len(self._streams))
-        reader = asyncio.create_task(stream.read(requests))
-        try:
-            async for result in stream.results():
-                yield result
-        finally:
-            reader.cancel()
-            stream.abandon()
-            self._streams.discard(stream)
-            self._metrics.streams.set(len(self._streams))
 
     async def _check(self, config: inference_pb2.StreamConfig) -> None:
         """Refuses what could not be answered, before any frame is looked at.
@@ -157,6 +168,7 @@ class _Stream:
 
     async def read(self, requests: AsyncIterator[inference_pb2.DetectStreamRequest]) -> None:
         """Takes messages until the client has no more, or breaks the protocol."""
+        pace = ReadingPace(time.monotonic())
         try:
             async for request in requests:
                 if request.WhichOneof("message") != "frame":
@@ -169,6 +181,8 @@ class _Stream:
                 self._take(request.frame)
                 if self._config.keep_all:
                     await self._lane.free()
+                elif pause := pace.pause(time.monotonic()):
+                    await asyncio.sleep(pause)
             self.end(None)
         except LatheError as error:
             self.end(error)
@@ -180,7 +194,8 @@ class _Stream:
         self._pending.append(slot)
 
         def reply(result: Result) -> None:
-            slot.result = to_result(result)
+            slot.response = inference_pb2.DetectStreamResponse()
+            fill(slot.response.result, result)
             if self._pending and self._pending[0] is slot:
                 self._changed.set()
 
@@ -194,16 +209,17 @@ class _Stream:
         else:
             self._pipeline.submit(self._lane, frame, reply)
 
-    async def results(self) -> AsyncIterator[inference_pb2.Result]:
+    async def responses(self) -> AsyncGenerator[inference_pb2.DetectStreamResponse, None]:
         """Results in order, until the stream has ended and every frame has its result.
 
         Raises:
             LatheError: what ended it, after the last result.
         """
         while True:
-            while self._pending and self._pending[0].result:
+            while self._pending and (response := self._pending[0].response):
+                self._pending.popleft()
                 self._room.set()
-                yield self._pending.popleft().result  # type: ignore[misc]
+                yield response
             if self._ended and not self._pending:
                 break
             self._changed.clear()
@@ -224,10 +240,10 @@ class _Stream:
 class _Slot:
     """A frame's place in line. Its result waits as a message, because a `Result` holds the picture."""
 
-    __slots__ = ("result",)
+    __slots__ = ("response",)
 
     def __init__(self) -> None:
-        self.result: inference_pb2.Result | None = None
+        self.response: inference_pb2.DetectStreamResponse | None = None
 
 
 def _check_config(config: inference_pb2.StreamConfig) -> None:
@@ -235,14 +251,14 @@ def _check_config(config: inference_pb2.StreamConfig) -> None:
     if config.variant:
         check_name(config.variant, "variant")
     check_stream_id(config.stream_id)
-    if config.priority not in inference_pb2.Priority.values():
+    if config.priority not in _PRIORITIES:
         raise InvalidInput("priority is PRIORITY_NORMAL or PRIORITY_HIGH")
     if not 0 <= config.max_age_seconds < math.inf:
         raise InvalidInput("max_age_seconds is 0 (no limit) or above")
 
 
-def _lane(config: inference_pb2.StreamConfig) -> Lane:
-    return Lane(high=config.priority == inference_pb2.PRIORITY_HIGH)
+def _lane(config: inference_pb2.StreamConfig, *, once: bool = False) -> Lane:
+    return Lane(high=config.priority == inference_pb2.PRIORITY_HIGH, once=once)
 
 
 def _to_frame(

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -16,6 +16,9 @@ from lathe.errors import InvalidInput, LatheError, Overloaded
 from lathe_server.pipeline import internal_error
 
 log = logging.getLogger(__name__)
+
+LOOKS = 8
+"""How often a stream is looked at while its client may leave a response unread."""
 
 
 class ErrorsToStatus(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
@@ -27,15 +30,22 @@ class ErrorsToStatus(aio.ServerInterceptor):  # type: ignore[type-arg]  # generi
 
     def __init__(self, max_unread_seconds: float) -> None:
         self._max_unread_seconds = max_unread_seconds
+        self._wrapped: dict[str, Any] = {}
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        handler: Any = await continuation(handler_call_details)
-        if handler is None:  # an unknown method: gRPC answers UNIMPLEMENTED
-            return handler
+        method = handler_call_details.method
+        if method not in self._wrapped:
+            handler: Any = await continuation(handler_call_details)
+            if handler is None:  # an unknown method: gRPC answers UNIMPLEMENTED
+                return handler
+            self._wrapped[method] = self._wrap(handler)
+        return self._wrapped[method]
+
+    def _wrap(self, handler: Any) -> Any:
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(
                 _unary(handler.unary_unary, _parser(handler)), None, handler.response_serializer
@@ -75,21 +85,55 @@ def _stream(
 ) -> Callable[..., Awaitable[None]]:
     async def call(requests: AsyncIterator[Any], context: aio.ServicerContext[Any, Any]) -> None:
         try:
-            async with aclosing(method(requests, context)) as responses:  # closed before the status is sent
-                async for response in responses:
-                    await write(response, context)
+            with _Patience(max_unread_seconds) as patience:
+                async with aclosing(method(requests, context)) as responses:  # closed before the status is sent
+                    async for response in responses:
+                        patience.waits_since = patience.now()
+                        await context.write(response)  # waits while the client's window is full
+                        patience.waits_since = None
         except Exception as error:  # noqa: BLE001  the boundary of the process
             await _abort(error, context)
 
-    async def write(response: Any, context: aio.ServicerContext[Any, Any]) -> None:
-        """Waits while the client's window is full; gRPC itself would wait for ever."""
-        try:
-            async with asyncio.timeout(max_unread_seconds):
-                await context.write(response)
-        except TimeoutError:
-            raise Overloaded(f"the client took no response for {max_unread_seconds:g} s") from None
-
     return call
+
+
+class _Patience:
+    """Ends a stream whose client takes nothing; gRPC itself would wait for ever.
+
+    It looks now and then, because a timer for each response would cost more than most responses do.
+
+    Args:
+        seconds: a response that waits for longer is the last.
+
+    Raises:
+        Overloaded: on leaving, where that came to pass.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self.now = loop.time
+        self.waits_since: float | None = None
+        self._call_later = loop.call_later
+        self._seconds = seconds
+        self._ended = False
+
+    def __enter__(self) -> Self:
+        self._stream = asyncio.current_task()
+        self._look()
+        return self
+
+    def _look(self) -> None:
+        if self.waits_since is not None and self.now() - self.waits_since > self._seconds:
+            assert self._stream
+            self._ended = self._stream.cancel()
+        else:
+            self._next_look = self._call_later(self._seconds / LOOKS, self._look)
+
+    def __exit__(self, *_: object) -> None:
+        self._next_look.cancel()
+        if self._ended and self._stream:
+            self._stream.uncancel()
+            raise Overloaded(f"the client took no response for {self._seconds:g} s") from None
 
 
 async def _abort(error: Exception, context: aio.ServicerContext[Any, Any]) -> NoReturn:

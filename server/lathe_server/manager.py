@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import logging
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from lathe.errors import BadVariant, Refused
 from lathe.repository import VariantRef
 from lathe_server import memory
 from lathe_server.servable import Servable
+from lathe_server.threads import become_loader
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +182,7 @@ async def _beside(work: Callable[[], T]) -> T:
     done.set_running_or_notify_cancel()
 
     def run() -> None:
-        _lower_priority()
+        become_loader()
         try:
             done.set_result(work())
         except BaseException as error:  # noqa: BLE001  raised where it is awaited
@@ -191,8 +190,3 @@ async def _beside(work: Callable[[], T]) -> T:
 
     threading.Thread(target=run, name=LOADER_THREAD, daemon=True).start()
     return await asyncio.wrap_future(done)
-
-
-def _lower_priority() -> None:
-    with contextlib.suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)

@@ -7,6 +7,7 @@ from prometheus_client.exposition import generate_latest
 
 from lathe.repository import VariantRef
 from lathe_server.frames import OUTCOMES, Outcome, Result
+from lathe_server.shards import Count, Counters, Histograms
 
 STAGES = ("decode", "queue", "preprocess", "infer", "postprocess")
 _VARIANT = ("model", "variant", "version")
@@ -29,35 +30,33 @@ class Metrics:
         self._currency = currency
         registry = self.registry
         ProcessCollector(registry=registry)  # the process's own CPU time, memory and descriptors
-        self._frames = Counter(
-            "lathe_frames_total", "Frames by what became of them", (*_VARIANT, "outcome"), registry=registry
-        )
-        self._stage = Histogram(
+        self._frames = Counters("lathe_frames_total", "Frames by what became of them", (*_VARIANT, "outcome"), registry)
+        self._stage = Histograms(
             "lathe_stage_seconds",
             "Time of an answered frame in each stage",
             (*_VARIANT, "stage"),
-            buckets=_STAGE_BUCKETS,
-            registry=registry,
+            _STAGE_BUCKETS,
+            registry,
         )
-        self._request = Histogram(
+        self._request = Histograms(
             "lathe_request_seconds",
             "Time from the arrival of an answered frame to its answer",
             _VARIANT,
-            buckets=_REQUEST_BUCKETS,
-            registry=registry,
+            _REQUEST_BUCKETS,
+            registry,
         )
-        self._age = Histogram(
+        self._age = Histograms(
             "lathe_age_seconds",
             "Time from the capture of an answered frame to its answer",
             _VARIANT,
-            buckets=_REQUEST_BUCKETS,
-            registry=registry,
+            _REQUEST_BUCKETS,
+            registry,
         )
-        self._degraded = Counter(
+        self._degraded = Counters(
             "lathe_degraded_frames_total",
             "Answered frames by the cheaper variant that load made answer",
             _VARIANT,
-            registry=registry,
+            registry,
         )
         self.degrade_level = Gauge(
             "lathe_degrade_level",
@@ -65,15 +64,13 @@ class Metrics:
             ("model",),
             registry=registry,
         )
-        self._cpu = Counter(
-            "lathe_cpu_seconds_total", "CPU time of the worker threads by variant", _VARIANT, registry=registry
-        )
+        self._cpu = Counters("lathe_cpu_seconds_total", "CPU time of the worker threads by variant", _VARIANT, registry)
         self._cost = (
-            Counter(
+            Counters(
                 "lathe_cost_usage_total",
                 "Price of the CPU time that predictions used",
                 (*_VARIANT, "currency"),
-                registry=registry,
+                registry,
             )
             if price_per_core_hour
             else None
@@ -144,9 +141,7 @@ class _Children:
     __slots__ = ("age", "cost", "cpu", "degraded", "frames", "request", "stages")
 
     def __init__(self, metrics: Metrics, labels: tuple[str, str, str]) -> None:
-        self.frames: dict[Outcome, Counter] = {
-            outcome: metrics._frames.labels(*labels, outcome) for outcome in OUTCOMES
-        }
+        self.frames: dict[Outcome, Count] = {outcome: metrics._frames.labels(*labels, outcome) for outcome in OUTCOMES}
         self.stages = tuple(metrics._stage.labels(*labels, stage) for stage in STAGES)
         self.request = metrics._request.labels(*labels)
         self.age = metrics._age.labels(*labels)

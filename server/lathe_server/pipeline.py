@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable
-from time import monotonic, perf_counter
+from time import monotonic
 
 from lathe.errors import BadPicture, LatheError, NotFound, Overloaded, TooLate, Unavailable
 from lathe.repository import VariantRef
@@ -142,7 +142,7 @@ class _Late(Exception):
 class _Judgement:
     """One frame on one worker thread, with the lease on its variant."""
 
-    __slots__ = ("_answer", "_degraded", "_error", "_finish", "_frame", "_late", "_lease", "_seconds")
+    __slots__ = ("_answer", "_degraded", "_error", "_finish", "_frame", "_late", "_lease")
 
     def __init__(self, frame: Frame, lease: Lease, finish: Callable[[Result, float], None], *, degraded: bool) -> None:
         self._frame = frame
@@ -152,10 +152,8 @@ class _Judgement:
         self._answer: Answer | None = None
         self._late: Outcome | None = None
         self._error: BaseException | None = None
-        self._seconds = 0.0
 
     def run(self) -> None:
-        began = perf_counter()
         try:
             self._answer = self._lease.servable.detector.detect(self._frame.picture, self._stop_if_late)
         except _Late as late:
@@ -164,13 +162,12 @@ class _Judgement:
             self._error = bad.with_traceback(None)
         except BaseException as error:  # noqa: BLE001  a worker thread survives anything; done() tells
             self._error = error
-        self._seconds = perf_counter() - began
 
     def _stop_if_late(self) -> None:
         if reason := fate(self._frame, monotonic()):
             raise _Late(reason)
 
-    def done(self, queue_seconds: float, cpu_seconds: float) -> None:
+    def done(self, queue_seconds: float, seconds: float, cpu_seconds: float) -> None:
         ref = self._lease.servable.ref
         self._lease.release()
         # An error's traceback holds this object, the pixels and the network: it must not be held in turn.
@@ -192,7 +189,7 @@ class _Judgement:
             error,
             degraded=self._degraded and outcome == "answered",
         )
-        self._finish(result, self._seconds)
+        self._finish(result, seconds)
 
 
 def as_error(result: Result) -> LatheError:

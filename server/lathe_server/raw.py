@@ -1,6 +1,6 @@
 """`python -m lathe_server.raw`: how fast a variant is without a server around it.
 
-The server's own decode → letterbox → infer → detections, in a loop on one thread: the yardstick that every
+The server's own decode → letterbox → infer → detections, in a loop: the yardstick that every
 figure of the server is a share of.
 """
 
@@ -10,21 +10,34 @@ import argparse
 import json
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 
 from lathe.repository import Repository
+from lathe_server.engine_names import DEFAULT, ENGINES
+from lathe_server.engines import engine_builder
 from lathe_server.servable import load_servable
 from lathe_server.settings import Settings
 from lathe_server.vision import EncodedPicture
 from lathe_server.vision.detector import Stages
 
 
-def measure(repository: Repository, model: str, variant: str, frames: list[bytes], seconds: float) -> dict[str, float]:
+def measure(
+    repository: Repository,
+    model: str,
+    variant: str,
+    frames: list[bytes],
+    seconds: float,
+    *,
+    threads: int = 1,
+    engine: str = DEFAULT,
+) -> dict[str, float]:
     """Frames a second, CPU milliseconds a frame, and median milliseconds of a frame and of its network.
 
     Args:
         frames: JPEG files, taken in turn.
+        threads: that do so, with the network shared between them as the server's workers share it.
     """
     settings = Settings()
     servable = load_servable(
@@ -32,12 +45,19 @@ def measure(repository: Repository, model: str, variant: str, frames: list[bytes
         repository.newest(model, variant),
         max_pixels=settings.max_frame_pixels,
         max_model_bytes=settings.max_model_bytes,
+        build=engine_builder(engine, or_default=False),
     )
     pictures = [EncodedPicture(frame) for frame in frames]
-    stages: list[Stages] = []
+
+    def loop(_: int) -> list[Stages]:
+        stages: list[Stages] = []
+        while time.perf_counter() - began < seconds:
+            stages.append(servable.detector.detect(pictures[len(stages) % len(pictures)]).stages)
+        return stages
+
     began, cpu = time.perf_counter(), time.process_time()
-    while time.perf_counter() - began < seconds:
-        stages.append(servable.detector.detect(pictures[len(stages) % len(pictures)]).stages)
+    with ThreadPoolExecutor(threads) as pool:
+        stages = [one for found in pool.map(loop, range(threads)) for one in found]
     elapsed = time.perf_counter() - began
     return {
         "frames_per_second": len(stages) / elapsed,
@@ -54,11 +74,23 @@ def main() -> None:
     parser.add_argument("variant")
     parser.add_argument("frames", type=Path, help="folder of JPEGs")
     parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--engine", choices=ENGINES, default=DEFAULT)
+    parser.add_argument("--pictures", type=int, help="take only the first ones (default: all)")
     options = parser.parse_args()
-    frames = [path.read_bytes() for path in sorted(options.frames.glob("*.jpg"))]
+    frames = [path.read_bytes() for path in sorted(options.frames.glob("*.jpg"))[: options.pictures]]
     if not frames:
         sys.exit(f"{options.frames} holds no JPEG")
-    found = measure(Repository(options.repository), options.model, options.variant, frames, options.seconds)
+    repository = Repository(options.repository)
+    found = measure(
+        repository,
+        options.model,
+        options.variant,
+        frames,
+        options.seconds,
+        threads=options.threads,
+        engine=options.engine,
+    )
     print(json.dumps(found))
 
 

@@ -1,8 +1,9 @@
 """Whose frame is next: the newest of each stream, streams in turn, worker threads taking.
 
 Each stream has one slot. A frame that arrives while the slot is full replaces the one in it, so a late
-stream skips frames instead of falling behind; full slots wait in one first-in-first-out line a class, so no stream
-waits for more than one frame of each other stream of its class. All state is on the event loop; threads only compute.
+stream skips frames instead of falling behind. Of the full slots the one whose stream had its last turn the longest
+ago is next, so no stream waits for more than one frame of each other stream of its class. All state is on the event
+loop; threads only compute.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from time import monotonic, thread_time
+from time import monotonic, perf_counter, thread_time
 from typing import Protocol
 
+from lathe_server.brake import Brake
 from lathe_server.frames import Frame, Outcome, fate
 from lathe_server.line import Line
+from lathe_server.threads import become_worker
 
 
 class Job(Protocol):
@@ -25,8 +28,14 @@ class Job(Protocol):
     def run(self) -> None:
         """Does the work, on a worker thread; never raises."""
 
-    def done(self, queue_seconds: float, cpu_seconds: float) -> None:
-        """Hands the result on, on the event loop."""
+    def done(self, queue_seconds: float, seconds: float, cpu_seconds: float) -> None:
+        """Hands the result on, on the event loop.
+
+        Args:
+            queue_seconds: from the frame's arrival to its turn.
+            seconds: that it took of a worker.
+            cpu_seconds: of these, on the processor.
+        """
 
 
 @dataclass(slots=True, eq=False)
@@ -41,14 +50,18 @@ class Lane:
 
     Args:
         high: of the class that goes first.
+        once: a single call's, which has one frame and no share of the turns.
     """
 
-    __slots__ = ("_free", "_waiting", "high", "since")
+    __slots__ = ("_free", "_held", "_waiting", "high", "last_turn", "once", "since")
 
-    def __init__(self, *, high: bool = False) -> None:
+    def __init__(self, *, high: bool = False, once: bool = False) -> None:
         self.high = high
-        self.since = 0.0  # on the monotonic clock: in the line for its next turn
+        self.once = once
+        self.last_turn = monotonic()  # before the first one: when the stream came
+        self.since = 0.0  # in the line for its next turn
         self._waiting: _Waiting | None = None
+        self._held: asyncio.TimerHandle | None = None  # while the brake keeps the full slot out of the line
         self._free = asyncio.Event()
         self._free.set()
 
@@ -71,6 +84,8 @@ class Scheduler:
 
     Args:
         workers: threads; as many frames are judged at the same time.
+        brake_above: share of the workers' time up to which streams that send many times their share may fill it.
+        cores: the workers take these in turn, each one for itself; without any they run where the system puts them.
         max_waiting: lanes that may wait; beyond it `offer` says no.
         on_turn: told of each lane's turn: its frame, how long the lane was in the line, and the time.
     """
@@ -80,11 +95,15 @@ class Scheduler:
         workers: int,
         *,
         max_waiting: int,
+        brake_above: float = 1.0,
+        cores: Sequence[int] = (),
         on_turn: Callable[[Frame, float, float], None] = lambda frame, waited, now: None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._jobs: queue.SimpleQueue[tuple[Job, float] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Lane, Job, float] | None] = queue.SimpleQueue()
         self._line: Line[Lane] = Line()
+        self._held = 0  # lanes whose slot is full, and whose turn the brake puts off
+        self._brake = Brake(workers, brake_above, monotonic())
         self._idle = workers
         self._workers = workers
         self._max_waiting = max_waiting
@@ -92,7 +111,13 @@ class Scheduler:
         self._settled = asyncio.Event()
         self._settled.set()
         self._threads = [
-            threading.Thread(target=self._work, name=f"lathe-worker-{number}", daemon=True) for number in range(workers)
+            threading.Thread(
+                target=self._work,
+                args=(cores[number % len(cores)] if cores else None,),
+                name=f"lathe-worker-{number}",
+                daemon=True,
+            )
+            for number in range(workers)
         ]
         for thread in self._threads:
             thread.start()
@@ -100,7 +125,7 @@ class Scheduler:
     @property
     def waiting(self) -> int:
         """Frames in slots."""
-        return len(self._line)
+        return len(self._line) + self._held
 
     def offer(self, lane: Lane, frame: Frame, begin: Callable[[], Job | None], drop: Callable[[Outcome], None]) -> bool:
         """Puts a frame into its stream's slot.
@@ -112,23 +137,44 @@ class Scheduler:
         Returns:
             False where too many lanes wait already; nothing was called then.
         """
-        older = lane._waiting
-        if older is None:
-            if len(self._line) >= self._max_waiting:
-                return False
-            self._line.append(lane, high=lane.high)
-            lane.since = monotonic()
-            self._settled.clear()
+        older, now = lane._waiting, monotonic()
+        if older is None and self.waiting >= self._max_waiting:
+            return False
+        if not lane.once:
+            self._brake.arrived(lane, now)
         lane._put(_Waiting(frame, begin, drop))
         if older:
             older.drop("dropped_superseded")
-        self._dispatch()
+            return True
+        self._settled.clear()
+        pause = lane.last_turn + self._brake.interval(lane) - now
+        if pause > 0:
+            self._held += 1
+            lane._held = self._loop.call_later(pause, self._let_go, lane)
+        else:
+            self._join(lane, now)
         return True
+
+    def _let_go(self, lane: Lane) -> None:
+        lane._held = None
+        self._held -= 1
+        self._join(lane, monotonic())
+
+    def _join(self, lane: Lane, now: float) -> None:
+        lane.since = now
+        self._line.append(lane, lane.last_turn, high=lane.high)
+        self._dispatch()
+        self._note_settled()
 
     def clear(self, lane: Lane, reason: Outcome) -> None:
         """Empties a slot."""
         if waiting := lane._take():
-            self._line.remove(lane)
+            if lane._held:
+                lane._held.cancel()
+                lane._held = None
+                self._held -= 1
+            else:
+                self._line.remove(lane)
             waiting.drop(reason)
             self._note_settled()
 
@@ -143,34 +189,36 @@ class Scheduler:
 
     def _dispatch(self) -> None:
         while self._idle and self._line:
-            lane = self._line.popleft()
+            lane = self._line.pop()
             waiting = lane._take()
             assert waiting, "a lane in the line has a frame in its slot"
-            now = monotonic()
+            now = lane.last_turn = monotonic()
             self._on_turn(waiting.frame, now - lane.since, now)
             if reason := fate(waiting.frame, now):
                 waiting.drop(reason)
             elif job := waiting.begin():
                 self._idle -= 1
-                self._jobs.put((job, now - waiting.frame.arrived))
-        self._note_settled()
+                self._jobs.put((lane, job, now - waiting.frame.arrived))
 
     def _note_settled(self) -> None:
-        if not self._line and self._idle == self._workers:
+        if not self.waiting and self._idle == self._workers:
             self._settled.set()
 
-    def _work(self) -> None:
+    def _work(self, core: int | None) -> None:
+        become_worker(core)
         while task := self._jobs.get():
-            job, queue_seconds = task
-            began = thread_time()
+            lane, job, queue_seconds = task
+            began, began_cpu = perf_counter(), thread_time()
             job.run()
-            cpu_seconds = thread_time() - began
-            self._loop.call_soon_threadsafe(self._finish, job, queue_seconds, cpu_seconds)
+            seconds, cpu_seconds = perf_counter() - began, thread_time() - began_cpu
+            self._loop.call_soon_threadsafe(self._finish, lane, job, queue_seconds, seconds, cpu_seconds)
             del task, job
 
-    def _finish(self, job: Job, queue_seconds: float, cpu_seconds: float) -> None:
+    def _finish(self, lane: Lane, job: Job, queue_seconds: float, seconds: float, cpu_seconds: float) -> None:
         self._idle += 1
+        self._brake.worked(lane, seconds)
+        self._dispatch()  # first: the worker need not wait until the result is on its way
         try:
-            job.done(queue_seconds, cpu_seconds)
+            job.done(queue_seconds, seconds, cpu_seconds)
         finally:
-            self._dispatch()
+            self._note_settled()

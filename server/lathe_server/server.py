@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -20,11 +21,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from lathe.errors import AlreadyExists
-from lathe.machine import available_cores, memory_limit
+from lathe.machine import allowed_cores, available_cores, memory_limit
 from lathe.repository import Repository
 from lathe.v1 import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2_grpc
 from lathe_server.control_service import ControlService
-from lathe_server.engines import engine_builder
+from lathe_server.engines import engine_builder, in_batches
 from lathe_server.heartbeat import Heartbeat, MemoryGuard, resident_memory
 from lathe_server.http import build_app
 from lathe_server.inference_service import InferenceService
@@ -36,7 +37,8 @@ from lathe_server.router import Router
 from lathe_server.routes import Routes
 from lathe_server.scheduler import Scheduler
 from lathe_server.servable import load_servable
-from lathe_server.settings import FALL_BACK, Settings
+from lathe_server.settings import FALL_BACK, OWN_CORES, Settings
+from lathe_server.threads import let_workers_finish
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +68,11 @@ class Server:
                 repository,
                 max_pixels=settings.max_frame_pixels,
                 max_model_bytes=settings.max_model_bytes,
-                build=engine_builder(settings.engine, or_default=settings.engine_missing == FALL_BACK),
+                build=in_batches(
+                    engine_builder(settings.engine, or_default=settings.engine_missing == FALL_BACK),
+                    settings.max_batch,
+                    settings.batch_wait_seconds,
+                ),
             ),
             load_seconds=settings.load_seconds,
             on_change=lambda servable, loaded: self.metrics.set_loaded(servable.ref, loaded),
@@ -76,6 +82,8 @@ class Server:
         self._scheduler = Scheduler(
             workers,
             max_waiting=settings.max_streams * WAITING_FRAMES_PER_STREAM,
+            brake_above=settings.brake_above,
+            cores=allowed_cores() if settings.worker_cores == OWN_CORES else (),
             on_turn=lambda frame, waited, now: self._router.turn(frame.model, waited, now),
         )
         guard = MemoryGuard(settings.max_memory_bytes or memory_limit())
@@ -199,6 +207,7 @@ async def serve(repository: Repository, settings: Settings, announce: Callable[[
         log.info("ended before it was ready")
         return
     await startup
+    gc.freeze()  # what start-up made stays: a full collection need not look at it, and takes no frame's time
     announce("ready " + " ".join(f"{name}={address}" for name, address in server.addresses.items()))
     await stopped
     log.info("draining")
@@ -211,6 +220,7 @@ def run(repository_root: Path, settings: Settings) -> None:
     Raises:
         LatheError: it could not start.
     """
+    let_workers_finish()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     uvloop.run(serve(Repository(repository_root), settings, lambda line: print(line, flush=True)))
     if any(thread.name == LOADER_THREAD for thread in threading.enumerate()):

@@ -18,6 +18,7 @@ from lathe_server.limits import MAX_PIXELS
 
 ENVIRONMENT_PREFIX = "LATHE_"
 ENGINE_MISSING = ("refuse", FALL_BACK := "fall-back")
+WORKER_CORES = ("any", OWN_CORES := "own")
 
 
 def _setting(default: Any, help_text: str) -> Any:
@@ -32,11 +33,17 @@ class Settings:
     http: str = _setting("127.0.0.1:8501", "address of /metrics, /healthz and /readyz")
     control: str = _setting("127.0.0.1:8502", "address of ControlService; keep it off public networks")
     workers: int = _setting(0, "worker threads; 0 takes as many as there are cores")
+    worker_cores: str = _setting("any", "where workers run: any, or own, which keeps each to a core of its own")
     engine: str = _setting(DEFAULT, f"what runs the networks: {', '.join(ENGINES)}; auto takes the faster on a CPU")
     engine_missing: str = _setting("refuse", "where that engine is missing: refuse, or fall-back to the CPU")
+    max_batch: int = _setting(1, "frames that workers run together, for GPUs; it takes as many workers")
+    batch_wait_seconds: float = _setting(0.002, "how long the first frame of a batch waits for others")
     max_message_bytes: int = _setting(32 * 2**20, "largest request message")
     max_frame_pixels: int = _setting(MAX_PIXELS, "largest picture that is decoded, in pixels")
     max_streams: int = _setting(1000, "streams that may be open at once")
+    brake_above: float = _setting(
+        0.8, "load to which streams of many times their share may fill the workers; 1 is none"
+    )
     max_unread_seconds: float = _setting(10.0, "a stream whose client takes no response for so long is ended")
     max_model_bytes: int = _setting(2 * 2**30, "largest model file that is loaded")
     max_memory_bytes: int = _setting(0, "near it frames are refused; 0 takes the container's limit, if it has one")
@@ -50,16 +57,19 @@ class Settings:
             "max_message_bytes",
             "max_frame_pixels",
             "max_streams",
+            "brake_above",
+            "max_batch",
             "max_unread_seconds",
             "max_model_bytes",
             "load_seconds",
         ):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0")
-        for name in ("workers", "max_memory_bytes", "drain_seconds", "price_per_core_hour"):
+        for name in ("workers", "batch_wait_seconds", "max_memory_bytes", "drain_seconds", "price_per_core_hour"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must not be negative or infinite")
-        for name, choices in {"engine": ENGINES, "engine_missing": ENGINE_MISSING}.items():
+        closed = {"engine": ENGINES, "engine_missing": ENGINE_MISSING, "worker_cores": WORKER_CORES}
+        for name, choices in closed.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}{nearest(getattr(self, name), choices)}")
         for name in ("grpc", "http", "control"):

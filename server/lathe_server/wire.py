@@ -6,8 +6,8 @@ import grpc
 
 from lathe.errors import BadPicture, InvalidInput
 from lathe.repository import VariantRef
-from lathe.v1 import card_pb2, inference_pb2
-from lathe_server.frames import Result
+from lathe.v1 import inference_pb2
+from lathe_server.frames import OUTCOMES, Result
 from lathe_server.vision import EncodedPicture, Picture, RawPicture
 
 _FORMATS = {
@@ -15,6 +15,7 @@ _FORMATS = {
     inference_pb2.PIXEL_FORMAT_BGR8: "bgr8",
     inference_pb2.PIXEL_FORMAT_GRAY8: "gray8",
 }
+_OUTCOMES = {outcome: inference_pb2.Outcome.Value(f"OUTCOME_{outcome.upper()}") for outcome in OUTCOMES}
 MAX_STREAM_ID = 256
 
 
@@ -47,35 +48,28 @@ def to_picture(frame: inference_pb2.Frame) -> Picture:
     raise BadPicture("the frame holds no picture")
 
 
-def to_result(result: Result) -> inference_pb2.Result:
-    message = inference_pb2.Result(
-        index=result.frame.index,
-        outcome=inference_pb2.Outcome.Value(f"OUTCOME_{result.outcome.upper()}"),
-        age_seconds=result.age_seconds,
-        degraded=result.degraded,
-    )
-    if result.ref:
-        message.served_by.CopyFrom(to_servable(result.ref))
+def fill(message: inference_pb2.Result, result: Result) -> None:
+    """Writes a result into an empty message: one that is part of another, because assigning a whole one copies it."""
+    message.index = result.frame.index
+    message.outcome = _OUTCOMES[result.outcome]
+    message.age_seconds = result.age_seconds
+    message.degraded = result.degraded
+    if ref := result.ref:
+        served_by = message.served_by
+        served_by.model, served_by.variant, served_by.version = ref.model, ref.variant, ref.version
     if result.error:
         message.error.code = grpc.StatusCode[result.error.status].value[0]
         message.error.message = result.error.message
     if result.answer:
         found, stages = result.answer.detections, result.answer.stages
-        message.detections.xyxy.extend(found.xyxy.ravel().tolist())
-        message.detections.score.extend(found.score.tolist())
-        message.detections.class_id.extend(found.class_id.tolist())
-        message.detections.landmarks.extend(found.landmarks.ravel().tolist())
-        message.detections.landmarks_per_detection = found.landmarks.shape[1]
-        message.stage_seconds.CopyFrom(
-            card_pb2.StageSeconds(
-                decode=stages.decode,
-                queue=result.queue_seconds,
-                preprocess=stages.preprocess,
-                infer=stages.infer,
-                postprocess=stages.postprocess,
-            )
-        )
-    return message
+        detections, seconds = message.detections, message.stage_seconds
+        detections.xyxy.extend(found.xyxy.ravel().tolist())
+        detections.score.extend(found.score.tolist())
+        detections.class_id.extend(found.class_id.tolist())
+        detections.landmarks.extend(found.landmarks.ravel().tolist())
+        detections.landmarks_per_detection = found.landmarks.shape[1]
+        seconds.decode, seconds.queue, seconds.preprocess = stages.decode, result.queue_seconds, stages.preprocess
+        seconds.infer, seconds.postprocess = stages.infer, stages.postprocess
 
 
 def to_servable(ref: VariantRef) -> inference_pb2.Servable:

@@ -46,8 +46,9 @@ class _Job:
     def run(self) -> None:
         self._stage.curtain.wait(10)
 
-    def done(self, queue_seconds: float, cpu_seconds: float) -> None:
+    def done(self, queue_seconds: float, seconds: float, cpu_seconds: float) -> None:
         assert queue_seconds >= 0
+        assert seconds >= 0
         assert cpu_seconds >= 0
         self._stage.diary.append((self._name, "done"))
 
@@ -100,10 +101,32 @@ def test_the_higher_class_goes_first_and_starves_nobody() -> None:
 def test_turns_count_only_while_the_lower_class_waits() -> None:
     line: Line[str] = Line()
     for name in "ABCDEFGHIJ":
-        line.append(name, high=True)
-    assert [line.popleft() for _ in range(5)] == list("ABCDE")
-    line.append("a")
-    assert [line.popleft() for _ in range(6)] == list("FGHIaJ")
+        line.append(name, 0.0, high=True)
+    assert [line.pop() for _ in range(5)] == list("ABCDE")
+    line.append("a", 0.0)
+    assert [line.pop() for _ in range(6)] == list("FGHIaJ")
+
+
+def test_who_had_its_last_turn_the_longest_ago_is_next() -> None:
+    line: Line[str] = Line()
+    for name, last_turn in {"flood": 9.0, "b": 2.0, "new": 10.0, "a": 1.0, "c": 2.0}.items():
+        line.append(name, last_turn)
+    line.remove("b")
+    assert [line.pop() for _ in range(4)] == ["a", "c", "flood", "new"]
+    with pytest.raises(ValueError, match="not in the line"):
+        line.remove("b")
+
+
+@pytest.mark.fault(73)
+def test_a_stream_that_has_just_had_its_turn_stands_behind_those_that_come_later() -> None:
+    def act(stage: Stage) -> None:
+        for name in "bcx":  # the order in which they came
+            stage.lane(name)
+        for name in ("x0", "x1", "b0", "c0"):  # x0 has the turn, x1 waits first
+            stage.offer(name)
+
+    done = [name for name, what in on_stage(act) if what == "done"]
+    assert done == ["x0", "b0", "c0", "x1"]
 
 
 def test_a_lane_of_the_higher_class_gives_up_its_turn_too() -> None:
@@ -123,7 +146,7 @@ def test_a_frame_past_its_deadline_is_dropped_when_its_turn_comes() -> None:
         stage.offer("a0", deadline=monotonic())
         stage.offer("b0")
 
-    assert on_stage(act) == [("x0", "done"), ("a0", "dropped_deadline"), ("b0", "done")]
+    assert on_stage(act) == [("a0", "dropped_deadline"), ("x0", "done"), ("b0", "done")]
 
 
 @pytest.mark.fault(62)
@@ -137,7 +160,7 @@ def test_a_cleared_lane_gives_up_its_turn_and_may_be_used_again() -> None:
         assert stage.scheduler.waiting == 1
         stage.offer("a1")
 
-    assert on_stage(act) == [("a0", "dropped_cancelled"), ("x0", "done"), ("b0", "done"), ("a1", "done")]
+    assert on_stage(act) == [("a0", "dropped_cancelled"), ("x0", "done"), ("a1", "done"), ("b0", "done")]
 
 
 def test_beyond_its_bound_the_line_takes_no_more_lanes_but_newer_frames_of_those_in_it() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +18,8 @@ from lathe.errors import LatheError
 from lathe.machine import cpu_name
 from lathe.progress import Progress
 from lathe_loadtest.bench import scenarios
-from lathe_loadtest.bench.page import LOAD, rows, said, write_page
+from lathe_loadtest.bench.h2load import H2LOAD
+from lathe_loadtest.bench.page import DEGRADE, DEGRADE_TWICE, ENGINES, LOAD, ONE_CALLER, UNARY, rows, said, write_page
 from lathe_loadtest.bench.rig import Rig
 
 SOAK = "soak"
@@ -29,6 +32,8 @@ def main() -> None:
     parser.add_argument("repository", type=Path)
     parser.add_argument("--variant", default="int8")
     parser.add_argument("--cheaper", default="student-int8")
+    parser.add_argument("--unary", default="fp32", metavar="VARIANT", help="for unary calls (default %(default)s)")
+    parser.add_argument("--peers", type=Path, default=Path("work/peers"), help="environments of other servers")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each single measurement (default %(default)s)")
     parser.add_argument("--only", nargs="+", default=[], metavar="SCENARIO")
@@ -41,23 +46,30 @@ def main() -> None:
     known: dict[str, Callable[[], scenarios.Figures]] = {
         f"throughput {variant}": partial(scenarios.throughput, rig, variant),
         f"throughput {cheaper}": partial(scenarios.throughput, rig, cheaper),
-        "one caller": partial(scenarios.one_caller, rig, variant),
+        ENGINES: partial(scenarios.engines, rig, variant),
+        ONE_CALLER: partial(scenarios.one_caller, rig, variant),
+        UNARY: partial(scenarios.unary, rig, options.unary, options.peers),
         "steady": partial(scenarios.steady, rig, variant),
         "overload": partial(scenarios.overload, rig, variant),
         "flood": partial(scenarios.flood, rig, variant),
         "swaps": partial(scenarios.swaps, rig, variant),
-        "degrade": partial(scenarios.degrade, rig, variant, cheaper),
+        DEGRADE: partial(scenarios.degrade, rig, variant, [cheaper]),
+        DEGRADE_TWICE: partial(scenarios.degrade, rig, options.unary, [variant, cheaper]),
         **{f"{LOAD}{share:g}": partial(scenarios.load, rig, variant, share) for share in LOADS},
         "footprint": partial(scenarios.footprint, rig, [variant, cheaper]),
+        SOAK: partial(scenarios.soak, rig, variant),
     }
-    if SOAK in options.only:
-        known[SOAK] = partial(scenarios.soak, rig, variant)
+    left_out = _left_out(rig, variant, options.unary)
     report = {}
     for name, measure in known.items():
-        if not options.only or name in options.only:
-            with Progress().step(name):
-                report[name] = dict(measure())
-    chosen = [row for row in rows(variant, cheaper) if row.scenario in report]
+        if name not in (options.only or known.keys() - {SOAK}):
+            continue
+        if name in left_out:
+            print(f"{name} is left out: {left_out[name]}", file=sys.stderr)
+            continue
+        with Progress().step(name):
+            report[name] = dict(measure())
+    chosen = [row for row in rows(variant, cheaper, options.unary) if row.figure in report.get(row.scenario, {})]
     table = Table("", "measured", "bar", "aim", title=f"{cpu_name()}, medians of {options.rounds}")
     for row in chosen:
         table.add_row(row.text, said(row, report), row.bar, row.aim)
@@ -68,6 +80,20 @@ def main() -> None:
         cores = "one core for the server, one for who drives it"
         measured_on = f"{cpu_name()}: {cores}; medians of {options.rounds}, and the plot is of one run."
         write_page(options.markdown, preface, measured_on, chosen, report)
+
+
+def _left_out(rig: Rig, variant: str, called: str) -> dict[str, str]:
+    """Scenarios that cannot be had here, and why."""
+    found = {}
+    if not find_spec("openvino"):
+        found[ENGINES] = "OpenVINO is not installed"
+    if not rig.has(called):
+        found[UNARY] = found[DEGRADE_TWICE] = f"the repository has no variant {called}"
+    elif called == variant:
+        found[DEGRADE_TWICE] = f"{called} does not degrade to itself"
+    if not shutil.which(H2LOAD):
+        found[ONE_CALLER] = found[UNARY] = f"{H2LOAD} is not installed (Debian: nghttp2-client)"
+    return found
 
 
 if __name__ == "__main__":

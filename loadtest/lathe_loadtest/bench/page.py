@@ -30,8 +30,22 @@ class Row:
     aim: str = ""
 
 
-def rows(variant: str, cheaper: str) -> list[Row]:
-    """Of a report on a variant, and a cheaper one."""
+ENGINES, ONE_CALLER, UNARY, DEGRADE, DEGRADE_TWICE = "engines", "one caller", "unary", "degrade", "degrade twice"
+PEERS = {"mosec": "mosec", "aio": "a minimal grpc.aio server", "kserve": "KServe", "mlserver": "MLServer"}
+
+
+def rows(variant: str, cheaper: str, called: str) -> list[Row]:
+    """Of a report on a variant, a cheaper one, and one that is called beside other servers."""
+    beside = [
+        Row(f"`{called}`: its network", UNARY, "network_ms", "ms"),
+        Row(f"`{called}`: the bare loop in two threads", UNARY, "raw_fps", "frames/s", 0),
+        Row("JPEG unary on two cores: share of the bare loop", UNARY, "lathe_share", "", 3),
+        Row("the same against mosec", UNARY, "over_mosec", "×", 3, "≥ 1", "1.05"),
+        Row("the same: added to one caller's call", UNARY, "lathe_added_ms", "ms"),
+    ]
+    for name, text in PEERS.items():
+        beside.append(Row(f"{text}: share of the bare loop", UNARY, f"{name}_share", "", 3))
+        beside.append(Row(f"{text}: added to one caller's call", UNARY, f"{name}_added_ms", "ms"))
     through = []
     for name, bar, aim in ((variant, "≥ 0.90", "0.95"), (cheaper, "≥ 0.85", "0.92")):
         key = f"throughput {name}"
@@ -42,9 +56,20 @@ def rows(variant: str, cheaper: str) -> list[Row]:
             Row(f"`{name}`: share of the bare loop", key, "share_of_raw", "", 3, bar, aim),
             Row(f"`{name}`: CPU above the bare loop, a frame", key, "cpu_over_raw_ms", "ms", 2, "≤ 0.75", "0.5"),
         ]
+    degrading = []
+    for scenario, way in ((DEGRADE, (variant, cheaper)), (DEGRADE_TWICE, (called, variant, cheaper))):
+        text = f"degrading {' → '.join(f'`{name}`' for name in way)}, ramp 1 → 3 → 1: answered against not"
+        degrading += [
+            Row(text, scenario, "answered_ratio", "×", 2, "≥ 1.5", "2"),
+            Row("the same, at its peak alone", scenario, "answered_ratio_at_peak", "×"),
+        ]
     return [
         *through,
-        Row("one caller, JPEG unary: added latency", "one caller", "added_ms", "ms", 2, "≤ 0.6", "0.4"),
+        Row(f"`{variant}`'s network on ONNX Runtime", ENGINES, "onnxruntime_ms", "ms"),
+        Row(f"`{variant}`'s network on OpenVINO", ENGINES, "openvino_ms", "ms"),
+        Row("the same: speed of OpenVINO against ONNX Runtime", ENGINES, "openvino_speed", "×"),
+        Row("one caller, JPEG unary: added latency", ONE_CALLER, "added_ms", "ms", 2, "≤ 0.6", "0.4"),
+        *beside,
         Row("80 % of capacity, fixed rate: p99 ÷ service time", "steady", "p99_over_service", "", 1, "≤ 8", "5"),
         Row("80 % of capacity: frames dropped", "steady", "dropped", "", 0, "0", "0"),
         Row("2× overload, 64 streams: served ÷ capacity", "overload", "served_over_capacity", "", 3, "≥ 0.92", "0.97"),
@@ -54,7 +79,7 @@ def rows(variant: str, cheaper: str) -> list[Row]:
         Row("a swap a second: swaps that were made", "swaps", "swaps", "", 0, "", ""),
         Row("a swap a second: frames failed or dropped", "swaps", "failed", "", 0, "0", "0"),
         Row("a swap a second: p99 against none", "swaps", "p99_ratio", "×", 2, "≤ 1.25", "1.05"),
-        Row("degrading, ramp 1 → 3 → 1: answered against not", "degrade", "answered_ratio", "×", 2, "≥ 1.5", "2"),
+        *degrading,
         Row("resident memory, two variants loaded", "footprint", "resident_mb", "MB", 0, "≤ 220", "180"),
         Row("soak: frames without an answer", "soak", "unanswered", "", 0, "0", "0"),
         Row("soak: slope of the memory", "soak", "memory_slope_mb_per_hour", "MB/h", 1, "about 0", ""),

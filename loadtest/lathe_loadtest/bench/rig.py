@@ -29,6 +29,9 @@ from lathe_loadtest.camera import Camera, Tally
 MODEL = "face"
 STREAMS = 16
 FRAME_WH, JPEG_QUALITY, FRAMES = (640, 480), 95, 60
+RATES_SPREAD = 0.1
+"""Of the cameras' rates, as a share of the mean one."""
+GOLDEN_RATIO = 0.618034
 TWIN = "twin"
 """The same file as the variant that is measured, under another name: a swap between them changes no service time."""
 
@@ -77,24 +80,42 @@ class Rig:
         cores = sorted(os.sched_getaffinity(0))
         if len(cores) < 2:
             raise Refused("a benchmark needs two cores: one for the server, one for who drives it")
-        self._server_core, client_core = cores[:2]
+        server_core, client_core = cores[:2]
+        self._one, self._two = {server_core}, {server_core, client_core}
         os.sched_setaffinity(0, {client_core})
 
+    def cores(self, workers: int) -> set[int]:
+        """Where so many workers run: one has a core for itself, two share theirs with who drives them."""
+        return self._one if workers == 1 else self._two
+
     @contextmanager
-    def server(self, weights: dict[str, int], *, twin_of: str = "") -> Iterator[ServerProcess]:
-        """A server with one worker, on its core.
+    def server(self, weights: dict[str, int], *, twin_of: str = "", workers: int = 1) -> Iterator[ServerProcess]:
+        """A server on its cores.
 
         Args:
             weights: of the route; variants of weight 0 are published and not loaded.
             twin_of: publish this variant's twin beside it.
+            workers: 1 or 2.
         """
         root = self._copy({*weights, *([twin_of] if twin_of else [])} - {TWIN}, twin_of)
-        with ServerProcess(root, self.folder / "server.log", ("--workers", "1")) as running:
+        with ServerProcess(root, self.folder / "server.log", ("--workers", str(workers))) as running:
             for thread in Path(f"/proc/{running.process.pid}/task").iterdir():
-                os.sched_setaffinity(int(thread.name), {self._server_core})
+                os.sched_setaffinity(int(thread.name), self.cores(workers))
             asyncio.run(_set_route(running, weights))
             yield running
             running.stop()
+
+    def has(self, variant: str) -> bool:
+        return variant in self._source.variants(MODEL)
+
+    def version(self, variant: str) -> Path:
+        """The folder of its model and its card."""
+        return self._source.folder(self._source.newest(MODEL, variant))
+
+    @property
+    def picture(self) -> Path:
+        """The first of the frames."""
+        return min(self._frames.glob("*.jpg"))
 
     def _copy(self, variants: set[str], twin_of: str) -> Path:
         """A repository of these variants alone."""
@@ -107,15 +128,22 @@ class Rig:
             copy.publish(card, self._source.model_bytes(ref))
         return copy.root
 
-    def raw(self, variant: str) -> Raw:
-        """The bare loop, in a process of its own on the server's core."""
+    def raw(self, variant: str, *, workers: int = 1, pictures: int = FRAMES, engine: str = "onnxruntime") -> Raw:
+        """The bare loop, in a process of its own on the server's cores.
+
+        Args:
+            workers: threads.
+            pictures: how many of the frames it takes, in turn.
+        """
         command = [sys.executable, "-m", "lathe_server.raw", str(self._source.root), MODEL, variant, str(self._frames)]
+        command += ["--seconds", str(self.seconds), "--threads", str(workers), "--pictures", str(pictures)]
+        command += ["--engine", engine]
         done = subprocess.run(
-            [*command, "--seconds", str(self.seconds)],
+            command,
             check=True,
             capture_output=True,
             text=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, {self._server_core}),
+            preexec_fn=lambda: os.sched_setaffinity(0, self.cores(workers)),
         )
         return Raw(**json.loads(done.stdout))
 
@@ -145,13 +173,18 @@ class Rig:
         return Served(answered / elapsed, cpu / answered * 1e3)
 
     def cameras(self, count: int, frames_per_second: float, *, max_age_seconds: float = 0.0) -> list[Camera]:
-        """Cameras that together send so many frames a second, evenly shifted against each other."""
+        """Cameras that together send so many frames a second.
+
+        No two have quite the same rate, as no two clocks have: so they drift past each other, and all that two
+        cameras can do to each other happens in a run. Which has which is in no order, or all would meet at once.
+        """
+        mean = frames_per_second / count
         return [
             Camera(
                 f"camera-{number}",
                 MODEL,
                 self.jpegs,
-                frames_per_second / count,
+                mean * (1 + RATES_SPREAD * (number * GOLDEN_RATIO % 1 - 0.5)),
                 phase=number / count,
                 max_age_seconds=max_age_seconds,
             )

@@ -6,14 +6,20 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from statistics import median
 
 import numpy as np
 
 from lathe.client import AsyncClient
+from lathe.errors import Unavailable
 from lathe.scrape import scrape
 from lathe.server_process import ServerProcess
+from lathe.v1 import inference_pb2
+from lathe_loadtest.bench.h2load import Calls, drive, grpc_message
+from lathe_loadtest.bench.peers import Peer, installed, running
 from lathe_loadtest.bench.rig import (
     MODEL,
     STREAMS,
@@ -31,7 +37,9 @@ Figures = Mapping[str, float]
 CROWD, CROWD_MAX_AGE = 64, 1.0
 FLOOD_FPS = 120.0
 SWAP_SECONDS = 1.0
-CALLS = 150
+RAMP, DEGRADE_AFTER = (0.8, 3.0, 0.8), 0.05
+CALLERS = (2, 4, 16)
+DETECT = "lathe.v1.InferenceService/Detect"
 SOAK_LOOKS, SATURATE_SECONDS = 40, 5.0
 
 
@@ -48,25 +56,117 @@ def throughput(rig: Rig, variant: str) -> Figures:
     }
 
 
+def engines(rig: Rig, variant: str) -> Figures:
+    """One file on ONNX Runtime and on OpenVINO, each taking turns in the bare loop."""
+    turns = [(rig.raw(variant), rig.raw(variant, engine="openvino")) for _ in range(rig.rounds)]
+    return {
+        "onnxruntime_ms": median(one.infer_ms for one, _ in turns),
+        "openvino_ms": median(other.infer_ms for _, other in turns),
+        "openvino_speed": median(one.infer_ms / other.infer_ms for one, other in turns),
+    }
+
+
 def one_caller(rig: Rig, variant: str) -> Figures:
-    """What a single call takes beside the bare loop."""
-
-    async def calls(server: ServerProcess) -> float:
-        taken = []
-        async with AsyncClient(server.grpc, server.control) as client:
-            for number in range(CALLS):
-                began = time.perf_counter()
-                await client.detect(MODEL, rig.jpegs[number % len(rig.jpegs)])
-                taken.append(time.perf_counter() - began)
-        return median(taken) * 1e3
-
+    """What a single caller's call takes beside the bare loop, both on the same picture."""
+    turns = []
     with rig.server({variant: 1}) as server:
-        turns = [(rig.raw(variant).frame_ms, asyncio.run(calls(server))) for _ in range(rig.rounds)]
+        for _ in range(rig.rounds):
+            raw = rig.raw(variant, pictures=1)
+            turns.append((raw.frame_ms, _unary(rig, server, 1).median_ms))
     return {
         "raw_ms": median(raw for raw, _ in turns),
         "call_ms": median(call for _, call in turns),
         "added_ms": median(call - raw for raw, call in turns),
     }
+
+
+def unary(rig: Rig, variant: str, environments: Path) -> Figures:
+    """Calls on two cores, beside the bare loop in two threads and beside other servers, all taking turns.
+
+    Of each server the throughput with as many callers as suit it best, and what it adds to a single caller's call.
+
+    Args:
+        environments: of the peers; one that has none is left out.
+    """
+    workers, names = 2, installed(environments)
+    shares: dict[str, list[float]] = {name: [] for name in ("lathe", *names)}
+    added: dict[str, list[float]] = {name: [] for name in shares}
+    raws = []
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(rig.server({variant: 1}, workers=workers))
+        asked: dict[str, Callable[[int], Calls]] = {"lathe": partial(_unary, rig, server)}
+        for name in names:
+            peer = stack.enter_context(
+                running(
+                    name,
+                    environments,
+                    rig.version(variant),
+                    rig.picture,
+                    rig.folder / f"{name}.log",
+                    workers=workers,
+                    cores=rig.cores(workers),
+                )
+            )
+            asked[name] = partial(_ask, rig, peer)
+        for _ in range(rig.rounds):
+            raws.append(raw := rig.raw(variant, workers=workers, pictures=1))
+            one = rig.raw(variant, pictures=1)
+            for name, ask in asked.items():
+                best = max(ask(callers).per_second for callers in CALLERS)
+                shares[name].append(best / raw.frames_per_second)
+                added[name].append(ask(1).median_ms - one.frame_ms)
+    figures = {f"{name}_share": median(found) for name, found in shares.items()}
+    figures |= {f"{name}_added_ms": median(found) for name, found in added.items()}
+    if "mosec" in shares:
+        pairs = zip(shares["lathe"], shares["mosec"], strict=True)
+        figures["over_mosec"] = median(own / mosec for own, mosec in pairs)
+    return {
+        "network_ms": median(raw.infer_ms for raw in raws),
+        "raw_fps": median(raw.frames_per_second for raw in raws),
+        **figures,
+    }
+
+
+def _unary(rig: Rig, server: ServerProcess, callers: int) -> Calls:
+    """Counted by the server itself: an error of gRPC hides behind HTTP's 200.
+
+    Raises:
+        Unavailable: not all were answered.
+    """
+
+    def counted() -> tuple[float, float]:
+        seen = scrape(server.http)
+        return seen.total("lathe_frames_total"), seen.total("lathe_frames_total", outcome="answered")
+
+    request = inference_pb2.DetectRequest(model=MODEL, frame=inference_pb2.Frame(encoded=rig.picture.read_bytes()))
+    before = counted()
+    calls = drive(
+        f"http://{server.grpc}/{DETECT}",
+        grpc_message(request.SerializeToString()),
+        rig.folder,
+        seconds=rig.seconds,
+        clients=callers,
+    )
+    frames, answered = (after - earlier for after, earlier in zip(counted(), before, strict=True))
+    # h2load hangs up in the middle of its last calls, and counts none of its first.
+    if answered < calls.count or frames > answered + callers:
+        raise Unavailable(f"of {frames:.0f} calls {answered:.0f} were answered")
+    return calls
+
+
+def _ask(rig: Rig, peer: Peer, callers: int) -> Calls:
+    peer.ask()
+    calls = drive(
+        peer.url,
+        peer.body,
+        rig.folder,
+        seconds=rig.seconds,
+        clients=callers,
+        headers=peer.headers,
+        http1=peer.http1,
+    )
+    peer.ask()
+    return calls
 
 
 def steady(rig: Rig, variant: str) -> Figures:
@@ -111,15 +211,14 @@ def overload(rig: Rig, variant: str) -> Figures:
 
 
 def flood(rig: Rig, variant: str) -> Figures:
-    """One camera that sends far too much, among others that send what can be judged."""
+    """Cameras at a fixed rate, together four fifths of what the server can do; then one of them sends far too much."""
     with rig.server({variant: 1}) as server:
-        capacity = _capacity(rig, server)
-        others = rig.cameras(STREAMS - 1, 0.5 * capacity)
+        cameras = rig.cameras(STREAMS, 0.8 * _capacity(rig, server))
         flooding = Camera("flood", MODEL, rig.jpegs, FLOOD_FPS)
         ratios, dropped = [], 0
         for _ in range(rig.rounds):
-            without = asyncio.run(play(server, others, rig.seconds))
-            beside = asyncio.run(play(server, [*others, flooding], rig.seconds))[:-1]
+            without = asyncio.run(play(server, cameras, rig.seconds))[:-1]
+            beside = asyncio.run(play(server, [*cameras[:-1], flooding], rig.seconds))[:-1]
             ratios.append(_percentile_ms(latencies(beside), 99) / _percentile_ms(latencies(without), 99))
             dropped += unanswered(beside)
     return {"p99_ratio": median(ratios), "others_dropped": dropped}
@@ -157,24 +256,24 @@ def swaps(rig: Rig, variant: str) -> Figures:
     return {"swaps": done, "failed": failed, "p99_ratio": median(ratios)}
 
 
-def degrade(rig: Rig, variant: str, cheaper: str) -> Figures:
-    """Once, three times and once the load that can be carried, with and without a cheaper variant to move to."""
+def degrade(rig: Rig, variant: str, cheaper: Sequence[str]) -> Figures:
+    """Once, three times and once the load that can be carried, with and without cheaper variants to move to."""
 
-    async def ramp(server: ServerProcess, capacity: float, cheaper: list[str]) -> int:
+    async def ramp(server: ServerProcess, capacity: float, cheaper: Sequence[str]) -> list[int]:
         async with AsyncClient(server.grpc, server.control) as client:
-            await client.set_route(MODEL, {variant: 1}, degrade=cheaper, degrade_after_seconds=0.05)
-        total = 0
-        for load in (0.8, 3.0, 0.8):
-            total += answered(await play(server, rig.cameras(STREAMS, load * capacity), 2 * rig.seconds))
-        return total
+            await client.set_route(MODEL, {variant: 1}, degrade=cheaper, degrade_after_seconds=DEGRADE_AFTER)
+        return [answered(await play(server, rig.cameras(STREAMS, load * capacity), 2 * rig.seconds)) for load in RAMP]
 
-    with rig.server({variant: 1, cheaper: 0}) as server:
+    with rig.server({variant: 1, **dict.fromkeys(cheaper, 0)}) as server:
         capacity = _capacity(rig, server)
-        ratios = [
-            asyncio.run(ramp(server, capacity, [cheaper])) / asyncio.run(ramp(server, capacity, []))
+        turns = [
+            (asyncio.run(ramp(server, capacity, cheaper)), asyncio.run(ramp(server, capacity, [])))
             for _ in range(max(1, rig.rounds // 2))
         ]
-    return {"answered_ratio": median(ratios)}
+    return {
+        "answered_ratio": median(sum(degrading) / sum(dropping) for degrading, dropping in turns),
+        "answered_ratio_at_peak": median(degrading[1] / dropping[1] for degrading, dropping in turns),
+    }
 
 
 def soak(rig: Rig, variant: str) -> Figures:

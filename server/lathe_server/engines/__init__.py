@@ -1,6 +1,6 @@
 """Runtimes that execute a variant, behind one small interface."""
 
-from lathe_server.engines.choose import Build, default_engine, engine_builder
+from lathe_server.engines.choose import Build, default_engine, engine_builder, in_batches
 from lathe_server.engines.engine import FREE, Engine, TensorSpec
 from lathe_server.engines.onnx_runtime import RUNTIME, OnnxRuntimeEngine
 
@@ -13,4 +13,5 @@ __all__ = [
     "TensorSpec",
     "default_engine",
     "engine_builder",
+    "in_batches",
 ]

@@ -14,6 +14,7 @@ import onnxruntime
 
 from lathe.errors import BadVariant, Refused
 from lathe_server.engine_names import AUTO, DEFAULT, PROVIDERS
+from lathe_server.engines.batching import BatchingEngine
 from lathe_server.engines.engine import Engine
 from lathe_server.engines.onnx_runtime import OnnxRuntimeEngine
 
@@ -59,6 +60,15 @@ def engine_builder(name: str, *, or_default: bool) -> Build:
             return OnnxRuntimeEngine(model)
 
     return load
+
+
+def in_batches(build: Build, largest: int, wait_seconds: float) -> Build:
+    """What loads the same engines, running batches of up to so many frames; as they are where that is one."""
+
+    def load(model: bytes, size_wh: tuple[int, int]) -> Engine:
+        return BatchingEngine(build(model, size_wh), largest, wait_seconds)
+
+    return load if largest > 1 else build
 
 
 def _say_replaced(name: str, why: str) -> None:

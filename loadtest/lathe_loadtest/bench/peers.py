@@ -1,0 +1,169 @@
+"""Other servers beside Lathe: each with the same network and the same decoding, and asked by the same h2load.
+
+Their scripts lie in loadtest/peers, each with the packages it needs in an environment of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from lathe.errors import Unavailable
+from lathe_loadtest.bench.h2load import GRPC_HEADERS, grpc_message
+
+SCRIPTS = Path(__file__).parents[2] / "peers"
+START_SECONDS, CALL_SECONDS = 60.0, 10.0
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server that runs.
+
+    Attributes:
+        path, message, headers: of a request that holds the picture.
+        http1: over HTTP/1.1, and otherwise gRPC.
+    """
+
+    name: str
+    address: str
+    path: str
+    message: bytes
+    headers: Sequence[str]
+    http1: bool
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}{self.path}"
+
+    @property
+    def body(self) -> bytes:
+        return self.message if self.http1 else grpc_message(self.message)
+
+    def ask(self) -> bytes:
+        """One call.
+
+        Raises:
+            Unavailable: it is not answered, or by something else than detections.
+        """
+        try:
+            answer = self._post() if self.http1 else self._call()
+        except (OSError, urllib.error.URLError, grpc.RpcError) as error:
+            raise Unavailable(f"{self.name} does not answer: {error}") from error
+        if b"xyxy" not in answer:
+            raise Unavailable(f"{self.name} answers something else than detections")
+        return answer
+
+    def _post(self) -> bytes:
+        headers = dict(header.split(": ", 1) for header in self.headers)
+        request = urllib.request.Request(self.url, self.message, headers)
+        with urllib.request.urlopen(request, timeout=CALL_SECONDS) as response:
+            return bytes(response.read())
+
+    def _call(self) -> bytes:
+        with grpc.insecure_channel(self.address) as channel:
+            return bytes(channel.unary_unary(self.path, None, None)(self.message, timeout=CALL_SECONDS))
+
+
+def installed(environments: Path) -> list[str]:
+    """Peers that have an environment; the hand-written server needs none of its own."""
+    return ["aio", *(name for name in ("mosec", "mlserver", "kserve") if (environments / name / "bin/python").exists())]
+
+
+@contextmanager
+def running(
+    name: str, environments: Path, model: Path, picture: Path, log: Path, *, workers: int, cores: set[int]
+) -> Iterator[Peer]:
+    """Starts a peer, and ends it.
+
+    Args:
+        model: folder of the version that it serves.
+        picture: JPEG that it will be asked about.
+        cores: it may run on these.
+
+    Raises:
+        Unavailable: it does not come to answer.
+    """
+    port = _free_port()
+    python = sys.executable if name == "aio" else str(environments / name / "bin/python")
+    search = os.pathsep.join(str(folder) for folder in (SCRIPTS.parents[1], SCRIPTS.parents[1] / "server"))
+    environment = {
+        **{key: value for key, value in os.environ.items() if not key.startswith(("LATHE_", "PYTHON"))},
+        "PYTHONPATH": search,
+        "PEER_MODEL": str(model.resolve()),
+        "PEER_PORT": str(port),
+        "PEER_WORKERS": str(workers),
+    }
+    arguments = ["--address", "127.0.0.1", "--port", str(port)] if name == "mosec" else []
+    with log.open("w", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            [python, f"{name}_peer.py", *arguments],
+            cwd=SCRIPTS,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        )
+    try:
+        peer = _described(name, f"127.0.0.1:{port}", picture, python)
+        _wait_until_it_answers(peer, process)
+        yield peer
+    finally:
+        os.killpg(process.pid, 15)
+        try:
+            process.wait(10.0)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            process.wait()
+
+
+def _described(name: str, address: str, picture: Path, python: str) -> Peer:
+    jpeg = picture.read_bytes()
+    if name == "aio":
+        return Peer(name, address, "/peer.Peer/Detect", jpeg, GRPC_HEADERS, http1=False)
+    if name == "mosec":
+        return Peer(name, address, "/inference", jpeg, ("content-type: image/jpeg",), http1=True)
+    if name == "mlserver":
+        command = [python, str(SCRIPTS / "mlserver_request.py"), str(picture.resolve())]
+        message = subprocess.run(command, capture_output=True, check=True).stdout
+        return Peer(name, address, "/inference.GRPCInferenceService/ModelInfer", message, GRPC_HEADERS, http1=False)
+    tensor = {"name": "jpeg", "shape": [len(jpeg)], "datatype": "UINT8", "parameters": {"binary_data_size": len(jpeg)}}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    headers = ("content-type: application/octet-stream", f"inference-header-content-length: {len(head)}")
+    return Peer(name, address, "/v2/models/face/infer", head + jpeg, headers, http1=True)
+
+
+def _wait_until_it_answers(peer: Peer, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            peer.ask()
+            return
+        except Unavailable:
+            if process.poll() is not None or time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+
+
+def _free_port() -> int:
+    """One whose successor is free too: MLServer wants it for HTTP."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first:
+            port = int(first.getsockname()[1])
+            try:
+                socket.create_server(("127.0.0.1", port + 1)).close()
+            except OSError:
+                continue
+            return port

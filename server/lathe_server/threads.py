@@ -1,0 +1,45 @@
+"""How the system treats the server's threads: a worker is not interrupted, and loading waits for everybody.
+
+On a busy machine every message that comes in would stop a worker in the middle of a network and empty its caches,
+only for the message to wait until that worker is done. So whatever is not a worker belongs to the scheduling class
+SCHED_BATCH (sched(7)): it gets its share, and an idle core at once, but pushes nobody aside when it wakes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def _as_far_as_allowed() -> Iterator[None]:
+    """Other systems and strict containers have no such classes or no right to them: then all threads are alike."""
+    with contextlib.suppress(OSError, AttributeError):
+        yield
+
+
+def let_workers_finish() -> None:
+    """For the calling thread and all that it will start."""
+    with _as_far_as_allowed():
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+def become_worker(core: int | None = None) -> None:
+    """For the calling thread.
+
+    Args:
+        core: the only one that it may run on.
+    """
+    with _as_far_as_allowed():
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    if core is not None:
+        with _as_far_as_allowed():
+            os.sched_setaffinity(0, {core})
+
+
+def become_loader() -> None:
+    """For the calling thread: what others leave over."""
+    with _as_far_as_allowed():
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
