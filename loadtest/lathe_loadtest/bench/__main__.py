@@ -36,7 +36,9 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, default=Path("work/peers"), help="environments of other servers")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each single measurement (default %(default)s)")
-    parser.add_argument("--only", nargs="+", default=[], metavar="SCENARIO")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="SCENARIO", help="measure these anew, and keep the others' figures"
+    )
     parser.add_argument("--output", type=Path, default=Path("work/bench"))
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the figures as a page")
     parser.add_argument("--preface", type=Path, metavar="FILE", help="what stands before them there")
@@ -60,7 +62,8 @@ def main() -> None:
         SOAK: partial(scenarios.soak, rig, variant),
     }
     left_out = _left_out(rig, variant, options.unary)
-    report = {}
+    figures = options.output / "bench.json"
+    report = json.loads(figures.read_text("utf-8")) if options.only and figures.exists() else {}
     for name, measure in known.items():
         if name not in (options.only or known.keys() - {SOAK}):
             continue
@@ -74,11 +77,11 @@ def main() -> None:
     for row in chosen:
         table.add_row(row.text, said(row, report), row.bar, row.aim)
     Console().print(table)
-    (options.output / "bench.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    figures.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     if options.markdown:
         preface = options.preface.read_text("utf-8") if options.preface else "# Serving, measured"
         cores = "one core for the server, one for who drives it"
-        measured_on = f"{cpu_name()}: {cores}; medians of {options.rounds}, and the plot is of one run."
+        measured_on = f"{cpu_name()}: {cores}; medians of at least {options.rounds}; the plot is of one run."
         write_page(options.markdown, preface, measured_on, chosen, report)
 
 

@@ -96,7 +96,7 @@ def running(
         Unavailable: it does not come to answer.
     """
     port = _free_port()
-    python = sys.executable if name == "aio" else str(environments / name / "bin/python")
+    python = sys.executable if name == "aio" else str((environments / name / "bin/python").absolute())
     search = os.pathsep.join(str(folder) for folder in (SCRIPTS.parents[1], SCRIPTS.parents[1] / "server"))
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith(("LATHE_", "PYTHON"))},
