@@ -208,6 +208,20 @@ class AsyncClient:
         route: control_pb2.Route = (await _translated(self._control.SetRoute(request))).route
         return route
 
+    async def rollback(
+        self, model: str, *, expected_revision: int = 0, author: str = "", reason: str = ""
+    ) -> control_pb2.Route:
+        """Goes back to the route before the present one, as a new revision; returns when it serves.
+
+        Args:
+            expected_revision: fail if another one holds; 0 goes back from any.
+        """
+        request = control_pb2.RollbackRequest(
+            model=model, expected_revision=expected_revision, author=author, reason=reason
+        )
+        route: control_pb2.Route = (await _translated(self._control.Rollback(request))).route
+        return route
+
 
 def _variant_and_version(name: str) -> tuple[str, int]:
     """Of `variant` or `variant/version`; 0 for the newest."""
@@ -313,6 +327,10 @@ class Client:
     def set_route(self, model: str, weights: dict[str, int], **how: Any) -> control_pb2.Route:
         """See `AsyncClient.set_route`."""
         return self._runner.run(self._client.set_route(model, weights, **how))
+
+    def rollback(self, model: str, **how: Any) -> control_pb2.Route:
+        """See `AsyncClient.rollback`."""
+        return self._runner.run(self._client.rollback(model, **how))
 
 
 async def _connect(address: str, control: str) -> AsyncClient:

@@ -230,24 +230,36 @@ class Repository:
             shutil.rmtree(staging, ignore_errors=True)
         return VariantRef(card.model, card.variant, card.version)
 
-    def route(self, model: str) -> control_pb2.Route | None:
-        """The route that holds: the highest revision, or None where there is none.
+    def revisions(self, model: str) -> list[int]:
+        """Numbers of the routes that a model has had, rising; the last one holds."""
+        return _numbers(self.root / check_name(model, "model") / ROUTES, suffix=".json")
+
+    def route(self, model: str, revision: int = 0) -> control_pb2.Route | None:
+        """One revision of a model's route; the one that holds where none is named, or None where there is none.
 
         Raises:
+            NotFound: there is no such revision.
             BadVariant: it cannot be read, or names another model or revision.
         """
-        folder = self.root / check_name(model, "model") / ROUTES
-        revisions = _numbers(folder, suffix=".json")
-        if not revisions:
-            return None
-        path = folder / f"{revisions[-1]}.json"
+        if not revision:
+            revisions = self.revisions(model)
+            if not revisions:
+                return None
+            revision = revisions[-1]
+        path = self.root / check_name(model, "model") / ROUTES / f"{revision}.json"
         route = control_pb2.Route()
         try:
             json_format.Parse(path.read_bytes(), route)
+        except FileNotFoundError as error:
+            raise NotFound(f"the route of {model} has no revision {revision}") from error
         except (OSError, UnicodeDecodeError, json_format.ParseError) as error:
-            raise BadVariant(f"the route of {model} cannot be read", detail=f"{path}: {error}") from error
-        if (route.model, route.revision) != (model, revisions[-1]):
-            raise BadVariant(f"the newest route of {model} names another model or revision", detail=str(path))
+            raise BadVariant(
+                f"revision {revision} of the route of {model} cannot be read", detail=f"{path}: {error}"
+            ) from error
+        if (route.model, route.revision) != (model, revision):
+            raise BadVariant(
+                f"revision {revision} of the route of {model} names another model or revision", detail=str(path)
+            )
         return route
 
     def add_route(self, route: control_pb2.Route) -> None:

@@ -27,9 +27,13 @@ def add_command(commands: Any) -> None:
     swap = verbs.add_parser("swap", help="send all of a model's frames to one variant, whatever its route was")
     swap.add_argument("model")
     swap.add_argument("variant", metavar="VARIANT[/VERSION]")
-    for verb in (route, swap):
+    back = verbs.add_parser("rollback", help="go back to the route before the present one, as a new revision")
+    back.add_argument("model")
+    back.set_defaults(run=rollback)
+    for verb in (route, swap, back):
         verb.add_argument("--expect", type=int, default=0, metavar="REVISION", help="fail unless this revision holds")
         verb.add_argument("--reason", default="", help="kept with the revision")
+    for verb in (route, swap):
         verb.add_argument(
             "--degrade",
             nargs="+",
@@ -103,6 +107,17 @@ def set_route(options: argparse.Namespace) -> None:
             degrade_after_seconds=options.degrade_after,
         )
     print_route(route)
+
+
+def rollback(options: argparse.Namespace) -> None:
+    from lathe.client import Client
+
+    with Client(control=options.control) as client:
+        print_route(
+            client.rollback(
+                options.model, expected_revision=options.expect, author=getpass.getuser(), reason=options.reason
+            )
+        )
 
 
 def parse_weights(words: list[str]) -> dict[str, int]:

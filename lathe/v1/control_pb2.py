@@ -26,15 +26,15 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lathe.v1 import card_pb2 as lathe_dot_v1_dot_card__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lathe/v1/control.proto\x12\x08lathe.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13lathe/v1/card.proto\"$\n\x13ListVariantsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"A\n\x14ListVariantsResponse\x12)\n\x08variants\x18\x01 \x03(\x0b\x32\x17.lathe.v1.VariantStatus\"v\n\rVariantStatus\x12\x1c\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x0e.lathe.v1.Card\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.lathe.v1.ServableState\x12\x0e\n\x06weight\x18\x03 \x01(\r\x12\x0f\n\x07runtime\x18\x04 \x01(\t\" \n\x0fGetRouteRequest\x12\r\n\x05model\x18\x01 \x01(\t\"2\n\x10GetRouteResponse\x12\x1e\n\x05route\x18\x01 \x01(\x0b\x32\x0f.lathe.v1.Route\"\xa7\x01\n\x0fSetRouteRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x07weights\x18\x02 \x03(\x0b\x32\x15.lathe.v1.RouteWeight\x12\x19\n\x11\x65xpected_revision\x18\x03 \x01(\r\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\"\n\x07\x64\x65grade\x18\x06 \x01(\x0b\x32\x11.lathe.v1.Degrade\"2\n\x10SetRouteResponse\x12\x1e\n\x05route\x18\x01 \x01(\x0b\x32\x0f.lathe.v1.Route\"\xc4\x01\n\x05Route\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\r\x12&\n\x07weights\x18\x03 \x03(\x0b\x32\x15.lathe.v1.RouteWeight\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x07\x64\x65grade\x18\x07 \x01(\x0b\x32\x11.lathe.v1.Degrade\"L\n\x07\x44\x65grade\x12*\n\x08variants\x18\x01 \x03(\x0b\x32\x18.lathe.v1.VariantVersion\x12\x15\n\rafter_seconds\x18\x02 \x01(\x01\"2\n\x0eVariantVersion\x12\x0f\n\x07variant\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"?\n\x0bRouteWeight\x12\x0f\n\x07variant\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06weight\x18\x03 \x01(\r*\x9c\x01\n\rServableState\x12\x1e\n\x1aSERVABLE_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14SERVABLE_STATE_FOUND\x10\x01\x12\x1a\n\x16SERVABLE_STATE_LOADING\x10\x02\x12\x18\n\x14SERVABLE_STATE_READY\x10\x03\x12\x1b\n\x17SERVABLE_STATE_DRAINING\x10\x04\x32\xe5\x01\n\x0e\x43ontrolService\x12M\n\x0cListVariants\x12\x1d.lathe.v1.ListVariantsRequest\x1a\x1e.lathe.v1.ListVariantsResponse\x12\x41\n\x08GetRoute\x12\x19.lathe.v1.GetRouteRequest\x1a\x1a.lathe.v1.GetRouteResponse\x12\x41\n\x08SetRoute\x12\x19.lathe.v1.SetRouteRequest\x1a\x1a.lathe.v1.SetRouteResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lathe/v1/control.proto\x12\x08lathe.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13lathe/v1/card.proto\"$\n\x13ListVariantsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"A\n\x14ListVariantsResponse\x12)\n\x08variants\x18\x01 \x03(\x0b\x32\x17.lathe.v1.VariantStatus\"v\n\rVariantStatus\x12\x1c\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x0e.lathe.v1.Card\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.lathe.v1.ServableState\x12\x0e\n\x06weight\x18\x03 \x01(\r\x12\x0f\n\x07runtime\x18\x04 \x01(\t\" \n\x0fGetRouteRequest\x12\r\n\x05model\x18\x01 \x01(\t\"2\n\x10GetRouteResponse\x12\x1e\n\x05route\x18\x01 \x01(\x0b\x32\x0f.lathe.v1.Route\"\xa7\x01\n\x0fSetRouteRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x07weights\x18\x02 \x03(\x0b\x32\x15.lathe.v1.RouteWeight\x12\x19\n\x11\x65xpected_revision\x18\x03 \x01(\r\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\"\n\x07\x64\x65grade\x18\x06 \x01(\x0b\x32\x11.lathe.v1.Degrade\"2\n\x10SetRouteResponse\x12\x1e\n\x05route\x18\x01 \x01(\x0b\x32\x0f.lathe.v1.Route\"[\n\x0fRollbackRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x19\n\x11\x65xpected_revision\x18\x02 \x01(\r\x12\x0e\n\x06\x61uthor\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"2\n\x10RollbackResponse\x12\x1e\n\x05route\x18\x01 \x01(\x0b\x32\x0f.lathe.v1.Route\"\xc4\x01\n\x05Route\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\r\x12&\n\x07weights\x18\x03 \x03(\x0b\x32\x15.lathe.v1.RouteWeight\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x07\x64\x65grade\x18\x07 \x01(\x0b\x32\x11.lathe.v1.Degrade\"L\n\x07\x44\x65grade\x12*\n\x08variants\x18\x01 \x03(\x0b\x32\x18.lathe.v1.VariantVersion\x12\x15\n\rafter_seconds\x18\x02 \x01(\x01\"2\n\x0eVariantVersion\x12\x0f\n\x07variant\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"?\n\x0bRouteWeight\x12\x0f\n\x07variant\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06weight\x18\x03 \x01(\r*\x9c\x01\n\rServableState\x12\x1e\n\x1aSERVABLE_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14SERVABLE_STATE_FOUND\x10\x01\x12\x1a\n\x16SERVABLE_STATE_LOADING\x10\x02\x12\x18\n\x14SERVABLE_STATE_READY\x10\x03\x12\x1b\n\x17SERVABLE_STATE_DRAINING\x10\x04\x32\xa8\x02\n\x0e\x43ontrolService\x12M\n\x0cListVariants\x12\x1d.lathe.v1.ListVariantsRequest\x1a\x1e.lathe.v1.ListVariantsResponse\x12\x41\n\x08GetRoute\x12\x19.lathe.v1.GetRouteRequest\x1a\x1a.lathe.v1.GetRouteResponse\x12\x41\n\x08SetRoute\x12\x19.lathe.v1.SetRouteRequest\x1a\x1a.lathe.v1.SetRouteResponse\x12\x41\n\x08Rollback\x12\x19.lathe.v1.RollbackRequest\x1a\x1a.lathe.v1.RollbackResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lathe.v1.control_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SERVABLESTATE']._serialized_start=1018
-  _globals['_SERVABLESTATE']._serialized_end=1174
+  _globals['_SERVABLESTATE']._serialized_start=1163
+  _globals['_SERVABLESTATE']._serialized_end=1319
   _globals['_LISTVARIANTSREQUEST']._serialized_start=90
   _globals['_LISTVARIANTSREQUEST']._serialized_end=126
   _globals['_LISTVARIANTSRESPONSE']._serialized_start=128
@@ -49,14 +49,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETROUTEREQUEST']._serialized_end=569
   _globals['_SETROUTERESPONSE']._serialized_start=571
   _globals['_SETROUTERESPONSE']._serialized_end=621
-  _globals['_ROUTE']._serialized_start=624
-  _globals['_ROUTE']._serialized_end=820
-  _globals['_DEGRADE']._serialized_start=822
-  _globals['_DEGRADE']._serialized_end=898
-  _globals['_VARIANTVERSION']._serialized_start=900
-  _globals['_VARIANTVERSION']._serialized_end=950
-  _globals['_ROUTEWEIGHT']._serialized_start=952
-  _globals['_ROUTEWEIGHT']._serialized_end=1015
-  _globals['_CONTROLSERVICE']._serialized_start=1177
-  _globals['_CONTROLSERVICE']._serialized_end=1406
+  _globals['_ROLLBACKREQUEST']._serialized_start=623
+  _globals['_ROLLBACKREQUEST']._serialized_end=714
+  _globals['_ROLLBACKRESPONSE']._serialized_start=716
+  _globals['_ROLLBACKRESPONSE']._serialized_end=766
+  _globals['_ROUTE']._serialized_start=769
+  _globals['_ROUTE']._serialized_end=965
+  _globals['_DEGRADE']._serialized_start=967
+  _globals['_DEGRADE']._serialized_end=1043
+  _globals['_VARIANTVERSION']._serialized_start=1045
+  _globals['_VARIANTVERSION']._serialized_end=1095
+  _globals['_ROUTEWEIGHT']._serialized_start=1097
+  _globals['_ROUTEWEIGHT']._serialized_end=1160
+  _globals['_CONTROLSERVICE']._serialized_start=1322
+  _globals['_CONTROLSERVICE']._serialized_end=1618
 # @@protoc_insertion_point(module_scope)

@@ -50,6 +50,11 @@ class ControlServiceStub:
                 request_serializer=lathe_dot_v1_dot_control__pb2.SetRouteRequest.SerializeToString,
                 response_deserializer=lathe_dot_v1_dot_control__pb2.SetRouteResponse.FromString,
                 _registered_method=True)
+        self.Rollback = channel.unary_unary(
+                '/lathe.v1.ControlService/Rollback',
+                request_serializer=lathe_dot_v1_dot_control__pb2.RollbackRequest.SerializeToString,
+                response_deserializer=lathe_dot_v1_dot_control__pb2.RollbackResponse.FromString,
+                _registered_method=True)
 
 
 class ControlServiceServicer:
@@ -77,6 +82,14 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Rollback(self, request, context):
+        """A new revision with the content of the one before the present one; so a second call undoes the first.
+        FAILED_PRECONDITION where there is none before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +107,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.SetRoute,
                     request_deserializer=lathe_dot_v1_dot_control__pb2.SetRouteRequest.FromString,
                     response_serializer=lathe_dot_v1_dot_control__pb2.SetRouteResponse.SerializeToString,
+            ),
+            'Rollback': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rollback,
+                    request_deserializer=lathe_dot_v1_dot_control__pb2.RollbackRequest.FromString,
+                    response_serializer=lathe_dot_v1_dot_control__pb2.RollbackResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +196,33 @@ class ControlService:
             '/lathe.v1.ControlService/SetRoute',
             lathe_dot_v1_dot_control__pb2.SetRouteRequest.SerializeToString,
             lathe_dot_v1_dot_control__pb2.SetRouteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rollback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lathe.v1.ControlService/Rollback',
+            lathe_dot_v1_dot_control__pb2.RollbackRequest.SerializeToString,
+            lathe_dot_v1_dot_control__pb2.RollbackResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,10 @@ class ControlServiceStub:
     """Replaces the route of a model whole: loads and warms what it needs, switches, drains
     and closes what it no longer needs. Returns when the new route serves.
     """
+    Rollback: _grpc.UnaryUnaryMultiCallable[_control_pb2.RollbackRequest, _control_pb2.RollbackResponse]
+    """A new revision with the content of the one before the present one; so a second call undoes the first.
+    FAILED_PRECONDITION where there is none before.
+    """
 
 @_typing.type_check_only
 class ControlServiceAsyncStub(ControlServiceStub):
@@ -52,6 +56,10 @@ class ControlServiceAsyncStub(ControlServiceStub):
     SetRoute: _aio.UnaryUnaryMultiCallable[_control_pb2.SetRouteRequest, _control_pb2.SetRouteResponse]  # type: ignore[assignment]
     """Replaces the route of a model whole: loads and warms what it needs, switches, drains
     and closes what it no longer needs. Returns when the new route serves.
+    """
+    Rollback: _aio.UnaryUnaryMultiCallable[_control_pb2.RollbackRequest, _control_pb2.RollbackResponse]  # type: ignore[assignment]
+    """A new revision with the content of the one before the present one; so a second call undoes the first.
+    FAILED_PRECONDITION where there is none before.
     """
 
 class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -80,6 +88,16 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_control_pb2.SetRouteResponse, _abc.Awaitable[_control_pb2.SetRouteResponse]]:
         """Replaces the route of a model whole: loads and warms what it needs, switches, drains
         and closes what it no longer needs. Returns when the new route serves.
+        """
+
+    @_abc_1.abstractmethod
+    def Rollback(
+        self,
+        request: _control_pb2.RollbackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RollbackResponse, _abc.Awaitable[_control_pb2.RollbackResponse]]:
+        """A new revision with the content of the one before the present one; so a second call undoes the first.
+        FAILED_PRECONDITION where there is none before.
         """
 
 def add_ControlServiceServicer_to_server(servicer: ControlServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -70,10 +70,12 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         self, request: control_pb2.GetRouteRequest, context: Context
     ) -> control_pb2.GetRouteResponse:
         check_name(request.model, "model")
-        stored = await asyncio.to_thread(self._repository.route, request.model)
         held = self._routes.route(request.model)
-        matches = stored is not None and stored.revision == held.revision
-        return control_pb2.GetRouteResponse(route=stored if matches else to_message(held))
+        if held.revision:
+            with suppress(LatheError):  # its file is gone or damaged: it serves on from memory
+                stored = await asyncio.to_thread(self._repository.route, request.model, held.revision)
+                return control_pb2.GetRouteResponse(route=stored)
+        return control_pb2.GetRouteResponse(route=to_message(held))
 
     async def SetRoute(  # noqa: N802
         self, request: control_pb2.SetRouteRequest, context: Context
@@ -84,3 +86,9 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
             check_name(variant, "variant")
         # A caller that hangs up does not undo half a swap.
         return control_pb2.SetRouteResponse(route=await asyncio.shield(self._routes.set_route(request)))
+
+    async def Rollback(  # noqa: N802
+        self, request: control_pb2.RollbackRequest, context: Context
+    ) -> control_pb2.RollbackResponse:
+        check_name(request.model, "model")
+        return control_pb2.RollbackResponse(route=await asyncio.shield(self._routes.rollback(request)))

@@ -1,4 +1,8 @@
-"""Swaps: a new route loads what it needs, is written down, replaces the old one, and lets go of the rest."""
+"""Swaps: a new route loads what it needs, is written down, replaces the old one, and lets go of the rest.
+
+The repository's newest revision is what should be true. A server that starts, and a server that hears of nothing,
+looks there: so any number of servers agree on one folder.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from time import monotonic
 
 from lathe.errors import BadVariant, Conflict, InvalidInput, LatheError, NotFound, Refused
 from lathe.repository import Repository, VariantRef
@@ -15,6 +20,13 @@ from lathe_server.metrics import Metrics
 from lathe_server.router import Route, Router
 
 log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+"""Between two looks for revisions that others have written; change notification misses network disks."""
+RETRY_SECONDS = 30.0
+"""Before a revision that could not be carried out is tried again."""
+STEPS_BACK = 3
+"""Revisions that a start tries, from the newest on, before it goes by what the cards recommend."""
 
 
 class Routes:
@@ -27,6 +39,7 @@ class Routes:
         self._metrics = metrics
         self._turn = asyncio.Lock()
         self._closed = False
+        self._put_offs: dict[str, tuple[int, float]] = {}  # by model: what could not be carried out, and when to retry
 
     async def start(self) -> None:
         """Serves every model of the repository by its newest route, or by what its cards recommend.
@@ -38,17 +51,59 @@ class Routes:
         if not models:
             raise Refused("the repository holds no variant; make one with `lathe compress`")
         for model in models:
-            try:
-                route = await asyncio.to_thread(self._present, model)
-                await self._apply(route)
-            except LatheError as error:
-                log.error("model %s is not served: %s %s", model, error.message, error.detail)
-        await self._unload_unwanted()  # of a model whose route failed half-way
+            await self._resume(model)
+        await self._unload_unwanted()  # of routes that failed half-way
         if not self._router.models():
             raise Refused("no model of the repository could be loaded; the log says why")
 
-    def _present(self, model: str) -> Route:
-        stored = self._repository.route(model)
+    async def _resume(self, model: str) -> None:
+        """Serves a model by the newest of its routes that can be carried out, or else by what its cards recommend."""
+        newest_first = (await asyncio.to_thread(self._repository.revisions, model))[: -STEPS_BACK - 1 : -1]
+        for revision in (*newest_first, 0):
+            try:
+                await self._apply(await asyncio.to_thread(self._stored, model, revision))
+                return
+            except LatheError as error:
+                self._put_off(model, revision, error)
+
+    async def follow(self) -> None:
+        """Carries out what other servers, or hands, write into the repository, until it is cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                async with self._turn:
+                    await self._catch_up()
+            except Exception:
+                log.exception("looking for new routes failed; the next look comes")
+
+    async def _catch_up(self) -> None:
+        behind = False
+        for model, revision in (await asyncio.to_thread(self._newest_revisions)).items():
+            held = self._router.route(model)
+            tried, again_at = self._put_offs.get(model, (0, 0.0))
+            if (held and held.revision >= revision) or (tried == revision and monotonic() < again_at):
+                continue
+            behind = True
+            try:
+                await self._apply(await asyncio.to_thread(self._stored, model, revision))
+                self._metrics.swaps.labels(model, "followed").inc()
+            except LatheError as error:
+                self._put_off(model, revision, error)
+        if behind:
+            await self._unload_unwanted()
+
+    def _newest_revisions(self) -> dict[str, int]:
+        revisions = {model: self._repository.revisions(model) for model in self._repository.models()}
+        return {model: numbers[-1] for model, numbers in revisions.items() if numbers}
+
+    def _put_off(self, model: str, revision: int, error: LatheError) -> None:
+        self._put_offs[model] = (revision, monotonic() + RETRY_SECONDS)
+        what = f"revision {revision} of its route" if revision else "what its cards recommend"
+        log.error("model %s cannot be served by %s: %s %s", model, what, error.message, error.detail)
+
+    def _stored(self, model: str, revision: int) -> Route:
+        """One revision; for 0 the route that nobody has written, of what the cards recommend."""
+        stored = self._repository.route(model, revision) if revision else None
         if stored:
             weights = tuple(
                 (VariantRef(model, weight.variant, weight.version), weight.weight) for weight in stored.weights
@@ -59,7 +114,7 @@ class Routes:
         if not cards:
             raise BadVariant(f"no card of {model} can be read")
         card = recommended(cards)
-        log.info("model %s has no route; %s serves, as its card recommends", model, card.variant)
+        log.info("%s serves %s, as its card recommends", card.variant, model)
         return Route(model, 0, ((VariantRef(model, card.variant, card.version), 1),))
 
     async def set_route(self, request: control_pb2.SetRouteRequest) -> control_pb2.Route:
@@ -73,22 +128,48 @@ class Routes:
             Refused: the server is shutting down.
         """
         async with self._turn:
-            try:
-                route = await self._swap(request)
-            except LatheError:
-                if self._router.route(request.model):  # names that a caller made up are no labels
-                    self._metrics.swaps.labels(request.model, "refused").inc()
-                raise
-            finally:
-                await self._unload_unwanted()  # the old variants; after a failure those that were loaded in vain
-            self._metrics.swaps.labels(request.model, "done").inc()
-            return route
+            return await self._change(request)
+
+    async def rollback(self, request: control_pb2.RollbackRequest) -> control_pb2.Route:
+        """Writes and carries out a new revision with the content of the one before the present one.
+
+        Raises:
+            Refused: there is none, or the server is shutting down.
+            Conflict: another revision holds than the caller expects.
+            BadVariant: what it names cannot be read or fails a check.
+        """
+        async with self._turn:
+            revisions = await asyncio.to_thread(self._repository.revisions, request.model)
+            if len(revisions) < 2:
+                raise Refused(f"the route of {request.model} has no revision to go back to")
+            before = await asyncio.to_thread(self._repository.route, request.model, revisions[-2])
+            assert before
+            back = control_pb2.SetRouteRequest(
+                model=request.model,
+                weights=before.weights,
+                degrade=before.degrade if before.HasField("degrade") else None,
+                expected_revision=request.expected_revision,
+                author=request.author,
+                reason=request.reason or f"back to revision {before.revision}",
+            )
+            return await self._change(back)
+
+    async def _change(self, request: control_pb2.SetRouteRequest) -> control_pb2.Route:
+        try:
+            route = await self._swap(request)
+        except LatheError:
+            if self._router.route(request.model):  # names that a caller made up are no labels
+                self._metrics.swaps.labels(request.model, "refused").inc()
+            raise
+        finally:
+            await self._unload_unwanted()  # the old variants; after a failure those that were loaded in vain
+        self._metrics.swaps.labels(request.model, "done").inc()
+        return route
 
     async def _swap(self, request: control_pb2.SetRouteRequest) -> control_pb2.Route:
         if self._closed:
             raise Refused("the server is shutting down")
-        stored = await asyncio.to_thread(self._repository.route, request.model)
-        revision = stored.revision if stored else 0
+        revision = max(await asyncio.to_thread(self._repository.revisions, request.model), default=0)
         if len(request.author) > 256 or len(request.reason) > 1024:
             raise InvalidInput("author is at most 256, reason at most 1024 characters")
         if request.expected_revision and request.expected_revision != revision:

@@ -138,11 +138,13 @@ class Server:
         await self._control_grpc.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         self._beating = asyncio.create_task(self._heartbeat.run())
+        self._following = asyncio.create_task(self._routes.follow())
         self._ready = True
 
     async def drain(self) -> None:
         """Says that it is going, answers the frames in hand, and closes."""
         self._ready = False
+        self._following.cancel()
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._routes.close()
         allowed = self._settings.drain_seconds

@@ -70,7 +70,7 @@ def test_staged_revision_is_not_seen(repository: Repository) -> None:
 def test_damaged_revision_is_told_without_its_path(content: bytes, repository: Repository) -> None:
     repository.add_route(route(1))
     (repository.root / "spots/routes/1.json").write_bytes(content)
-    with pytest.raises(BadVariant, match=r"^the route of spots cannot be read$"):
+    with pytest.raises(BadVariant, match=r"^revision 1 of the route of spots cannot be read$"):
         repository.route("spots")
 
 
