@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 
 import uvloop
-from aiohttp import web
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -27,7 +26,7 @@ from lathe.v1 import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2
 from lathe_server.control_service import ControlService
 from lathe_server.engines import engine_builder, in_batches
 from lathe_server.heartbeat import Heartbeat, MemoryGuard, resident_memory
-from lathe_server.http import build_app
+from lathe_server.http import HttpServer, pages
 from lathe_server.inference_service import InferenceService
 from lathe_server.interceptor import ErrorsToStatus
 from lathe_server.manager import LOADER_THREAD, Manager
@@ -98,9 +97,7 @@ class Server:
         self._ready = False
         self._grpc = self._new_grpc()
         self._control_grpc = self._new_grpc()
-        self._http = web.AppRunner(
-            build_app(self.metrics, lambda: self._ready, self._refresh), access_log=None, handle_signals=False
-        )
+        self._http = HttpServer(pages(self.metrics, lambda: self._ready, self._refresh))
         self.addresses: dict[str, str] = {}
 
     def _new_grpc(self) -> aio.Server:
@@ -132,7 +129,6 @@ class Server:
             reflection.enable_server_reflection(names, server)
         self.addresses["grpc"] = _bind(self._grpc, self._settings.grpc)
         self.addresses["control"] = _bind(self._control_grpc, self._settings.control)
-        await self._http.setup()
         self.addresses["http"] = await self._bind_http()
         await self._grpc.start()
         await self._control_grpc.start()
@@ -155,7 +151,7 @@ class Server:
         self._inference.end_streams()
         grace = max(end - asyncio.get_running_loop().time(), min(allowed, FAREWELL_SECONDS))
         await asyncio.gather(self._grpc.stop(grace), self._control_grpc.stop(grace))
-        await self._http.cleanup()
+        await self._http.close()
         self._beating.cancel()
         self._scheduler.close()
 
@@ -165,12 +161,11 @@ class Server:
 
     async def _bind_http(self) -> str:
         host, _, port = self._settings.http.rpartition(":")
-        site = web.TCPSite(self._http, host.strip("[]"), int(port), reuse_port=False)
         try:
-            await site.start()
+            number = await self._http.start(host.strip("[]"), int(port))
         except OSError as error:
             raise AlreadyExists(f"the address {self._settings.http} cannot be opened; is it in use?") from error
-        return f"{host}:{self._http.addresses[0][1]}"
+        return f"{host}:{number}"
 
     def _refresh(self) -> None:
         self.metrics.waiting.set(self._scheduler.waiting)

@@ -1,0 +1,94 @@
+"""The HTTP port under what comes in from a network."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from lathe_server.http import MAX_CONNECTIONS
+from tests.conftest import RunningServer
+
+
+@pytest.fixture
+def connection(shared_server: RunningServer) -> Iterator[http.client.HTTPConnection]:
+    opened = http.client.HTTPConnection(shared_server.http, timeout=10)
+    yield opened
+    opened.close()
+
+
+def said(server: RunningServer, request: bytes) -> bytes:
+    """All that comes back until the server closes."""
+    host, _, port = server.http.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as opened:
+        opened.sendall(request)
+        opened.shutdown(socket.SHUT_WR)
+        answer = b""
+        while part := opened.recv(65536):
+            answer += part
+    return answer
+
+
+def test_one_connection_asks_for_page_after_page(connection: http.client.HTTPConnection) -> None:
+    for path, body in (("/healthz", b"ok\n"), ("/readyz", b"ok\n"), ("/healthz?verbose=1", b"ok\n")):
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, body)
+    connection.request("GET", "/metrics")
+    answer = connection.getresponse()
+    assert answer.getheader("content-type", "").startswith("text/plain; version=")
+    assert b"lathe_streams" in answer.read()
+
+
+def test_head_has_the_headers_alone(connection: http.client.HTTPConnection) -> None:
+    connection.request("HEAD", "/healthz")
+    answer = connection.getresponse()
+    assert (answer.status, answer.getheader("content-length"), answer.read()) == (200, "3", b"")
+    connection.request("GET", "/healthz")
+    assert connection.getresponse().read() == b"ok\n"
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        pytest.param(b"GET /nothing HTTP/1.1\r\nhost: a\r\n\r\n", b"404", id="no such page"),
+        pytest.param(b"DELETE /metrics HTTP/1.1\r\nhost: a\r\n\r\n", b"405", id="another method"),
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00 tls\r\n\r\n", b"400", id="TLS on a port of plain text"),
+        pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"405", id="HTTP/2"),
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", b"400", id="no host"),
+        pytest.param(b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"a" * 100_000, b"431", id="endless headers"),
+        pytest.param(b"GET / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nabcdefghi", b"413", id="a body"),
+    ],
+)
+def test_what_is_no_request_is_told_so_and_hung_up_on(
+    shared_server: RunningServer, request_bytes: bytes, status: bytes
+) -> None:
+    assert said(shared_server, request_bytes).split(b" ")[1] == status
+    assert said(shared_server, b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n").endswith(b"ok\n")
+
+
+def test_silent_and_broken_connections_hold_up_nobody(
+    shared_server: RunningServer, connection: http.client.HTTPConnection
+) -> None:
+    host, _, port = shared_server.http.rpartition(":")
+    with ExitStack() as stack:
+        for number in range(MAX_CONNECTIONS // 2):
+            silent = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            silent.sendall(b"GET /metr"[: number % 9])
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().read() == b"ok\n"
+
+
+def test_beyond_its_bound_a_connection_is_closed_at_once(server: RunningServer) -> None:
+    host, _, port = server.http.rpartition(":")
+    with ExitStack() as stack:
+        opened = [
+            stack.enter_context(socket.create_connection((host, int(port)), timeout=10)) for _ in range(MAX_CONNECTIONS)
+        ]
+        opened[-1].sendall(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert opened[-1].recv(100).startswith(b"HTTP/1.1 200")
+        one_more = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+        assert one_more.recv(100) == b""
