@@ -234,6 +234,11 @@ class Repository:
         """Numbers of the routes that a model has had, rising; the last one holds."""
         return _numbers(self.root / check_name(model, "model") / ROUTES, suffix=".json")
 
+    def newest_revisions(self) -> dict[str, int]:
+        """By model, of those that have had a route; looks at no variant, because it is asked every second."""
+        revisions = {model: self.revisions(model) for model in _folders(self.root)}
+        return {model: numbers[-1] for model, numbers in revisions.items() if numbers}
+
     def route(self, model: str, revision: int = 0) -> control_pb2.Route | None:
         """One revision of a model's route; the one that holds where none is named, or None where there is none.
 
@@ -283,6 +288,16 @@ class Repository:
         finally:
             with contextlib.suppress(OSError):
                 staging.unlink()
+
+    def remove(self, ref: VariantRef) -> None:
+        """Takes a version away, out of sight first; a server that has it in memory serves on.
+
+        Raises:
+            NotFound: it is not published.
+        """
+        staging = self.root / f".removed-{uuid.uuid4().hex}"
+        self.folder(ref).rename(staging)
+        shutil.rmtree(staging)
 
 
 def _finite(value: Any) -> Any:

@@ -78,7 +78,7 @@ class Routes:
 
     async def _catch_up(self) -> None:
         behind = False
-        for model, revision in (await asyncio.to_thread(self._newest_revisions)).items():
+        for model, revision in (await asyncio.to_thread(self._repository.newest_revisions)).items():
             held = self._router.route(model)
             tried, again_at = self._put_offs.get(model, (0, 0.0))
             if (held and held.revision >= revision) or (tried == revision and monotonic() < again_at):
@@ -91,10 +91,6 @@ class Routes:
                 self._put_off(model, revision, error)
         if behind:
             await self._unload_unwanted()
-
-    def _newest_revisions(self) -> dict[str, int]:
-        revisions = {model: self._repository.revisions(model) for model in self._repository.models()}
-        return {model: numbers[-1] for model, numbers in revisions.items() if numbers}
 
     def _put_off(self, model: str, revision: int, error: LatheError) -> None:
         self._put_offs[model] = (revision, monotonic() + RETRY_SECONDS)
