@@ -35,6 +35,10 @@ class MemoryGuard:
     def is_short(self) -> bool:
         return self._beats_left > 0
 
+    def room(self, resident: int) -> int | None:
+        """Bytes that are free before frames would be refused; None where there is no limit."""
+        return max(0, int(self._limit * SHED) - resident) if self._limit else None
+
     def look(self, resident: int) -> None:
         """Takes in, at each beat, how many bytes are in use.
 

@@ -11,7 +11,6 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Literal, TypeVar
 
 from lathe.errors import BadVariant, Refused
@@ -67,6 +66,7 @@ class Manager:
     Args:
         load: builds a servable; blocking, called on a thread of its own.
         load_seconds: longest time it may take.
+        try_first: once the manager is cautious, called before each load, on its thread; what it raises ends the load.
         on_change: called on the loop with a variant after it is ready and after it is gone.
     """
 
@@ -75,13 +75,20 @@ class Manager:
         load: Callable[[VariantRef], Servable],
         *,
         load_seconds: float,
+        try_first: Callable[[VariantRef], None] = lambda ref: None,
         on_change: Callable[[Servable, bool], None] = lambda servable, loaded: None,
     ) -> None:
         self._load = load
         self._load_seconds = load_seconds
+        self._try_first = try_first
+        self._is_cautious = False
         self._on_change = on_change
         self._entries: dict[VariantRef, _Entry] = {}
         self._loading: dict[VariantRef, asyncio.Task[Servable]] = {}
+
+    def be_cautious(self) -> None:
+        """From now on something serves that a load must not harm."""
+        self._is_cautious = True
 
     def state(self, ref: VariantRef) -> State | None:
         """None where the variant is not in memory."""
@@ -118,8 +125,13 @@ class Manager:
         return await asyncio.shield(task)
 
     async def _load_once(self, ref: VariantRef) -> Servable:
+        def load() -> Servable:
+            if self._is_cautious:
+                self._try_first(ref)
+            return self._load(ref)
+
         try:
-            servable = await asyncio.wait_for(_beside(partial(self._load, ref)), self._load_seconds)
+            servable = await asyncio.wait_for(_beside(load), self._load_seconds)
         except TimeoutError as error:  # the thread cannot be ended; it finishes or hangs on its own
             raise BadVariant(f"{ref} was not loaded within {self._load_seconds:g} s") from error
         self._entries[ref] = _Entry(servable)

@@ -11,7 +11,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -24,7 +23,6 @@ from lathe.machine import allowed_cores, available_cores, memory_limit
 from lathe.repository import Repository
 from lathe.v1 import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2_grpc
 from lathe_server.control_service import ControlService
-from lathe_server.engines import engine_builder, in_batches
 from lathe_server.heartbeat import Heartbeat, MemoryGuard, resident_memory
 from lathe_server.http import HttpServer, pages
 from lathe_server.inference_service import InferenceService
@@ -35,9 +33,9 @@ from lathe_server.pipeline import Pipeline
 from lathe_server.router import Router
 from lathe_server.routes import Routes
 from lathe_server.scheduler import Scheduler
-from lathe_server.servable import load_servable
-from lathe_server.settings import FALL_BACK, OWN_CORES, Settings
+from lathe_server.settings import OWN_CORES, Settings
 from lathe_server.threads import let_workers_finish
+from lathe_server.trial import Trials, loader
 
 log = logging.getLogger(__name__)
 
@@ -61,19 +59,12 @@ class Server:
     def __init__(self, repository: Repository, settings: Settings) -> None:
         self._settings = settings
         self.metrics = Metrics(price_per_core_hour=settings.price_per_core_hour, currency=settings.currency)
+        guard = MemoryGuard(settings.max_memory_bytes or memory_limit())
+        resident = resident_memory()
         self._manager = Manager(
-            partial(
-                load_servable,
-                repository,
-                max_pixels=settings.max_frame_pixels,
-                max_model_bytes=settings.max_model_bytes,
-                build=in_batches(
-                    engine_builder(settings.engine, or_default=settings.engine_missing == FALL_BACK),
-                    settings.max_batch,
-                    settings.batch_wait_seconds,
-                ),
-            ),
+            loader(repository, settings),
             load_seconds=settings.load_seconds,
+            try_first=Trials(repository, settings, lambda: guard.room(resident())),
             on_change=lambda servable, loaded: self.metrics.set_loaded(servable.ref, loaded),
         )
         workers = settings.workers or available_cores()
@@ -85,8 +76,7 @@ class Server:
             cores=allowed_cores() if settings.worker_cores == OWN_CORES else (),
             on_turn=lambda frame, waited, now: self._router.turn(frame.model, waited, now),
         )
-        guard = MemoryGuard(settings.max_memory_bytes or memory_limit())
-        self._heartbeat = Heartbeat(guard, self.metrics, resident_memory())
+        self._heartbeat = Heartbeat(guard, self.metrics, resident)
         self._pipeline = Pipeline(self._router, self._manager, self._scheduler, self.metrics, lambda: guard.is_short)
         self._routes = Routes(repository, self._router, self._manager, self.metrics)
         self._inference = InferenceService(
@@ -121,6 +111,7 @@ class Server:
             AlreadyExists: an address is in use.
         """
         await self._routes.start()
+        self._manager.be_cautious()
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(self._inference, self._grpc)
         control_pb2_grpc.add_ControlServiceServicer_to_server(self._control, self._control_grpc)
         for server, name in ((self._grpc, INFERENCE_NAME), (self._control_grpc, CONTROL_NAME)):
