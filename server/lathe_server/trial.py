@@ -80,9 +80,11 @@ class Trials:
             return
         seconds = self._settings.load_seconds
         wanted = json.dumps({"ref": str(ref), "settings": _of_loading(self._settings)})
-        child = subprocess.Popen(
-            [*self._command, str(self._repository.root), wanted], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+        command = [*self._command, str(self._repository.root), wanted]
+        try:
+            child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        except OSError as error:
+            raise Refused("no process can be started to try the variant in", detail=str(error)) from error
         try:
             said, _ = child.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lathe.client import ServerError
-from lathe.errors import BadVariant, NotFound
+from lathe.errors import BadVariant, NotFound, Refused
 from lathe.repository import Repository, VariantRef
 from lathe_server.heartbeat import MemoryGuard
 from lathe_server.settings import Settings
@@ -74,6 +74,11 @@ def test_room_is_what_is_left_until_frames_would_be_refused() -> None:
     assert MemoryGuard(1000).room(900) == 50
     assert MemoryGuard(1000).room(990) == 0
     assert MemoryGuard(0).room(990) is None
+
+
+def test_without_a_process_there_is_no_trial_and_no_load(repository: Repository) -> None:
+    with pytest.raises(Refused, match="no process can be started"):
+        Trials(repository, Settings(), command=("/no/such/program",))(A)
 
 
 @pytest.mark.fault(36)
