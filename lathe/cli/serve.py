@@ -24,6 +24,9 @@ def add_command(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core would print over our own one-line errors
+    from lathe_server.threads import let_workers_finish
+
+    let_workers_finish()  # before libraries start threads of their own
     from lathe_server.server import run as run_server
     from lathe_server.settings import load_settings, unknown_variables
 

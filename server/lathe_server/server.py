@@ -34,7 +34,6 @@ from lathe_server.router import Router
 from lathe_server.routes import Routes
 from lathe_server.scheduler import Scheduler
 from lathe_server.settings import OWN_CORES, Settings
-from lathe_server.threads import let_workers_finish
 from lathe_server.trial import Trials, loader
 
 log = logging.getLogger(__name__)
@@ -208,7 +207,6 @@ def run(repository_root: Path, settings: Settings) -> None:
     Raises:
         LatheError: it could not start.
     """
-    let_workers_finish()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     uvloop.run(serve(Repository(repository_root), settings, lambda line: print(line, flush=True)))
     if any(thread.name == LOADER_THREAD for thread in threading.enumerate()):
