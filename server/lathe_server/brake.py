@@ -49,8 +49,8 @@ class Brake:
             self._judge(now)
         self._window.arrivals[stream] += 1
 
-    def worked(self, stream: Hashable, seconds: float) -> None:
-        """A frame took so many seconds of a worker; one that came by a call, say, may be of no stream that arrives."""
+    def worked(self, stream: Hashable | None, seconds: float) -> None:
+        """A frame took so many seconds of a worker; None for all that came by calls, which are many and no streams."""
         self._window.work[stream] += seconds
         self._window.all_work += seconds
         self._window.frames += 1

@@ -216,7 +216,7 @@ class Scheduler:
 
     def _finish(self, lane: Lane, job: Job, queue_seconds: float, seconds: float, cpu_seconds: float) -> None:
         self._idle += 1
-        self._brake.worked(lane, seconds)
+        self._brake.worked(None if lane.once else lane, seconds)
         self._dispatch()  # first: the worker need not wait until the result is on its way
         try:
             job.done(queue_seconds, seconds, cpu_seconds)

@@ -47,7 +47,7 @@ def loader(repository: Repository, settings: Settings) -> Callable[[VariantRef],
 
 
 class Trials:
-    """Tries each file once; blocking, for the threads that load.
+    """Tries each file once, and sees each time whether there is room for it; blocking, for the threads that load.
 
     Args:
         room: bytes that are free for another variant; None where nothing limits them.
@@ -65,7 +65,7 @@ class Trials:
         self._settings = settings
         self._room = room
         self._command = command
-        self._passed: set[str] = set()
+        self._passed: dict[str, int] = {}  # by digest: the bytes that loading took
 
     def __call__(self, ref: VariantRef) -> None:
         """Returns where the variant may be loaded.
@@ -76,8 +76,14 @@ class Trials:
             Refused: this machine lacks what the engine needs.
         """
         digest = self._repository.card(ref).sha256
-        if digest in self._passed:
-            return
+        if digest not in self._passed:
+            self._passed[digest] = self._try(ref)
+        needed, room = self._passed[digest], self._room()
+        if room is not None and needed > room:
+            raise BadVariant(f"{ref} needs {needed >> 20} MB to load, and {room >> 20} MB are free")
+
+    def _try(self, ref: VariantRef) -> int:
+        """Bytes that the child took to load it."""
         seconds = self._settings.load_seconds
         wanted = json.dumps({"ref": str(ref), "settings": _of_loading(self._settings)})
         command = [*self._command, str(self._repository.root), wanted]
@@ -92,23 +98,20 @@ class Trials:
         finally:
             child.kill()
             child.wait()
-        self._judge(ref, child.returncode, said)
-        self._passed.add(digest)
+        return _judged(ref, child.returncode, said)
 
-    def _judge(self, ref: VariantRef, code: int, said: bytes) -> None:
-        if code < 0:
-            raise BadVariant(f"{ref} ends the process that loads it ({signal.Signals(-code).name})")
-        report: dict[str, Any] = {}
-        with contextlib.suppress(ValueError, IndexError):
-            report = json.loads(said.splitlines()[-1])
-        if "error" in report:
-            raise ERRORS[report["error"]](report["message"], detail=report["detail"])
-        if "bytes" not in report:
-            raise BadVariant(f"{ref} cannot be loaded: its trial ended with exit code {code}")
-        room = self._room()
-        if room is not None and report["bytes"] > room:
-            needed, free = (f"{size / 2**20:.0f} MB" for size in (report["bytes"], room))
-            raise BadVariant(f"{ref} needs {needed} to load, and {free} are free")
+
+def _judged(ref: VariantRef, code: int, said: bytes) -> int:
+    if code < 0:
+        raise BadVariant(f"{ref} ends the process that loads it ({signal.Signals(-code).name})")
+    report: dict[str, Any] = {}
+    with contextlib.suppress(ValueError, IndexError):
+        report = json.loads(said.splitlines()[-1])
+    if "error" in report:
+        raise ERRORS[report["error"]](report["message"], detail=report["detail"])
+    if "bytes" not in report:
+        raise BadVariant(f"{ref} cannot be loaded: its trial ended with exit code {code}")
+    return int(report["bytes"])
 
 
 def _of_loading(settings: Settings) -> dict[str, Any]:

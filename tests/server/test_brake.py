@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from time import monotonic
 
 import pytest
@@ -16,7 +17,7 @@ SERVICE = 0.01  # seconds of a worker: one does 100 frames a second
 
 
 def braked(
-    sent: dict[str, float], served: dict[str, float], *, room: float = 0.8, workers: int = 1
+    sent: dict[str, float], served: dict[str | None, float], *, room: float = 0.8, workers: int = 1
 ) -> dict[str, float]:
     """Turns a second that the brake allows each stream, after a window of so many frames a second; unbraked is 0."""
     brake = Brake(workers, room, 0.0)
@@ -62,17 +63,17 @@ def test_it_never_gets_less_than_an_equal_share() -> None:
             {f"s{n}": 20.0 for n in range(10)}, {f"s{n}": 10.0 for n in range(10)}, 0.8, id="all send twice too much"
         ),
         pytest.param({**CAMERAS, "flood": 240.0}, {**CAMERAS, "flood": 60.0}, 1.0, id="the brake is off"),
-        pytest.param({}, {"call-1": 40.0, "call-2": 60.0}, 0.8, id="there are calls only"),
+        pytest.param({}, {None: 100.0}, 0.8, id="there are calls only"),
         pytest.param({**CAMERAS, "flood": 240.0}, {}, 0.8, id="nothing is known of the frames' cost yet"),
     ],
 )
-def test_is_not_braked(sent: dict[str, float], served: dict[str, float], room: float) -> None:
+def test_is_not_braked(sent: dict[str, float], served: dict[str | None, float], room: float) -> None:
     assert not any(braked(sent, served, room=room).values())
 
 
 def test_calls_count_as_load_and_not_as_streams() -> None:
     cameras = {f"camera-{number}": 4.0 for number in range(3)}
-    served = {**cameras, **{f"call-{number}": 2.0 for number in range(20)}}
+    served: dict[str | None, float] = {**cameras, None: 40.0}
     share = 100 / 4
     assert set(braked({**cameras, "fast": FLOOD * share - 4}, {**served, "fast": 40.0}).values()) == {0.0}
 
@@ -136,3 +137,28 @@ def test_a_braked_slot_keeps_its_newest_frame_until_its_turn(ended: str, monkeyp
 
     asyncio.run(play())
     assert diary[1:] == [(1, "done" if ended == "let go" else "dropped_cancelled")]
+
+
+def test_a_server_of_calls_alone_remembers_none_of_them() -> None:
+    class Job:
+        def run(self) -> None:
+            pass
+
+        def done(self, queue_seconds: float, seconds: float, cpu_seconds: float) -> None:
+            pass
+
+    async def play() -> int:
+        scheduler = Scheduler(1, max_waiting=1)
+        try:
+            for index in range(50):
+                now = monotonic()
+                frame = Frame("face", str(index), "", 0, EncodedPicture(b""), now, now)
+                scheduler.offer(Lane(once=True), frame, Job, lambda outcome: None)
+                await asyncio.wait_for(scheduler.settled(), 10)
+            gc.collect()
+            return sum(isinstance(one, Lane) for one in gc.get_objects())
+        finally:
+            scheduler.close()
+
+    before = sum(isinstance(one, Lane) for one in gc.get_objects())
+    assert asyncio.run(play()) - before < 5
