@@ -34,6 +34,10 @@ class Line(Generic[T]):
     def __len__(self) -> int:
         return len(self._high) + len(self._normal)
 
+    @property
+    def high_is_next(self) -> bool:
+        return bool(self._high) and not (self._normal and self._in_a_row >= HIGH_IN_A_ROW)
+
     def append(self, item: T, last_turn: float, *, high: bool = False) -> None:
         insort(self._high if high else self._normal, (last_turn, next(self._number), item))
 
@@ -43,7 +47,7 @@ class Line(Generic[T]):
         Raises:
             IndexError: nobody waits.
         """
-        if self._high and not (self._normal and self._in_a_row >= HIGH_IN_A_ROW):
+        if self.high_is_next:
             self._in_a_row = self._in_a_row + 1 if self._normal else 0
             return self._high.pop(0)[2]
         self._in_a_row = 0

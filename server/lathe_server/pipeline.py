@@ -155,6 +155,7 @@ class _Judgement:
 
     def run(self) -> None:
         try:
+            self._stop_if_late()
             self._answer = self._lease.servable.detector.detect(self._frame.picture, self._stop_if_late)
         except _Late as late:
             self._late = late.outcome

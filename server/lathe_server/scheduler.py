@@ -9,15 +9,15 @@ loop; threads only compute.
 from __future__ import annotations
 
 import asyncio
-import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from time import monotonic, perf_counter, thread_time
+from time import monotonic, thread_time
 from typing import Protocol
 
 from lathe_server.brake import Brake
 from lathe_server.frames import Frame, Outcome, fate
+from lathe_server.handover import Handover, hands
 from lathe_server.line import Line
 from lathe_server.threads import become_worker
 
@@ -80,7 +80,7 @@ class Lane:
 
 
 class Scheduler:
-    """Matches waiting frames with idle workers.
+    """Matches waiting frames with workers.
 
     Args:
         workers: threads; as many frames are judged at the same time.
@@ -100,11 +100,11 @@ class Scheduler:
         on_turn: Callable[[Frame, float, float], None] = lambda frame, waited, now: None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._jobs: queue.SimpleQueue[tuple[Lane, Job, float] | None] = queue.SimpleQueue()
+        self._jobs: Handover[tuple[Lane, Job, float]] = Handover()
         self._line: Line[Lane] = Line()
         self._held = 0  # lanes whose slot is full, and whose turn the brake puts off
         self._brake = Brake(workers, brake_above, monotonic())
-        self._idle = workers
+        self._in_hand = 0  # jobs that are handed over and not done
         self._workers = workers
         self._max_waiting = max_waiting
         self._on_turn = on_turn
@@ -184,11 +184,10 @@ class Scheduler:
 
     def close(self) -> None:
         """Ends the workers after the job in hand."""
-        for _ in self._threads:
-            self._jobs.put(None)
+        self._jobs.close(len(self._threads))
 
     def _dispatch(self) -> None:
-        while self._idle and self._line:
+        while self._line and self._in_hand < hands(len(self._line), self._workers, high=self._line.high_is_next):
             lane = self._line.pop()
             waiting = lane._take()
             assert waiting, "a lane in the line has a frame in its slot"
@@ -197,25 +196,25 @@ class Scheduler:
             if reason := fate(waiting.frame, now):
                 waiting.drop(reason)
             elif job := waiting.begin():
-                self._idle -= 1
-                self._jobs.put((lane, job, now - waiting.frame.arrived))
+                self._in_hand += 1
+                self._jobs.put((lane, job, waiting.frame.arrived), high=lane.high)
 
     def _note_settled(self) -> None:
-        if not self.waiting and self._idle == self._workers:
+        if not self.waiting and not self._in_hand:
             self._settled.set()
 
     def _work(self, core: int | None) -> None:
         become_worker(core)
-        while task := self._jobs.get():
-            lane, job, queue_seconds = task
-            began, began_cpu = perf_counter(), thread_time()
+        while task := self._jobs.take():
+            lane, job, arrived = task
+            began, began_cpu = monotonic(), thread_time()
             job.run()
-            seconds, cpu_seconds = perf_counter() - began, thread_time() - began_cpu
-            self._loop.call_soon_threadsafe(self._finish, lane, job, queue_seconds, seconds, cpu_seconds)
+            seconds, cpu_seconds = monotonic() - began, thread_time() - began_cpu
+            self._loop.call_soon_threadsafe(self._finish, lane, job, began - arrived, seconds, cpu_seconds)
             del task, job
 
     def _finish(self, lane: Lane, job: Job, queue_seconds: float, seconds: float, cpu_seconds: float) -> None:
-        self._idle += 1
+        self._in_hand -= 1
         self._brake.worked(None if lane.once else lane, seconds)
         self._dispatch()  # first: the worker need not wait until the result is on its way
         try:

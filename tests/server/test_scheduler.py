@@ -10,6 +10,7 @@ from time import monotonic
 import pytest
 
 from lathe_server.frames import Frame, Outcome
+from lathe_server.handover import Handover
 from lathe_server.line import Line
 from lathe_server.scheduler import Lane, Scheduler
 from lathe_server.vision import EncodedPicture
@@ -22,6 +23,7 @@ class Stage:
         self.scheduler = Scheduler(workers, max_waiting=max_waiting)
         self.diary: list[tuple[str, str]] = []
         self.curtain = threading.Event()
+        self.begun = threading.Semaphore(0)
         self._lanes: dict[str, Lane] = {}
 
     def offer(self, name: str, *, deadline: float = float("inf")) -> bool:
@@ -34,6 +36,11 @@ class Stage:
 
         return self.scheduler.offer(self.lane(name[0]), frame, lambda: _Job(self, name), drop)
 
+    def hold(self, name: str) -> None:
+        """Offers a frame, and waits until a worker has it in hand."""
+        assert self.offer(name)
+        assert self.begun.acquire(timeout=10)
+
     def lane(self, name: str) -> Lane:
         return self._lanes.setdefault(name, Lane(high=name.isupper()))
 
@@ -44,6 +51,7 @@ class _Job:
         self._name = name
 
     def run(self) -> None:
+        self._stage.begun.release()
         self._stage.curtain.wait(10)
 
     def done(self, queue_seconds: float, seconds: float, cpu_seconds: float) -> None:
@@ -80,22 +88,36 @@ def test_the_newest_frame_of_a_stream_wins() -> None:
 @pytest.mark.fault(73)
 def test_a_stream_that_sends_ten_times_as_much_gets_no_second_turn_before_the_others() -> None:
     def act(stage: Stage) -> None:
-        stage.offer("x0")  # holds the only worker
+        for name in "abcx":
+            stage.lane(name)
+        stage.hold("x0")
         for name in [f"a{n}" for n in range(10)] + ["b0", "c0"] + [f"a{n}" for n in range(10, 20)]:
             stage.offer(name)
 
     done = [name for name, what in on_stage(act) if what == "done"]
-    assert done == ["x0", "a19", "b0", "c0"]
+    assert done == ["x0", "a9", "b0", "c0", "a19"]
 
 
 def test_the_higher_class_goes_first_and_starves_nobody() -> None:
     def act(stage: Stage) -> None:
-        stage.offer("x0")
+        stage.hold("x0")
         for name in "abABCDEF":
             stage.offer(f"{name}0")
 
-    done = [name[0] for name, what in on_stage(act) if what == "done"]
-    assert "".join(done) == "xABCDaEFb"
+    done = "".join(name[0] for name, what in on_stage(act) if what == "done")
+    assert done[:2] == "xA"
+    assert "".join(name for name in done if name.isupper()) == "ABCDEF"
+    assert done.index("a") < done.index("b")
+    assert done.index("a") < done.index("F"), "a frame that is ready is not passed over for ever either"
+
+
+def test_a_job_that_is_ready_is_passed_by_a_few_of_the_higher_class_only() -> None:
+    jobs: Handover[str] = Handover()
+    jobs.put("a", high=False)
+    for name in "ABCDEF":
+        jobs.put(name, high=True)
+    jobs.close(workers=1)
+    assert [jobs.take() for _ in range(8)] == [*"ABCDaEF", None]
 
 
 def test_turns_count_only_while_the_lower_class_waits() -> None:
@@ -131,10 +153,10 @@ def test_a_stream_that_has_just_had_its_turn_stands_behind_those_that_come_later
 
 def test_a_lane_of_the_higher_class_gives_up_its_turn_too() -> None:
     def act(stage: Stage) -> None:
-        stage.offer("x0")
+        stage.hold("x0")
         stage.offer("A0")
-        stage.offer("B0")
         stage.scheduler.clear(stage.lane("A"), "dropped_cancelled")
+        stage.offer("B0")
         assert stage.scheduler.waiting == 1
 
     assert on_stage(act) == [("A0", "dropped_cancelled"), ("x0", "done"), ("B0", "done")]
@@ -142,7 +164,7 @@ def test_a_lane_of_the_higher_class_gives_up_its_turn_too() -> None:
 
 def test_a_frame_past_its_deadline_is_dropped_when_its_turn_comes() -> None:
     def act(stage: Stage) -> None:
-        stage.offer("x0")
+        stage.hold("x0")
         stage.offer("a0", deadline=monotonic())
         stage.offer("b0")
 
@@ -152,24 +174,35 @@ def test_a_frame_past_its_deadline_is_dropped_when_its_turn_comes() -> None:
 @pytest.mark.fault(62)
 def test_a_cleared_lane_gives_up_its_turn_and_may_be_used_again() -> None:
     def act(stage: Stage) -> None:
-        stage.offer("x0")
+        stage.hold("x0")
         stage.offer("a0")
-        stage.offer("b0")
         stage.scheduler.clear(stage.lane("a"), "dropped_cancelled")
         stage.scheduler.clear(stage.lane("a"), "dropped_cancelled")
-        assert stage.scheduler.waiting == 1
+        assert stage.scheduler.waiting == 0
         stage.offer("a1")
+        stage.offer("b0")
 
     assert on_stage(act) == [("a0", "dropped_cancelled"), ("x0", "done"), ("a1", "done"), ("b0", "done")]
 
 
 def test_beyond_its_bound_the_line_takes_no_more_lanes_but_newer_frames_of_those_in_it() -> None:
     def act(stage: Stage) -> None:
-        stage.offer("x0")
-        assert [stage.offer(name) for name in ("a0", "b0", "c0", "a1")] == [True, True, False, True]
+        stage.hold("x0")
+        assert [stage.offer(name) for name in ("a0", "b0", "c0", "d0", "b1")] == [True, True, True, False, True]
 
     diary = on_stage(act, max_waiting=2)
-    assert diary == [("a0", "dropped_superseded"), ("x0", "done"), ("a1", "done"), ("b0", "done")]
+    assert [name for name, what in diary if what == "done"] == ["x0", "a0", "b1", "c0"]
+    assert diary[0] == ("b0", "dropped_superseded")
+
+
+def test_a_turn_is_given_ahead_only_while_more_streams_wait_than_there_are_workers() -> None:
+    def act(stage: Stage) -> None:
+        for name, waiting in {"x0": 0, "a0": 1, "a1": 1, "b0": 1, "b1": 1, "c0": 2}.items():
+            stage.offer(name)
+            assert stage.scheduler.waiting == waiting
+
+    diary = on_stage(act)
+    assert [name for name, what in diary if what == "done"] == ["x0", "a1", "b1", "c0"]
 
 
 def test_as_many_frames_are_judged_at_once_as_there_are_workers() -> None:
