@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help demo test check proto bench peers soak results faults clean
+.PHONY: help demo test check proto bench peers verdicts swaps soak results faults clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -38,12 +38,14 @@ proto: $(VENV)/.installed ## generate the stubs from proto/
 	  lathe/v1/inference.proto lathe/v1/control.proto
 
 BENCH = work/bench
+# The bars speak of networks of 6 to 7, 2 to 3 and 12 ms: on a faster processor --variant fp32 --cheaper int8 --unary-ms 12.
+BENCH_FLAGS =
 PEERS = work/peers
 bench: $(VENV)/.installed ## the server beside the bare loop, and under too much load; beside other servers after make peers
 	rm -rf $(BENCH)/repository && mkdir -p $(BENCH) && cp -r models $(BENCH)/repository
 	$(BIN)/lathe compress recipes/face.toml --only fp32 --repository $(BENCH)/repository
 	$(BIN)/python -m lathe_loadtest.bench $(BENCH)/repository --peers $(PEERS) --output $(BENCH) \
-		--preface loadtest/serving.md --markdown docs/results/serving.md
+		--preface loadtest/serving.md --markdown docs/results/serving.md $(BENCH_FLAGS)
 
 peers: ## install the servers that bench compares with, each in an environment of its own
 	for name in mosec mlserver kserve; do \
@@ -51,6 +53,13 @@ peers: ## install the servers that bench compares with, each in an environment o
 		$(PEERS)/$$name/bin/python -m pip --disable-pip-version-check -q install \
 			-r loadtest/peers/requirements/$$name.txt || exit 1; \
 	done
+
+verdicts: $(VENV)/.installed ## how often experiments err, and how soon they find a difference: an hour
+	test -d $(BENCH)/repository || { mkdir -p $(BENCH) && cp -r models $(BENCH)/repository; }
+	$(BIN)/python -m lathe_loadtest.bench.verdicts $(BENCH)/repository --markdown docs/results/experiments.md
+
+swaps: $(VENV)/.installed ## a thousand swaps under load: frames lost, latency, memory
+	$(BIN)/python -m lathe_loadtest.bench models --only storm --output work/swaps
 
 soak: $(VENV)/.installed ## an hour under half load with swaps: memory, descriptors, frames lost
 	$(BIN)/python -m lathe_loadtest.bench models --only soak --seconds 3600 --output work/soak

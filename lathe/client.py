@@ -16,13 +16,15 @@ from grpc import aio
 
 from lathe.errors import InvalidInput, LatheError, Unavailable
 from lathe.exchange import Picture, Result, frame_message
-from lathe.v1 import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2_grpc
+from lathe.v1 import control_pb2, control_pb2_grpc, experiment_pb2, inference_pb2, inference_pb2_grpc
 
 T = TypeVar("T")
 
 FRAMES_AHEAD = 4
 """Frames that a stream which is not live sends before it has the answer to the first of them: enough to keep
 two workers busy, few enough that no old ones pile up in the network's buffers."""
+
+LATEST = "@latest"
 
 _END_OF_STREAM: Any = aio.EOF  # type: ignore[attr-defined]  # missing from the stubs
 
@@ -184,14 +186,19 @@ class AsyncClient:
         reason: str = "",
         degrade: Sequence[str] = (),
         degrade_after_seconds: float = 0.1,
+        shadow: str = "",
+        shadow_share: float = 0.1,
     ) -> control_pb2.Route:
         """Replaces the route, all of it; returns when the new one serves.
 
         Args:
-            weights: relative whole numbers by variant, or by `variant/version`.
+            weights: relative whole numbers by variant, by `variant/version`, or by `variant@latest`, whose newer
+                versions take its place when they are published.
             expected_revision: fail if another one holds; 0 replaces any.
             degrade: variants that streams move to under too much load, the dearest first.
             degrade_after_seconds: they do when they wait longer for their turn.
+            shadow: variant that also judges some of the answered frames, to be compared.
+            shadow_share: of the frames, above 0 to 1.
         """
         request = control_pb2.SetRouteRequest(
             model=model, expected_revision=expected_revision, author=author, reason=reason
@@ -199,12 +206,16 @@ class AsyncClient:
         for name, weight in weights.items():
             if weight < 0:
                 raise InvalidInput(f"the weight of {name} must not be negative")
-            variant, version = _variant_and_version(name)
-            request.weights.add(variant=variant, version=version, weight=weight)
+            plain = name.removesuffix(LATEST)
+            variant, version = variant_and_version(plain)
+            request.weights.add(variant=variant, version=version, weight=weight, latest=plain != name)
         for name in degrade:
-            variant, version = _variant_and_version(name)
+            variant, version = variant_and_version(name)
             request.degrade.variants.add(variant=variant, version=version)
             request.degrade.after_seconds = degrade_after_seconds
+        if shadow:
+            request.shadow.variant.variant, request.shadow.variant.version = variant_and_version(shadow)
+            request.shadow.share = shadow_share
         route: control_pb2.Route = (await _translated(self._control.SetRoute(request))).route
         return route
 
@@ -222,8 +233,75 @@ class AsyncClient:
         route: control_pb2.Route = (await _translated(self._control.Rollback(request))).route
         return route
 
+    async def load(self, model: str, variant: str) -> str:
+        """Brings a variant into memory without giving it frames, and keeps it there; returns `variant/version`."""
+        request = control_pb2.LoadVariantRequest(model=model)
+        request.variant.variant, request.variant.version = variant_and_version(variant)
+        loaded = (await _translated(self._control.LoadVariant(request))).variant
+        return f"{loaded.variant}/{loaded.version}"
 
-def _variant_and_version(name: str) -> tuple[str, int]:
+    async def unload(self, model: str, variant: str, *, force: bool = False, author: str = "") -> str:
+        """Takes a variant out of memory after its last frame; returns `variant/version`.
+
+        Args:
+            force: off the route, too, where something else is left there.
+        """
+        request = control_pb2.UnloadVariantRequest(model=model, force=force, author=author)
+        request.variant.variant, request.variant.version = variant_and_version(variant)
+        gone = (await _translated(self._control.UnloadVariant(request))).variant
+        return f"{gone.variant}/{gone.version}"
+
+    async def events(self, model: str = "") -> AsyncIterator[control_pb2.Event]:
+        """The newest things that happened to a model, or to all, then each as it comes, until the server goes.
+
+        Raises:
+            ServerError: with the server's status.
+        """
+        call = self._control.WatchEvents(control_pb2.WatchEventsRequest(model=model))
+        try:
+            async for response in call:
+                yield response.event
+        except aio.AioRpcError as error:
+            raise _server_error(error.code(), error.details() or "") from None
+        finally:
+            call.cancel()
+
+    async def start_experiment(
+        self, spec: experiment_pb2.ExperimentSpec, *, author: str = ""
+    ) -> experiment_pb2.Experiment:
+        """Puts a candidate beside the variant that serves; returns when it is in memory.
+
+        Args:
+            spec: what is 0 or empty in it takes its default.
+        """
+        request = control_pb2.StartExperimentRequest(spec=spec, author=author)
+        begun: experiment_pb2.Experiment = (await _translated(self._control.StartExperiment(request))).experiment
+        return begun
+
+    async def experiment(self, model: str, name: str = "") -> experiment_pb2.Experiment:
+        """An experiment as far as it has come.
+
+        Args:
+            name: its id; empty takes the newest.
+        """
+        request = control_pb2.GetExperimentRequest(model=model, id=name)
+        found: experiment_pb2.Experiment = (await _translated(self._control.GetExperiment(request))).experiment
+        return found
+
+    async def stop_experiment(
+        self, model: str, reason: str = "", *, promote: bool = False
+    ) -> experiment_pb2.Experiment:
+        """Ends the one that runs; returns when one side serves alone.
+
+        Args:
+            promote: the candidate; otherwise the baseline.
+        """
+        request = control_pb2.StopExperimentRequest(model=model, reason=reason, promote=promote)
+        ended: experiment_pb2.Experiment = (await _translated(self._control.StopExperiment(request))).experiment
+        return ended
+
+
+def variant_and_version(name: str) -> tuple[str, int]:
     """Of `variant` or `variant/version`; 0 for the newest."""
     variant, _, version = name.partition("/")
     if version and not version.isdecimal():
@@ -332,12 +410,41 @@ class Client:
         """See `AsyncClient.rollback`."""
         return self._runner.run(self._client.rollback(model, **how))
 
+    def load(self, model: str, variant: str) -> str:
+        """See `AsyncClient.load`."""
+        return self._runner.run(self._client.load(model, variant))
+
+    def unload(self, model: str, variant: str, *, force: bool = False, author: str = "") -> str:
+        """See `AsyncClient.unload`."""
+        return self._runner.run(self._client.unload(model, variant, force=force, author=author))
+
+    def events(self, model: str = "") -> Iterator[control_pb2.Event]:
+        """See `AsyncClient.events`."""
+        events = self._client.events(model)
+        try:
+            while (event := self._runner.run(_next(events))) is not None:
+                yield event
+        finally:
+            self._runner.run(_close(events))
+
+    def start_experiment(self, spec: experiment_pb2.ExperimentSpec, *, author: str = "") -> experiment_pb2.Experiment:
+        """See `AsyncClient.start_experiment`."""
+        return self._runner.run(self._client.start_experiment(spec, author=author))
+
+    def experiment(self, model: str, name: str = "") -> experiment_pb2.Experiment:
+        """See `AsyncClient.experiment`."""
+        return self._runner.run(self._client.experiment(model, name))
+
+    def stop_experiment(self, model: str, reason: str = "", *, promote: bool = False) -> experiment_pb2.Experiment:
+        """See `AsyncClient.stop_experiment`."""
+        return self._runner.run(self._client.stop_experiment(model, reason, promote=promote))
+
 
 async def _connect(address: str, control: str) -> AsyncClient:
     return AsyncClient(address, control)  # its channels belong to the running loop
 
 
-async def _next(results: AsyncIterator[Result]) -> Result | None:
+async def _next(results: AsyncIterator[T]) -> T | None:
     return await anext(results, None)
 
 

@@ -79,5 +79,6 @@ def _named(repository: Repository, model: str, revision: int) -> list[VariantRef
     route = repository.route(model, revision)
     if route is None:
         return []
-    weighted = [VariantRef(model, one.variant, one.version) for one in route.weights]
-    return weighted + [VariantRef(model, one.variant, one.version) for one in route.degrade.variants]
+    named = [VariantRef(model, one.variant, one.version) for one in route.weights]
+    beside = [*route.degrade.variants, route.shadow.variant, route.experiment.candidate]
+    return named + [VariantRef(model, one.variant, one.version) for one in beside if one.variant]

@@ -2,6 +2,7 @@
 
     <root>/<model>/<variant>/<version>/{model.onnx, card.json, pictures.txt, making.json}
     <root>/<model>/routes/<revision>.json
+    <root>/<model>/experiments/<id>.json
 
 Versions and revisions are whole numbers from 1 up and never change once they are visible: a version
 appears by the renaming of a finished folder, a revision by an exclusive link. `making.json`, how the
@@ -24,16 +25,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf import json_format
+from google.protobuf.message import Message
 
 from lathe.card import CARD_FILE, MODEL_FILE, check_name, read_card, write_card
 from lathe.errors import BadVariant, Conflict, InvalidInput, LatheError, NotFound, Refused
 from lathe.used_pictures import PICTURES_FILE, UsedPictures, read_used_pictures
-from lathe.v1 import card_pb2, control_pb2
+from lathe.v1 import card_pb2, control_pb2, experiment_pb2
 
-ROUTES = "routes"
+ROUTES, EXPERIMENTS = "routes", "experiments"
 MAKING_FILE = "making.json"
 MAX_MAKING_BYTES = 16 << 20
 
@@ -42,10 +44,10 @@ def check_variant_name(name: str) -> str:
     """Returns a new variant's name if it may have it.
 
     Raises:
-        InvalidInput: not a name, or the name of the folder of routes.
+        InvalidInput: not a name, or that of another folder of the model.
     """
-    if name == ROUTES:
-        raise InvalidInput(f'a variant cannot be named "{ROUTES}"')
+    if name in (ROUTES, EXPERIMENTS):
+        raise InvalidInput(f'a variant cannot be named "{name}"')
     return check_name(name, "variant")
 
 
@@ -81,7 +83,7 @@ class Repository:
         return [
             name
             for name in _folders(self.root / check_name(model, "model"))
-            if name != ROUTES and self.versions(model, name)
+            if name not in (ROUTES, EXPERIMENTS) and self.versions(model, name)
         ]
 
     def versions(self, model: str, variant: str) -> list[int]:
@@ -252,15 +254,7 @@ class Repository:
                 return None
             revision = revisions[-1]
         path = self.root / check_name(model, "model") / ROUTES / f"{revision}.json"
-        route = control_pb2.Route()
-        try:
-            json_format.Parse(path.read_bytes(), route)
-        except FileNotFoundError as error:
-            raise NotFound(f"the route of {model} has no revision {revision}") from error
-        except (OSError, UnicodeDecodeError, json_format.ParseError) as error:
-            raise BadVariant(
-                f"revision {revision} of the route of {model} cannot be read", detail=f"{path}: {error}"
-            ) from error
+        route = _read_message(path, control_pb2.Route(), f"revision {revision} of the route of {model}")
         if (route.model, route.revision) != (model, revision):
             raise BadVariant(
                 f"revision {revision} of the route of {model} names another model or revision", detail=str(path)
@@ -275,11 +269,10 @@ class Repository:
             Refused: the disk is full, or the folder may not be written.
         """
         folder = self.root / check_name(route.model, "model") / ROUTES
-        content = json_format.MessageToJson(route, preserving_proto_field_name=True, indent=2)
         staging = folder / f".{uuid.uuid4().hex}"
         try:
             folder.mkdir(exist_ok=True)
-            _write_durably(staging, content.encode() + b"\n")
+            _write_durably(staging, _as_json(route))
             os.link(staging, folder / f"{route.revision}.json")
         except FileExistsError as error:
             raise Conflict(f"revision {route.revision} of the route of {route.model} exists already") from error
@@ -288,6 +281,52 @@ class Repository:
         finally:
             with contextlib.suppress(OSError):
                 staging.unlink()
+
+    def experiments(self, model: str) -> list[str]:
+        """Their ids, the oldest first."""
+        folder = self.root / check_name(model, "model") / EXPERIMENTS
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return sorted(path.stem for path in folder.iterdir() if path.suffix == ".json" and _is_name(path.stem))
+        return []
+
+    def experiment(self, model: str, name: str = "") -> experiment_pb2.Experiment:
+        """One of a model's experiments; the newest where none is named.
+
+        Raises:
+            NotFound: there is none.
+            BadVariant: it cannot be read, or names another model or id.
+        """
+        name = check_name(name, "experiment") if name else next(reversed(self.experiments(model)), "")
+        if not name:
+            raise NotFound(f"{model} has had no experiment")
+        path = self.root / check_name(model, "model") / EXPERIMENTS / f"{name}.json"
+        experiment = _read_message(path, experiment_pb2.Experiment(), f"experiment {name} of {model}")
+        if (experiment.spec.model, experiment.id) != (model, name):
+            raise BadVariant(f"experiment {name} of {model} names another model or id", detail=str(path))
+        return experiment
+
+    def write_experiment(self, experiment: experiment_pb2.Experiment) -> None:
+        """Keeps an experiment as it is now, whole or not at all.
+
+        Raises:
+            Refused: the disk is full, or the folder may not be written.
+        """
+        folder = self.root / check_name(experiment.spec.model, "model") / EXPERIMENTS
+        staging = folder / f".{uuid.uuid4().hex}"
+        try:
+            folder.mkdir(exist_ok=True)
+            _write_durably(staging, _as_json(experiment))
+            staging.replace(folder / f"{experiment.id}.json")
+        except OSError as error:
+            raise Refused(f"experiment {experiment.id} cannot be written", detail=str(error)) from error
+        finally:
+            with contextlib.suppress(OSError):
+                staging.unlink()
+
+    def remove_experiment(self, model: str, name: str) -> None:
+        """Takes away one that has not begun."""
+        folder = self.root / check_name(model, "model") / EXPERIMENTS
+        (folder / f"{check_name(name, 'experiment')}.json").unlink(missing_ok=True)
 
     def remove(self, ref: VariantRef) -> None:
         """Takes a version away, out of sight first; a server that has it in memory serves on.
@@ -298,6 +337,22 @@ class Repository:
         staging = self.root / f".removed-{uuid.uuid4().hex}"
         self.folder(ref).rename(staging)
         shutil.rmtree(staging)
+
+
+M = TypeVar("M", bound=Message)
+
+
+def _read_message(path: Path, message: M, what: str) -> M:
+    try:
+        return json_format.Parse(path.read_bytes(), message)
+    except FileNotFoundError as error:
+        raise NotFound(f"there is no {what}") from error
+    except (OSError, UnicodeDecodeError, json_format.ParseError) as error:
+        raise BadVariant(f"{what} cannot be read", detail=f"{path}: {error}") from error
+
+
+def _as_json(message: Message) -> bytes:
+    return json_format.MessageToJson(message, preserving_proto_field_name=True, indent=2).encode() + b"\n"
 
 
 def _finite(value: Any) -> Any:

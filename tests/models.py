@@ -35,7 +35,7 @@ def bright_spots(*, box_pixels: float = 12.0, work: int = 0, opset: int = 17, ir
         box_pixels: side of every box, in canvas pixels.
         work: convolutions of 32 channels that change nothing but take time, some 1 to 2 ms each.
     """
-    return model_bytes(*_spots(box_pixels, work), opset=opset, ir_version=ir_version)
+    return model_bytes(*spots(box_pixels, work), opset=opset, ir_version=ir_version)
 
 
 def model_bytes(
@@ -59,7 +59,8 @@ def model_bytes(
     return bytes(model.SerializeToString())
 
 
-def _spots(box_pixels: float, work: int) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+def spots(box_pixels: float, work: int = 0) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """The nodes and constants of `bright_spots`, for a network that adds to them."""
     constants = {
         "mean": np.full((1, 3, 1, 1), 1 / (3 * 255), np.float32),
         "zeros": np.zeros((12, 1, 1, 1), np.float32),

@@ -11,13 +11,13 @@ import numpy as np
 import onnx
 import torch
 
+from lathe.agreement import AgreementSamples
 from lathe.errors import BadPicture, InvalidInput, NotFound
 from lathe.machine import cpu_name
 from lathe.progress import Progress
 from lathe.repository import Repository, VariantRef
 from lathe.used_pictures import UsedPictures
 from lathe.v1 import card_pb2
-from lathe_compression.agreement import AgreementSamples
 from lathe_compression.arithmetic import Arithmetic, arithmetic, layer_arithmetic
 from lathe_compression.judge import build_detector, judge
 from lathe_compression.latency import RUNS, noise, take_turns
@@ -27,7 +27,7 @@ from lathe_compression.recipe import RecipeFile, Variant
 from lathe_compression.runs import RunRecord
 from lathe_compression.store import disk_full_said
 from lathe_compression.workshop import Workshop
-from lathe_server.engines import RUNTIME
+from lathe_server.engines import RUNTIME, OnnxRuntimeEngine, golden_answers
 
 PRECISIONS = {
     "": "PRECISION_FP32",
@@ -110,6 +110,8 @@ def compress(
     with disk_full_said():
         for card, one, there in zip(cards, made, published, strict=True):
             making = _with_figures(one.making, figures)
+            if not there:
+                card.golden.extend(golden_answers(OnnxRuntimeEngine(one.content), workshop.serving_size))
             refs.append(there or repository.publish(card, one.content, making, one.pictures))
             record.event("variant", variant=one.variant.name, version=refs[-1].version, sha256=card.sha256)
     record.close()

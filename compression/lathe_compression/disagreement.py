@@ -9,9 +9,9 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from lathe.agreement import IOU, overlaps
 from lathe.annotate import draw
 from lathe.detections import Detections
-from lathe_compression.agreement import IOU, overlaps
 from lathe_server.vision import EncodedPicture, decode, fit, letterbox
 from lathe_server.vision.picture import read_header
 

@@ -15,6 +15,7 @@ from operator import or_
 from pathlib import Path
 from typing import Any
 
+from lathe.agreement import AgreementSamples
 from lathe.detections import Detections
 from lathe.errors import InvalidInput, NotFound
 from lathe.evidence import Interval, bootstrap
@@ -22,7 +23,6 @@ from lathe.machine import cpu_name
 from lathe.progress import Progress
 from lathe.repository import Repository, VariantRef
 from lathe.v1 import card_pb2
-from lathe_compression.agreement import AgreementSamples
 from lathe_compression.average_precision import Labels, PrecisionSamples
 from lathe_compression.evaluation_data import EvaluationData, load_data
 from lathe_compression.judge import Judged, build_detector, judge, speedup

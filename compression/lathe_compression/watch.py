@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lathe.agreement import AgreementSamples
 from lathe.detections import Detections
-from lathe_compression.agreement import AgreementSamples
 from lathe_server.vision import suppress
 from lathe_server.vision.decoders import DECODERS
 from lathe_server.vision.detections import Thresholds

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from lathe.cli import compress, ctl, demo, evaluate, repo, report, serve, stream
+from lathe.cli import apply, compress, ctl, demo, evaluate, experiment, repo, report, serve, stream
 from lathe.errors import LatheError
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
@@ -23,8 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="lathe", description="Vision inference on compressed models, swapped while they serve."
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (compress, evaluate, report, serve, stream, ctl, repo, demo):
+    for module in (compress, evaluate, report, serve, stream, ctl, apply, experiment, repo, demo):
         module.add_command(commands)
+    experiment.add_rollout(commands)
     options = parser.parse_args(arguments)
     run: Callable[[argparse.Namespace], int | None] = options.run
     try:

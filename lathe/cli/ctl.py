@@ -23,13 +23,28 @@ def add_command(commands: Any) -> None:
     variants.set_defaults(run=list_variants)
     route = verbs.add_parser("route", help="print the route of a model, or set it")
     route.add_argument("model")
-    route.add_argument("weights", nargs="*", metavar="VARIANT[/VERSION]=WEIGHT", help="relative whole numbers")
+    route.add_argument(
+        "weights",
+        nargs="*",
+        metavar="VARIANT[/VERSION|@latest]=WEIGHT",
+        help="relative whole numbers; @latest follows newer versions as they are published",
+    )
     swap = verbs.add_parser("swap", help="send all of a model's frames to one variant, whatever its route was")
     swap.add_argument("model")
     swap.add_argument("variant", metavar="VARIANT[/VERSION]")
     back = verbs.add_parser("rollback", help="go back to the route before the present one, as a new revision")
     back.add_argument("model")
     back.set_defaults(run=rollback)
+    loading = verbs.add_parser("load", help="bring a variant into memory without giving it frames, and keep it there")
+    unloading = verbs.add_parser("unload", help="take a variant out of memory after its last frame")
+    unloading.add_argument("--force", action="store_true", help="off the route, too, where something else is left")
+    for verb, run in ((loading, load), (unloading, unload)):
+        verb.add_argument("model")
+        verb.add_argument("variant", metavar="VARIANT[/VERSION]")
+        verb.set_defaults(run=run)
+    watching = verbs.add_parser("watch", help="what happens to the models, a line each, until it is interrupted")
+    watching.add_argument("model", nargs="?", default="")
+    watching.set_defaults(run=watch)
     for verb in (route, swap, back):
         verb.add_argument("--expect", type=int, default=0, metavar="REVISION", help="fail unless this revision holds")
         verb.add_argument("--reason", default="", help="kept with the revision")
@@ -47,6 +62,12 @@ def add_command(commands: Any) -> None:
             default=0.1,
             metavar="SECONDS",
             help="they do when they wait longer for their turn (default %(default)s)",
+        )
+        verb.add_argument(
+            "--shadow", default="", metavar="VARIANT[/VERSION]", help="also judges some of the frames, to be compared"
+        )
+        verb.add_argument(
+            "--shadow-share", type=float, default=0.1, metavar="SHARE", help="of the frames (default %(default)s)"
         )
     route.set_defaults(run=show_or_set_route)
     swap.set_defaults(run=set_route, weights=None)
@@ -86,8 +107,8 @@ def show_or_set_route(options: argparse.Namespace) -> None:
     if options.weights:
         set_route(options)
         return
-    if options.degrade:
-        raise InvalidInput("--degrade goes with the weights: a route is replaced whole")
+    if options.degrade or options.shadow:
+        raise InvalidInput("--degrade and --shadow go with the weights: a route is replaced whole")
     with Client(control=options.control) as client:
         print_route(client.route(options.model))
 
@@ -105,6 +126,8 @@ def set_route(options: argparse.Namespace) -> None:
             reason=options.reason,
             degrade=options.degrade,
             degrade_after_seconds=options.degrade_after,
+            shadow=options.shadow,
+            shadow_share=options.shadow_share,
         )
     print_route(route)
 
@@ -118,6 +141,31 @@ def rollback(options: argparse.Namespace) -> None:
                 options.model, expected_revision=options.expect, author=getpass.getuser(), reason=options.reason
             )
         )
+
+
+def load(options: argparse.Namespace) -> None:
+    from lathe.client import Client
+
+    with Client(control=options.control) as client:
+        print(f"{options.model}/{client.load(options.model, options.variant)} is in memory")
+
+
+def unload(options: argparse.Namespace) -> None:
+    from lathe.client import Client
+
+    with Client(control=options.control) as client:
+        name = client.unload(options.model, options.variant, force=options.force, author=getpass.getuser())
+        print(f"{options.model}/{name} is gone from memory")
+
+
+def watch(options: argparse.Namespace) -> None:
+    from lathe.client import Client
+    from lathe.v1 import control_pb2
+
+    with Client(control=options.control) as client:
+        for event in client.events(options.model):
+            kind = control_pb2.EventKind.Name(event.kind).removeprefix("EVENT_KIND_").lower().replace("_", " ")
+            print(f"{event.at.ToDatetime():%Y-%m-%d %H:%M:%S} {event.model}: {kind}: {event.text}", flush=True)
 
 
 def parse_weights(words: list[str]) -> dict[str, int]:
@@ -136,8 +184,20 @@ def parse_weights(words: list[str]) -> dict[str, int]:
 
 
 def print_route(route: Any) -> None:
-    shares = " ".join(f"{weight.variant}/{weight.version}={weight.weight}" for weight in route.weights)
+    shares = " ".join(
+        f"{weight.variant}/{weight.version}={weight.weight}{' (follows the latest)' if weight.latest else ''}"
+        for weight in route.weights
+    )
     print(f"{route.model} revision {route.revision}: {shares}")
     if route.degrade.variants:
         cheaper = " ".join(f"{one.variant}/{one.version}" for one in route.degrade.variants)
         print(f"degrades to {cheaper} when streams wait longer than {route.degrade.after_seconds:g} s")
+    if route.HasField("shadow"):
+        shadow = route.shadow.variant
+        print(f"{route.shadow.share:.1%} of the frames also go to {shadow.variant}/{shadow.version}, in the shadow")
+    if route.HasField("experiment"):
+        candidate = route.experiment.candidate
+        print(
+            f"experiment {route.experiment.id} with {candidate.variant}/{candidate.version}"
+            f" runs on {route.experiment.owner}"
+        )

@@ -25,6 +25,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--data", type=Path, metavar="COCO", help="labelled pictures, for average precision")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of the live part (default %(default)s)")
     parser.add_argument("--price-per-core-hour", type=float, default=0.04, help="US dollars (default %(default)s)")
+    parser.add_argument("--experiment", action="store_true", help="go on with an A/B test, to its verdict")
     parser.set_defaults(run=run)
 
 
@@ -39,4 +40,5 @@ def run(options: argparse.Namespace) -> int:
         data=options.data,
         seconds=options.seconds,
         price_per_core_hour=options.price_per_core_hour,
+        experiment=options.experiment,
     ).run()

@@ -1,6 +1,7 @@
 """`lathe demo`: the whole way on real footage, in minutes.
 
-Teacher → variants → evaluation → server → capacity → four cameras and a swap in mid-stream → report.
+Teacher → variants → evaluation → server → capacity → four cameras and a swap in mid-stream → report; and, where it is
+asked for, an A/B test on the cameras' frames → verdict → promotion.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from rich.console import Console
 
 from lathe.demo.capacity import measure_capacity
 from lathe.demo.findings import Findings, show, write_report
-from lathe.demo.footage import evaluation_frames, load_footage
-from lathe.demo.live import watch_cameras
+from lathe.demo.footage import Footage, evaluation_frames, load_footage
+from lathe.demo.live import four_cameras, watch_cameras
+from lathe.demo.verdict import decide
 from lathe.demo.workspace import fresh_folder
 from lathe.errors import InvalidInput
+from lathe.experiment_page import write
 from lathe.progress import Progress
 from lathe.repository import Repository, VariantRef
 from lathe.server_process import ServerProcess
@@ -36,6 +39,7 @@ class Demo:
     frames: the user's own pictures for evaluation; frames of the videos where there are none.
     data: labelled pictures for average precision.
     seconds: length of the live part.
+    experiment: go on with an A/B test, to its verdict.
     """
 
     recipe: Path
@@ -45,6 +49,7 @@ class Demo:
     data: Path | None = None
     seconds: float = 20.0
     price_per_core_hour: float = 0.04
+    experiment: bool = False
 
     def run(self) -> int:
         """Returns the exit code: 1 where a frame was lost.
@@ -67,6 +72,8 @@ class Demo:
                 capacities = asyncio.run(measure_capacity(server, refs, footage, advance))
             after = next((ref for ref in refs[1:] if repository.card(ref).recommended), refs[-1])
             live = asyncio.run(watch_cameras(server, refs[0], after, footage, self.seconds, console))
+            if self.experiment:
+                self._experiment(server, refs[0], after, footage, console)
             exit_code = server.stop()
         findings = Findings(
             cards=[repository.card(ref) for ref in refs],
@@ -84,6 +91,19 @@ class Demo:
             f"\nreport: {self.output / 'report.html'}  figures: {self.output / 'report.json'}", highlight=False
         )
         return 1 if live.lost or exit_code else 0
+
+    def _experiment(
+        self,
+        server: ServerProcess,
+        before: VariantRef,
+        after: VariantRef,
+        footage: Sequence[Footage],
+        console: Console,
+    ) -> None:
+        console.print(f"\nA/B test: {after.variant} beside {before.variant}", highlight=False)
+        cameras = four_cameras(before.model, footage)
+        experiment = asyncio.run(decide(server, before, after, cameras, console))
+        console.print(f"its page: {write(experiment, self.output, 'experiment')}", highlight=False)
 
     def _compress(self, progress: Progress) -> tuple[Repository, list[VariantRef]]:
         from lathe_compression.compress import compress

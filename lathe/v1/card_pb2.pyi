@@ -107,6 +107,7 @@ class Card(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     RECOMMENDED_FIELD_NUMBER: _builtins.int
     NOTICES_FIELD_NUMBER: _builtins.int
+    GOLDEN_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     variant: _builtins.str
     version: _builtins.int
@@ -148,6 +149,10 @@ class Card(_message.Message):
     def notices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Licences and origins of the weights and of the pictures that made the variant."""
 
+    @_builtins.property
+    def golden(self) -> _containers.RepeatedCompositeFieldContainer[Global___GoldenAnswer]:
+        """What the network answers to the golden picture at its serving size; compared when it is loaded."""
+
     def __init__(
         self,
         *,
@@ -172,14 +177,46 @@ class Card(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         recommended: _builtins.bool = ...,
         notices: _abc.Iterable[_builtins.str] | None = ...,
+        golden: _abc.Iterable[Global___GoldenAnswer] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "lineage", b"lineage", "serving_size", b"serving_size", "thresholds", b"thresholds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "created_at", b"created_at", "decoder", b"decoder", "latency", b"latency", "lineage", b"lineage", "macs", b"macs", "model", b"model", "notices", b"notices", "parameters", b"parameters", "precision", b"precision", "quality", b"quality", "recommended", b"recommended", "serving_size", b"serving_size", "sha256", b"sha256", "size_bytes", b"size_bytes", "size_multiple", b"size_multiple", "sparsity", b"sparsity", "task", b"task", "thresholds", b"thresholds", "variant", b"variant", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "created_at", b"created_at", "decoder", b"decoder", "golden", b"golden", "latency", b"latency", "lineage", b"lineage", "macs", b"macs", "model", b"model", "notices", b"notices", "parameters", b"parameters", "precision", b"precision", "quality", b"quality", "recommended", b"recommended", "serving_size", b"serving_size", "sha256", b"sha256", "size_bytes", b"size_bytes", "size_multiple", b"size_multiple", "sparsity", b"sparsity", "task", b"task", "thresholds", b"thresholds", "variant", b"variant", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Card: _TypeAlias = Card  # noqa: Y015
+
+@_typing.final
+class GoldenAnswer(_message.Message):
+    """One output: its range, and evenly spaced values of it, first and last included."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    output: _builtins.str
+    low: _builtins.float
+    high: _builtins.float
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        output: _builtins.str = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+        values: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "low", b"low", "output", b"output", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GoldenAnswer: _TypeAlias = GoldenAnswer  # noqa: Y015
 
 @_typing.final
 class PictureSize(_message.Message):

@@ -24,43 +24,75 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from lathe.v1 import card_pb2 as lathe_dot_v1_dot_card__pb2
+from lathe.v1 import experiment_pb2 as lathe_dot_v1_dot_experiment__pb2
+from lathe.v1 import variant_version_pb2 as lathe_dot_v1_dot_variant__version__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lathe/v1/control.proto\x12\x08lathe.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13lathe/v1/card.proto\"$\n\x13ListVariantsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"A\n\x14ListVariantsResponse\x12)\n\x08variants\x18\x01 \x03(\x0b\x32\x17.lathe.v1.VariantStatus\"v\n\rVariantStatus\x12\x1c\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x0e.lathe.v1.Card\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.lathe.v1.ServableState\x12\x0e\n\x06weight\x18\x03 \x01(\r\x12\x0f\n\x07runtime\x18\x04 \x01(\t\" \n\x0fGetRouteRequest\x12\r\n\x05model\x18\x01 \x01(\t\"2\n\x10GetRouteResponse\x12\x1e\n\x05route\x18\x01 \x01(\x0b\x32\x0f.lathe.v1.Route\"\xa7\x01\n\x0fSetRouteRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x07weights\x18\x02 \x03(\x0b\x32\x15.lathe.v1.RouteWeight\x12\x19\n\x11\x65xpected_revision\x18\x03 \x01(\r\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\"\n\x07\x64\x65grade\x18\x06 \x01(\x0b\x32\x11.lathe.v1.Degrade\"2\n\x10SetRouteResponse\x12\x1e\n\x05route\x18\x01 \x01(\x0b\x32\x0f.lathe.v1.Route\"[\n\x0fRollbackRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x19\n\x11\x65xpected_revision\x18\x02 \x01(\r\x12\x0e\n\x06\x61uthor\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"2\n\x10RollbackResponse\x12\x1e\n\x05route\x18\x01 \x01(\x0b\x32\x0f.lathe.v1.Route\"\xc4\x01\n\x05Route\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\r\x12&\n\x07weights\x18\x03 \x03(\x0b\x32\x15.lathe.v1.RouteWeight\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x07\x64\x65grade\x18\x07 \x01(\x0b\x32\x11.lathe.v1.Degrade\"L\n\x07\x44\x65grade\x12*\n\x08variants\x18\x01 \x03(\x0b\x32\x18.lathe.v1.VariantVersion\x12\x15\n\rafter_seconds\x18\x02 \x01(\x01\"2\n\x0eVariantVersion\x12\x0f\n\x07variant\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"?\n\x0bRouteWeight\x12\x0f\n\x07variant\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06weight\x18\x03 \x01(\r*\x9c\x01\n\rServableState\x12\x1e\n\x1aSERVABLE_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14SERVABLE_STATE_FOUND\x10\x01\x12\x1a\n\x16SERVABLE_STATE_LOADING\x10\x02\x12\x18\n\x14SERVABLE_STATE_READY\x10\x03\x12\x1b\n\x17SERVABLE_STATE_DRAINING\x10\x04\x32\xa8\x02\n\x0e\x43ontrolService\x12M\n\x0cListVariants\x12\x1d.lathe.v1.ListVariantsRequest\x1a\x1e.lathe.v1.ListVariantsResponse\x12\x41\n\x08GetRoute\x12\x19.lathe.v1.GetRouteRequest\x1a\x1a.lathe.v1.GetRouteResponse\x12\x41\n\x08SetRoute\x12\x19.lathe.v1.SetRouteRequest\x1a\x1a.lathe.v1.SetRouteResponse\x12\x41\n\x08Rollback\x12\x19.lathe.v1.RollbackRequest\x1a\x1a.lathe.v1.RollbackResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lathe/v1/control.proto\x12\x08lathe.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13lathe/v1/card.proto\x1a\x19lathe/v1/experiment.proto\x1a\x1elathe/v1/variant_version.proto\"N\n\x12LoadVariantRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12)\n\x07variant\x18\x02 \x01(\x0b\x32\x18.lathe.v1.VariantVersion\"@\n\x13LoadVariantResponse\x12)\n\x07variant\x18\x01 \x01(\x0b\x32\x18.lathe.v1.VariantVersion\"o\n\x14UnloadVariantRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12)\n\x07variant\x18\x02 \x01(\x0b\x32\x18.lathe.v1.VariantVersion\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\"B\n\x15UnloadVariantResponse\x12)\n\x07variant\x18\x01 \x01(\x0b\x32\x18.lathe.v1.VariantVersion\"#\n\x12WatchEventsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"5\n\x13WatchEventsResponse\x12\x1e\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x0f.lathe.v1.Event\"\x95\x01\n\x05\x45vent\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x04kind\x18\x02 \x01(\x0e\x32\x13.lathe.v1.EventKind\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x10\n\x08revision\x18\x05 \x01(\r\x12\x12\n\nexperiment\x18\x06 \x01(\t\"P\n\x16StartExperimentRequest\x12&\n\x04spec\x18\x01 \x01(\x0b\x32\x18.lathe.v1.ExperimentSpec\x12\x0e\n\x06\x61uthor\x18\x02 \x01(\t\"C\n\x17StartExperimentResponse\x12(\n\nexperiment\x18\x01 \x01(\x0b\x32\x14.lathe.v1.Experiment\"1\n\x14GetExperimentRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"A\n\x15GetExperimentResponse\x12(\n\nexperiment\x18\x01 \x01(\x0b\x32\x14.lathe.v1.Experiment\"G\n\x15StopExperimentRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07promote\x18\x03 \x01(\x08\"B\n\x16StopExperimentResponse\x12(\n\nexperiment\x18\x01 \x01(\x0b\x32\x14.lathe.v1.Experiment\"$\n\x13ListVariantsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"A\n\x14ListVariantsResponse\x12)\n\x08variants\x18\x01 \x03(\x0b\x32\x17.lathe.v1.VariantStatus\"v\n\rVariantStatus\x12\x1c\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x0e.lathe.v1.Card\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.lathe.v1.ServableState\x12\x0e\n\x06weight\x18\x03 \x01(\r\x12\x0f\n\x07runtime\x18\x04 \x01(\t\" \n\x0fGetRouteRequest\x12\r\n\x05model\x18\x01 \x01(\t\"2\n\x10GetRouteResponse\x12\x1e\n\x05route\x18\x01 \x01(\x0b\x32\x0f.lathe.v1.Route\"\xc9\x01\n\x0fSetRouteRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x07weights\x18\x02 \x03(\x0b\x32\x15.lathe.v1.RouteWeight\x12\x19\n\x11\x65xpected_revision\x18\x03 \x01(\r\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\"\n\x07\x64\x65grade\x18\x06 \x01(\x0b\x32\x11.lathe.v1.Degrade\x12 \n\x06shadow\x18\x07 \x01(\x0b\x32\x10.lathe.v1.Shadow\"2\n\x10SetRouteResponse\x12\x1e\n\x05route\x18\x01 \x01(\x0b\x32\x0f.lathe.v1.Route\"[\n\x0fRollbackRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x19\n\x11\x65xpected_revision\x18\x02 \x01(\r\x12\x0e\n\x06\x61uthor\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"2\n\x10RollbackResponse\x12\x1e\n\x05route\x18\x01 \x01(\x0b\x32\x0f.lathe.v1.Route\"\x97\x02\n\x05Route\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\r\x12&\n\x07weights\x18\x03 \x03(\x0b\x32\x15.lathe.v1.RouteWeight\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x07\x64\x65grade\x18\x07 \x01(\x0b\x32\x11.lathe.v1.Degrade\x12 \n\x06shadow\x18\x08 \x01(\x0b\x32\x10.lathe.v1.Shadow\x12/\n\nexperiment\x18\t \x01(\x0b\x32\x1b.lathe.v1.RunningExperiment\"B\n\x06Shadow\x12)\n\x07variant\x18\x01 \x01(\x0b\x32\x18.lathe.v1.VariantVersion\x12\r\n\x05share\x18\x02 \x01(\x01\"[\n\x11RunningExperiment\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12+\n\tcandidate\x18\x03 \x01(\x0b\x32\x18.lathe.v1.VariantVersion\"L\n\x07\x44\x65grade\x12*\n\x08variants\x18\x01 \x03(\x0b\x32\x18.lathe.v1.VariantVersion\x12\x15\n\rafter_seconds\x18\x02 \x01(\x01\"O\n\x0bRouteWeight\x12\x0f\n\x07variant\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06weight\x18\x03 \x01(\r\x12\x0e\n\x06latest\x18\x04 \x01(\x08*\xc8\x01\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45VENT_KIND_LOADED\x10\x01\x12\x17\n\x13\x45VENT_KIND_UNLOADED\x10\x02\x12\x15\n\x11\x45VENT_KIND_ROUTED\x10\x03\x12\x16\n\x12\x45VENT_KIND_REFUSED\x10\x04\x12\x1f\n\x1b\x45VENT_KIND_EXPERIMENT_BEGUN\x10\x05\x12\x1f\n\x1b\x45VENT_KIND_EXPERIMENT_ENDED\x10\x06*\x9c\x01\n\rServableState\x12\x1e\n\x1aSERVABLE_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14SERVABLE_STATE_FOUND\x10\x01\x12\x1a\n\x16SERVABLE_STATE_LOADING\x10\x02\x12\x18\n\x14SERVABLE_STATE_READY\x10\x03\x12\x1b\n\x17SERVABLE_STATE_DRAINING\x10\x04\x32\x93\x06\n\x0e\x43ontrolService\x12M\n\x0cListVariants\x12\x1d.lathe.v1.ListVariantsRequest\x1a\x1e.lathe.v1.ListVariantsResponse\x12\x41\n\x08GetRoute\x12\x19.lathe.v1.GetRouteRequest\x1a\x1a.lathe.v1.GetRouteResponse\x12\x41\n\x08SetRoute\x12\x19.lathe.v1.SetRouteRequest\x1a\x1a.lathe.v1.SetRouteResponse\x12\x41\n\x08Rollback\x12\x19.lathe.v1.RollbackRequest\x1a\x1a.lathe.v1.RollbackResponse\x12J\n\x0bLoadVariant\x12\x1c.lathe.v1.LoadVariantRequest\x1a\x1d.lathe.v1.LoadVariantResponse\x12P\n\rUnloadVariant\x12\x1e.lathe.v1.UnloadVariantRequest\x1a\x1f.lathe.v1.UnloadVariantResponse\x12V\n\x0fStartExperiment\x12 .lathe.v1.StartExperimentRequest\x1a!.lathe.v1.StartExperimentResponse\x12P\n\rGetExperiment\x12\x1e.lathe.v1.GetExperimentRequest\x1a\x1f.lathe.v1.GetExperimentResponse\x12L\n\x0bWatchEvents\x12\x1c.lathe.v1.WatchEventsRequest\x1a\x1d.lathe.v1.WatchEventsResponse0\x01\x12S\n\x0eStopExperiment\x12\x1f.lathe.v1.StopExperimentRequest\x1a .lathe.v1.StopExperimentResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lathe.v1.control_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SERVABLESTATE']._serialized_start=1163
-  _globals['_SERVABLESTATE']._serialized_end=1319
-  _globals['_LISTVARIANTSREQUEST']._serialized_start=90
-  _globals['_LISTVARIANTSREQUEST']._serialized_end=126
-  _globals['_LISTVARIANTSRESPONSE']._serialized_start=128
-  _globals['_LISTVARIANTSRESPONSE']._serialized_end=193
-  _globals['_VARIANTSTATUS']._serialized_start=195
-  _globals['_VARIANTSTATUS']._serialized_end=313
-  _globals['_GETROUTEREQUEST']._serialized_start=315
-  _globals['_GETROUTEREQUEST']._serialized_end=347
-  _globals['_GETROUTERESPONSE']._serialized_start=349
-  _globals['_GETROUTERESPONSE']._serialized_end=399
-  _globals['_SETROUTEREQUEST']._serialized_start=402
-  _globals['_SETROUTEREQUEST']._serialized_end=569
-  _globals['_SETROUTERESPONSE']._serialized_start=571
-  _globals['_SETROUTERESPONSE']._serialized_end=621
-  _globals['_ROLLBACKREQUEST']._serialized_start=623
-  _globals['_ROLLBACKREQUEST']._serialized_end=714
-  _globals['_ROLLBACKRESPONSE']._serialized_start=716
-  _globals['_ROLLBACKRESPONSE']._serialized_end=766
-  _globals['_ROUTE']._serialized_start=769
-  _globals['_ROUTE']._serialized_end=965
-  _globals['_DEGRADE']._serialized_start=967
-  _globals['_DEGRADE']._serialized_end=1043
-  _globals['_VARIANTVERSION']._serialized_start=1045
-  _globals['_VARIANTVERSION']._serialized_end=1095
-  _globals['_ROUTEWEIGHT']._serialized_start=1097
-  _globals['_ROUTEWEIGHT']._serialized_end=1160
-  _globals['_CONTROLSERVICE']._serialized_start=1322
-  _globals['_CONTROLSERVICE']._serialized_end=1618
+  _globals['_EVENTKIND']._serialized_start=2445
+  _globals['_EVENTKIND']._serialized_end=2645
+  _globals['_SERVABLESTATE']._serialized_start=2648
+  _globals['_SERVABLESTATE']._serialized_end=2804
+  _globals['_LOADVARIANTREQUEST']._serialized_start=149
+  _globals['_LOADVARIANTREQUEST']._serialized_end=227
+  _globals['_LOADVARIANTRESPONSE']._serialized_start=229
+  _globals['_LOADVARIANTRESPONSE']._serialized_end=293
+  _globals['_UNLOADVARIANTREQUEST']._serialized_start=295
+  _globals['_UNLOADVARIANTREQUEST']._serialized_end=406
+  _globals['_UNLOADVARIANTRESPONSE']._serialized_start=408
+  _globals['_UNLOADVARIANTRESPONSE']._serialized_end=474
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=476
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=511
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=513
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=566
+  _globals['_EVENT']._serialized_start=569
+  _globals['_EVENT']._serialized_end=718
+  _globals['_STARTEXPERIMENTREQUEST']._serialized_start=720
+  _globals['_STARTEXPERIMENTREQUEST']._serialized_end=800
+  _globals['_STARTEXPERIMENTRESPONSE']._serialized_start=802
+  _globals['_STARTEXPERIMENTRESPONSE']._serialized_end=869
+  _globals['_GETEXPERIMENTREQUEST']._serialized_start=871
+  _globals['_GETEXPERIMENTREQUEST']._serialized_end=920
+  _globals['_GETEXPERIMENTRESPONSE']._serialized_start=922
+  _globals['_GETEXPERIMENTRESPONSE']._serialized_end=987
+  _globals['_STOPEXPERIMENTREQUEST']._serialized_start=989
+  _globals['_STOPEXPERIMENTREQUEST']._serialized_end=1060
+  _globals['_STOPEXPERIMENTRESPONSE']._serialized_start=1062
+  _globals['_STOPEXPERIMENTRESPONSE']._serialized_end=1128
+  _globals['_LISTVARIANTSREQUEST']._serialized_start=1130
+  _globals['_LISTVARIANTSREQUEST']._serialized_end=1166
+  _globals['_LISTVARIANTSRESPONSE']._serialized_start=1168
+  _globals['_LISTVARIANTSRESPONSE']._serialized_end=1233
+  _globals['_VARIANTSTATUS']._serialized_start=1235
+  _globals['_VARIANTSTATUS']._serialized_end=1353
+  _globals['_GETROUTEREQUEST']._serialized_start=1355
+  _globals['_GETROUTEREQUEST']._serialized_end=1387
+  _globals['_GETROUTERESPONSE']._serialized_start=1389
+  _globals['_GETROUTERESPONSE']._serialized_end=1439
+  _globals['_SETROUTEREQUEST']._serialized_start=1442
+  _globals['_SETROUTEREQUEST']._serialized_end=1643
+  _globals['_SETROUTERESPONSE']._serialized_start=1645
+  _globals['_SETROUTERESPONSE']._serialized_end=1695
+  _globals['_ROLLBACKREQUEST']._serialized_start=1697
+  _globals['_ROLLBACKREQUEST']._serialized_end=1788
+  _globals['_ROLLBACKRESPONSE']._serialized_start=1790
+  _globals['_ROLLBACKRESPONSE']._serialized_end=1840
+  _globals['_ROUTE']._serialized_start=1843
+  _globals['_ROUTE']._serialized_end=2122
+  _globals['_SHADOW']._serialized_start=2124
+  _globals['_SHADOW']._serialized_end=2190
+  _globals['_RUNNINGEXPERIMENT']._serialized_start=2192
+  _globals['_RUNNINGEXPERIMENT']._serialized_end=2283
+  _globals['_DEGRADE']._serialized_start=2285
+  _globals['_DEGRADE']._serialized_end=2361
+  _globals['_ROUTEWEIGHT']._serialized_start=2363
+  _globals['_ROUTEWEIGHT']._serialized_end=2442
+  _globals['_CONTROLSERVICE']._serialized_start=2807
+  _globals['_CONTROLSERVICE']._serialized_end=3594
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,8 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from lathe.v1 import card_pb2 as _card_pb2
+from lathe.v1 import experiment_pb2 as _experiment_pb2
+from lathe.v1 import variant_version_pb2 as _variant_version_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +22,35 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _EventKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EVENT_KIND_UNSPECIFIED: _EventKind.ValueType  # 0
+    EVENT_KIND_LOADED: _EventKind.ValueType  # 1
+    EVENT_KIND_UNLOADED: _EventKind.ValueType  # 2
+    EVENT_KIND_ROUTED: _EventKind.ValueType  # 3
+    """A route begins to serve."""
+    EVENT_KIND_REFUSED: _EventKind.ValueType  # 4
+    """A route or a variant on it was refused; the old one serves on."""
+    EVENT_KIND_EXPERIMENT_BEGUN: _EventKind.ValueType  # 5
+    EVENT_KIND_EXPERIMENT_ENDED: _EventKind.ValueType  # 6
+
+class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper): ...
+
+EVENT_KIND_UNSPECIFIED: EventKind.ValueType  # 0
+EVENT_KIND_LOADED: EventKind.ValueType  # 1
+EVENT_KIND_UNLOADED: EventKind.ValueType  # 2
+EVENT_KIND_ROUTED: EventKind.ValueType  # 3
+"""A route begins to serve."""
+EVENT_KIND_REFUSED: EventKind.ValueType  # 4
+"""A route or a variant on it was refused; the old one serves on."""
+EVENT_KIND_EXPERIMENT_BEGUN: EventKind.ValueType  # 5
+EVENT_KIND_EXPERIMENT_ENDED: EventKind.ValueType  # 6
+Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 class _ServableState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -47,6 +78,312 @@ SERVABLE_STATE_READY: ServableState.ValueType  # 3
 SERVABLE_STATE_DRAINING: ServableState.ValueType  # 4
 """No longer wanted; answers the frames it still holds."""
 Global___ServableState: _TypeAlias = ServableState  # noqa: Y015
+
+@_typing.final
+class LoadVariantRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    @_builtins.property
+    def variant(self) -> _variant_version_pb2.VariantVersion: ...
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        variant: _variant_version_pb2.VariantVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["variant", b"variant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadVariantRequest: _TypeAlias = LoadVariantRequest  # noqa: Y015
+
+@_typing.final
+class LoadVariantResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VARIANT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def variant(self) -> _variant_version_pb2.VariantVersion:
+        """With the version that was meant."""
+
+    def __init__(
+        self,
+        *,
+        variant: _variant_version_pb2.VariantVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["variant", b"variant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadVariantResponse: _TypeAlias = LoadVariantResponse  # noqa: Y015
+
+@_typing.final
+class UnloadVariantRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    force: _builtins.bool
+    author: _builtins.str
+    @_builtins.property
+    def variant(self) -> _variant_version_pb2.VariantVersion:
+        """Version 0: the newest that is in memory."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        variant: _variant_version_pb2.VariantVersion | None = ...,
+        force: _builtins.bool = ...,
+        author: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["variant", b"variant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "force", b"force", "model", b"model", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnloadVariantRequest: _TypeAlias = UnloadVariantRequest  # noqa: Y015
+
+@_typing.final
+class UnloadVariantResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VARIANT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def variant(self) -> _variant_version_pb2.VariantVersion: ...
+    def __init__(
+        self,
+        *,
+        variant: _variant_version_pb2.VariantVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["variant", b"variant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnloadVariantResponse: _TypeAlias = UnloadVariantResponse  # noqa: Y015
+
+@_typing.final
+class WatchEventsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Empty watches all."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchEventsRequest: _TypeAlias = WatchEventsRequest  # noqa: Y015
+
+@_typing.final
+class WatchEventsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event(self) -> Global___Event: ...
+    def __init__(
+        self,
+        *,
+        event: Global___Event | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchEventsResponse: _TypeAlias = WatchEventsResponse  # noqa: Y015
+
+@_typing.final
+class Event(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    kind: Global___EventKind.ValueType
+    model: _builtins.str
+    text: _builtins.str
+    """One line."""
+    revision: _builtins.int
+    """Of the route, where one begins to serve."""
+    experiment: _builtins.str
+    """Id of the experiment that it is about."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        kind: Global___EventKind.ValueType = ...,
+        model: _builtins.str = ...,
+        text: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        experiment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "experiment", b"experiment", "kind", b"kind", "model", b"model", "revision", b"revision", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Event: _TypeAlias = Event  # noqa: Y015
+
+@_typing.final
+class StartExperimentRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    author: _builtins.str
+    @_builtins.property
+    def spec(self) -> _experiment_pb2.ExperimentSpec: ...
+    def __init__(
+        self,
+        *,
+        spec: _experiment_pb2.ExperimentSpec | None = ...,
+        author: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartExperimentRequest: _TypeAlias = StartExperimentRequest  # noqa: Y015
+
+@_typing.final
+class StartExperimentResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def experiment(self) -> _experiment_pb2.Experiment: ...
+    def __init__(
+        self,
+        *,
+        experiment: _experiment_pb2.Experiment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartExperimentResponse: _TypeAlias = StartExperimentResponse  # noqa: Y015
+
+@_typing.final
+class GetExperimentRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    id: _builtins.str
+    """Empty asks for the newest."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetExperimentRequest: _TypeAlias = GetExperimentRequest  # noqa: Y015
+
+@_typing.final
+class GetExperimentResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def experiment(self) -> _experiment_pb2.Experiment: ...
+    def __init__(
+        self,
+        *,
+        experiment: _experiment_pb2.Experiment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetExperimentResponse: _TypeAlias = GetExperimentResponse  # noqa: Y015
+
+@_typing.final
+class StopExperimentRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PROMOTE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    reason: _builtins.str
+    promote: _builtins.bool
+    """The candidate takes the route, though there is no verdict that says so."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        promote: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "promote", b"promote", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopExperimentRequest: _TypeAlias = StopExperimentRequest  # noqa: Y015
+
+@_typing.final
+class StopExperimentResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def experiment(self) -> _experiment_pb2.Experiment: ...
+    def __init__(
+        self,
+        *,
+        experiment: _experiment_pb2.Experiment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopExperimentResponse: _TypeAlias = StopExperimentResponse  # noqa: Y015
 
 @_typing.final
 class ListVariantsRequest(_message.Message):
@@ -168,6 +505,7 @@ class SetRouteRequest(_message.Message):
     AUTHOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     DEGRADE_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     expected_revision: _builtins.int
     """Revision that the caller believes to hold; a different one is ABORTED. 0 replaces any."""
@@ -179,6 +517,10 @@ class SetRouteRequest(_message.Message):
     def degrade(self) -> Global___Degrade:
         """Absent: nothing is degraded."""
 
+    @_builtins.property
+    def shadow(self) -> Global___Shadow:
+        """Absent: no other variant sees the frames."""
+
     def __init__(
         self,
         *,
@@ -188,10 +530,11 @@ class SetRouteRequest(_message.Message):
         author: _builtins.str = ...,
         reason: _builtins.str = ...,
         degrade: Global___Degrade | None = ...,
+        shadow: Global___Shadow | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["degrade", b"degrade"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["degrade", b"degrade", "shadow", b"shadow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "degrade", b"degrade", "expected_revision", b"expected_revision", "model", b"model", "reason", b"reason", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "degrade", b"degrade", "expected_revision", b"expected_revision", "model", b"model", "reason", b"reason", "shadow", b"shadow", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -280,6 +623,8 @@ class Route(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     DEGRADE_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     revision: _builtins.int
     author: _builtins.str
@@ -290,6 +635,12 @@ class Route(_message.Message):
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def degrade(self) -> Global___Degrade: ...
+    @_builtins.property
+    def shadow(self) -> Global___Shadow: ...
+    @_builtins.property
+    def experiment(self) -> Global___RunningExperiment:
+        """Set while an experiment runs."""
+
     def __init__(
         self,
         *,
@@ -300,14 +651,71 @@ class Route(_message.Message):
         reason: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         degrade: Global___Degrade | None = ...,
+        shadow: Global___Shadow | None = ...,
+        experiment: Global___RunningExperiment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "degrade", b"degrade"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "degrade", b"degrade", "experiment", b"experiment", "shadow", b"shadow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "created_at", b"created_at", "degrade", b"degrade", "model", b"model", "reason", b"reason", "revision", b"revision", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "created_at", b"created_at", "degrade", b"degrade", "experiment", b"experiment", "model", b"model", "reason", b"reason", "revision", b"revision", "shadow", b"shadow", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Route: _TypeAlias = Route  # noqa: Y015
+
+@_typing.final
+class Shadow(_message.Message):
+    """A sample of the answered frames goes to another variant too, on workers that have nothing else to do. Its answers are
+    compared with those that were given, and never returned.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VARIANT_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    share: _builtins.float
+    """Of the frames, above 0 to 1."""
+    @_builtins.property
+    def variant(self) -> _variant_version_pb2.VariantVersion: ...
+    def __init__(
+        self,
+        *,
+        variant: _variant_version_pb2.VariantVersion | None = ...,
+        share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["variant", b"variant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["share", b"share", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Shadow: _TypeAlias = Shadow  # noqa: Y015
+
+@_typing.final
+class RunningExperiment(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    owner: _builtins.str
+    """The server that gives frames to the candidate."""
+    @_builtins.property
+    def candidate(self) -> _variant_version_pb2.VariantVersion: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        candidate: _variant_version_pb2.VariantVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "id", b"id", "owner", b"owner"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunningExperiment: _TypeAlias = RunningExperiment  # noqa: Y015
 
 @_typing.final
 class Degrade(_message.Message):
@@ -320,13 +728,13 @@ class Degrade(_message.Message):
     after_seconds: _builtins.float
     """Streams move on when they wait longer than this for their turn."""
     @_builtins.property
-    def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___VariantVersion]:
+    def variants(self) -> _containers.RepeatedCompositeFieldContainer[_variant_version_pb2.VariantVersion]:
         """From the dearest to the cheapest; all of them stay in memory."""
 
     def __init__(
         self,
         *,
-        variants: _abc.Iterable[Global___VariantVersion] | None = ...,
+        variants: _abc.Iterable[_variant_version_pb2.VariantVersion] | None = ...,
         after_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -338,50 +746,31 @@ class Degrade(_message.Message):
 Global___Degrade: _TypeAlias = Degrade  # noqa: Y015
 
 @_typing.final
-class VariantVersion(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    VARIANT_FIELD_NUMBER: _builtins.int
-    VERSION_FIELD_NUMBER: _builtins.int
-    variant: _builtins.str
-    version: _builtins.int
-    """0 in a request means the newest."""
-    def __init__(
-        self,
-        *,
-        variant: _builtins.str = ...,
-        version: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["variant", b"variant", "version", b"version"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___VariantVersion: _TypeAlias = VariantVersion  # noqa: Y015
-
-@_typing.final
 class RouteWeight(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VARIANT_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    LATEST_FIELD_NUMBER: _builtins.int
     variant: _builtins.str
     version: _builtins.int
     """0 in a request means the newest."""
     weight: _builtins.int
     """Relative whole number; shares are weight / sum of weights."""
+    latest: _builtins.bool
+    """When a newer version of the variant is published, it takes this one's place. No version goes with it."""
     def __init__(
         self,
         *,
         variant: _builtins.str = ...,
         version: _builtins.int = ...,
         weight: _builtins.int = ...,
+        latest: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["variant", b"variant", "version", b"version", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["latest", b"latest", "variant", b"variant", "version", b"version", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

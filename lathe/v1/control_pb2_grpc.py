@@ -55,6 +55,36 @@ class ControlServiceStub:
                 request_serializer=lathe_dot_v1_dot_control__pb2.RollbackRequest.SerializeToString,
                 response_deserializer=lathe_dot_v1_dot_control__pb2.RollbackResponse.FromString,
                 _registered_method=True)
+        self.LoadVariant = channel.unary_unary(
+                '/lathe.v1.ControlService/LoadVariant',
+                request_serializer=lathe_dot_v1_dot_control__pb2.LoadVariantRequest.SerializeToString,
+                response_deserializer=lathe_dot_v1_dot_control__pb2.LoadVariantResponse.FromString,
+                _registered_method=True)
+        self.UnloadVariant = channel.unary_unary(
+                '/lathe.v1.ControlService/UnloadVariant',
+                request_serializer=lathe_dot_v1_dot_control__pb2.UnloadVariantRequest.SerializeToString,
+                response_deserializer=lathe_dot_v1_dot_control__pb2.UnloadVariantResponse.FromString,
+                _registered_method=True)
+        self.StartExperiment = channel.unary_unary(
+                '/lathe.v1.ControlService/StartExperiment',
+                request_serializer=lathe_dot_v1_dot_control__pb2.StartExperimentRequest.SerializeToString,
+                response_deserializer=lathe_dot_v1_dot_control__pb2.StartExperimentResponse.FromString,
+                _registered_method=True)
+        self.GetExperiment = channel.unary_unary(
+                '/lathe.v1.ControlService/GetExperiment',
+                request_serializer=lathe_dot_v1_dot_control__pb2.GetExperimentRequest.SerializeToString,
+                response_deserializer=lathe_dot_v1_dot_control__pb2.GetExperimentResponse.FromString,
+                _registered_method=True)
+        self.WatchEvents = channel.unary_stream(
+                '/lathe.v1.ControlService/WatchEvents',
+                request_serializer=lathe_dot_v1_dot_control__pb2.WatchEventsRequest.SerializeToString,
+                response_deserializer=lathe_dot_v1_dot_control__pb2.WatchEventsResponse.FromString,
+                _registered_method=True)
+        self.StopExperiment = channel.unary_unary(
+                '/lathe.v1.ControlService/StopExperiment',
+                request_serializer=lathe_dot_v1_dot_control__pb2.StopExperimentRequest.SerializeToString,
+                response_deserializer=lathe_dot_v1_dot_control__pb2.StopExperimentResponse.FromString,
+                _registered_method=True)
 
 
 class ControlServiceServicer:
@@ -90,6 +120,50 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LoadVariant(self, request, context):
+        """Brings a variant into memory without giving it frames, so that a later route needs no wait, and keeps it there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadVariant(self, request, context):
+        """Takes such a variant out of memory again. FAILED_PRECONDITION where a route needs it; `force` takes it off the
+        route first, unless nothing would be left there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartExperiment(self, request, context):
+        """Puts a candidate beside the variant that serves alone. This server gives it frames; others that follow the same
+        repository go on with the baseline. FAILED_PRECONDITION where the route is shared already, or an experiment runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetExperiment(self, request, context):
+        """A running experiment, or one that has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchEvents(self, request, context):
+        """What happens to the models: the newest events, then each as it comes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopExperiment(self, request, context):
+        """Ends the one that runs: `undecided`, and one side serves alone. FAILED_PRECONDITION where none runs here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +186,36 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.Rollback,
                     request_deserializer=lathe_dot_v1_dot_control__pb2.RollbackRequest.FromString,
                     response_serializer=lathe_dot_v1_dot_control__pb2.RollbackResponse.SerializeToString,
+            ),
+            'LoadVariant': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadVariant,
+                    request_deserializer=lathe_dot_v1_dot_control__pb2.LoadVariantRequest.FromString,
+                    response_serializer=lathe_dot_v1_dot_control__pb2.LoadVariantResponse.SerializeToString,
+            ),
+            'UnloadVariant': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadVariant,
+                    request_deserializer=lathe_dot_v1_dot_control__pb2.UnloadVariantRequest.FromString,
+                    response_serializer=lathe_dot_v1_dot_control__pb2.UnloadVariantResponse.SerializeToString,
+            ),
+            'StartExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartExperiment,
+                    request_deserializer=lathe_dot_v1_dot_control__pb2.StartExperimentRequest.FromString,
+                    response_serializer=lathe_dot_v1_dot_control__pb2.StartExperimentResponse.SerializeToString,
+            ),
+            'GetExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetExperiment,
+                    request_deserializer=lathe_dot_v1_dot_control__pb2.GetExperimentRequest.FromString,
+                    response_serializer=lathe_dot_v1_dot_control__pb2.GetExperimentResponse.SerializeToString,
+            ),
+            'WatchEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEvents,
+                    request_deserializer=lathe_dot_v1_dot_control__pb2.WatchEventsRequest.FromString,
+                    response_serializer=lathe_dot_v1_dot_control__pb2.WatchEventsResponse.SerializeToString,
+            ),
+            'StopExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopExperiment,
+                    request_deserializer=lathe_dot_v1_dot_control__pb2.StopExperimentRequest.FromString,
+                    response_serializer=lathe_dot_v1_dot_control__pb2.StopExperimentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +327,168 @@ class ControlService:
             '/lathe.v1.ControlService/Rollback',
             lathe_dot_v1_dot_control__pb2.RollbackRequest.SerializeToString,
             lathe_dot_v1_dot_control__pb2.RollbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadVariant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lathe.v1.ControlService/LoadVariant',
+            lathe_dot_v1_dot_control__pb2.LoadVariantRequest.SerializeToString,
+            lathe_dot_v1_dot_control__pb2.LoadVariantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadVariant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lathe.v1.ControlService/UnloadVariant',
+            lathe_dot_v1_dot_control__pb2.UnloadVariantRequest.SerializeToString,
+            lathe_dot_v1_dot_control__pb2.UnloadVariantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lathe.v1.ControlService/StartExperiment',
+            lathe_dot_v1_dot_control__pb2.StartExperimentRequest.SerializeToString,
+            lathe_dot_v1_dot_control__pb2.StartExperimentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lathe.v1.ControlService/GetExperiment',
+            lathe_dot_v1_dot_control__pb2.GetExperimentRequest.SerializeToString,
+            lathe_dot_v1_dot_control__pb2.GetExperimentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lathe.v1.ControlService/WatchEvents',
+            lathe_dot_v1_dot_control__pb2.WatchEventsRequest.SerializeToString,
+            lathe_dot_v1_dot_control__pb2.WatchEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lathe.v1.ControlService/StopExperiment',
+            lathe_dot_v1_dot_control__pb2.StopExperimentRequest.SerializeToString,
+            lathe_dot_v1_dot_control__pb2.StopExperimentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,6 +44,22 @@ class ControlServiceStub:
     """A new revision with the content of the one before the present one; so a second call undoes the first.
     FAILED_PRECONDITION where there is none before.
     """
+    LoadVariant: _grpc.UnaryUnaryMultiCallable[_control_pb2.LoadVariantRequest, _control_pb2.LoadVariantResponse]
+    """Brings a variant into memory without giving it frames, so that a later route needs no wait, and keeps it there."""
+    UnloadVariant: _grpc.UnaryUnaryMultiCallable[_control_pb2.UnloadVariantRequest, _control_pb2.UnloadVariantResponse]
+    """Takes such a variant out of memory again. FAILED_PRECONDITION where a route needs it; `force` takes it off the
+    route first, unless nothing would be left there.
+    """
+    StartExperiment: _grpc.UnaryUnaryMultiCallable[_control_pb2.StartExperimentRequest, _control_pb2.StartExperimentResponse]
+    """Puts a candidate beside the variant that serves alone. This server gives it frames; others that follow the same
+    repository go on with the baseline. FAILED_PRECONDITION where the route is shared already, or an experiment runs.
+    """
+    GetExperiment: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetExperimentRequest, _control_pb2.GetExperimentResponse]
+    """A running experiment, or one that has ended."""
+    WatchEvents: _grpc.UnaryStreamMultiCallable[_control_pb2.WatchEventsRequest, _control_pb2.WatchEventsResponse]
+    """What happens to the models: the newest events, then each as it comes."""
+    StopExperiment: _grpc.UnaryUnaryMultiCallable[_control_pb2.StopExperimentRequest, _control_pb2.StopExperimentResponse]
+    """Ends the one that runs: `undecided`, and one side serves alone. FAILED_PRECONDITION where none runs here."""
 
 @_typing.type_check_only
 class ControlServiceAsyncStub(ControlServiceStub):
@@ -61,6 +77,22 @@ class ControlServiceAsyncStub(ControlServiceStub):
     """A new revision with the content of the one before the present one; so a second call undoes the first.
     FAILED_PRECONDITION where there is none before.
     """
+    LoadVariant: _aio.UnaryUnaryMultiCallable[_control_pb2.LoadVariantRequest, _control_pb2.LoadVariantResponse]  # type: ignore[assignment]
+    """Brings a variant into memory without giving it frames, so that a later route needs no wait, and keeps it there."""
+    UnloadVariant: _aio.UnaryUnaryMultiCallable[_control_pb2.UnloadVariantRequest, _control_pb2.UnloadVariantResponse]  # type: ignore[assignment]
+    """Takes such a variant out of memory again. FAILED_PRECONDITION where a route needs it; `force` takes it off the
+    route first, unless nothing would be left there.
+    """
+    StartExperiment: _aio.UnaryUnaryMultiCallable[_control_pb2.StartExperimentRequest, _control_pb2.StartExperimentResponse]  # type: ignore[assignment]
+    """Puts a candidate beside the variant that serves alone. This server gives it frames; others that follow the same
+    repository go on with the baseline. FAILED_PRECONDITION where the route is shared already, or an experiment runs.
+    """
+    GetExperiment: _aio.UnaryUnaryMultiCallable[_control_pb2.GetExperimentRequest, _control_pb2.GetExperimentResponse]  # type: ignore[assignment]
+    """A running experiment, or one that has ended."""
+    WatchEvents: _aio.UnaryStreamMultiCallable[_control_pb2.WatchEventsRequest, _control_pb2.WatchEventsResponse]  # type: ignore[assignment]
+    """What happens to the models: the newest events, then each as it comes."""
+    StopExperiment: _aio.UnaryUnaryMultiCallable[_control_pb2.StopExperimentRequest, _control_pb2.StopExperimentResponse]  # type: ignore[assignment]
+    """Ends the one that runs: `undecided`, and one side serves alone. FAILED_PRECONDITION where none runs here."""
 
 class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
     """Says which variants there are and which of them answer."""
@@ -99,5 +131,57 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         """A new revision with the content of the one before the present one; so a second call undoes the first.
         FAILED_PRECONDITION where there is none before.
         """
+
+    @_abc_1.abstractmethod
+    def LoadVariant(
+        self,
+        request: _control_pb2.LoadVariantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.LoadVariantResponse, _abc.Awaitable[_control_pb2.LoadVariantResponse]]:
+        """Brings a variant into memory without giving it frames, so that a later route needs no wait, and keeps it there."""
+
+    @_abc_1.abstractmethod
+    def UnloadVariant(
+        self,
+        request: _control_pb2.UnloadVariantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.UnloadVariantResponse, _abc.Awaitable[_control_pb2.UnloadVariantResponse]]:
+        """Takes such a variant out of memory again. FAILED_PRECONDITION where a route needs it; `force` takes it off the
+        route first, unless nothing would be left there.
+        """
+
+    @_abc_1.abstractmethod
+    def StartExperiment(
+        self,
+        request: _control_pb2.StartExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.StartExperimentResponse, _abc.Awaitable[_control_pb2.StartExperimentResponse]]:
+        """Puts a candidate beside the variant that serves alone. This server gives it frames; others that follow the same
+        repository go on with the baseline. FAILED_PRECONDITION where the route is shared already, or an experiment runs.
+        """
+
+    @_abc_1.abstractmethod
+    def GetExperiment(
+        self,
+        request: _control_pb2.GetExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.GetExperimentResponse, _abc.Awaitable[_control_pb2.GetExperimentResponse]]:
+        """A running experiment, or one that has ended."""
+
+    @_abc_1.abstractmethod
+    def WatchEvents(
+        self,
+        request: _control_pb2.WatchEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_control_pb2.WatchEventsResponse], _abc.AsyncIterator[_control_pb2.WatchEventsResponse]]:
+        """What happens to the models: the newest events, then each as it comes."""
+
+    @_abc_1.abstractmethod
+    def StopExperiment(
+        self,
+        request: _control_pb2.StopExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.StopExperimentResponse, _abc.Awaitable[_control_pb2.StopExperimentResponse]]:
+        """Ends the one that runs: `undecided`, and one side serves alone. FAILED_PRECONDITION where none runs here."""
 
 def add_ControlServiceServicer_to_server(servicer: ControlServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

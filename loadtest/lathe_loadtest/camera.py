@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -56,9 +57,14 @@ class Camera:
     variant: str = ""
 
     async def play(
-        self, client: AsyncClient, seconds: float, tally: Tally, on_result: Callable[[Result], None] = lambda _: None
+        self,
+        client: AsyncClient,
+        seconds: float,
+        tally: Tally,
+        on_result: Callable[[Result], None] = lambda _: None,
+        stop: asyncio.Event | None = None,
     ) -> None:
-        """Plays for some seconds, filling the tally as it goes.
+        """Plays for some seconds, or until it is stopped, filling the tally as it goes.
 
         Raises:
             ServerError: the server ended the stream.
@@ -67,6 +73,8 @@ class Camera:
 
         async def paced() -> AsyncIterator[tuple[bytes, float]]:
             async for index, due_at in ticks(self.fps, self.phase, seconds):
+                if stop and stop.is_set():
+                    return
                 due[index] = due_at
                 tally.sent += 1
                 yield self.frames[index % len(self.frames)], due_at

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Set
-from contextlib import suppress
+from collections.abc import AsyncIterator, Set
+from contextlib import aclosing, suppress
 from typing import Any, TypeAlias
 
 from grpc import aio
@@ -13,9 +13,12 @@ from lathe.card import check_name
 from lathe.errors import LatheError, NotFound
 from lathe.repository import Repository, VariantRef
 from lathe.v1 import card_pb2, control_pb2, control_pb2_grpc
+from lathe_server.events import Events
+from lathe_server.experiments import Experiments
 from lathe_server.manager import Manager
+from lathe_server.route_message import Named, to_message, to_name
 from lathe_server.router import Router
-from lathe_server.routes import Routes, to_message
+from lathe_server.routes import Routes
 
 Context: TypeAlias = "aio.ServicerContext[Any, Any]"  # generic in the stubs only
 
@@ -30,7 +33,17 @@ _STATES = {
 class ControlService(control_pb2_grpc.ControlServiceServicer):
     """A thin layer over the routes."""
 
-    def __init__(self, repository: Repository, router: Router, manager: Manager, routes: Routes) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        router: Router,
+        manager: Manager,
+        routes: Routes,
+        experiments: Experiments,
+        events: Events,
+    ) -> None:
+        self._events = events
+        self._experiments = experiments
         self._repository = repository
         self._router = router
         self._manager = manager
@@ -74,6 +87,9 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         if held.revision:
             with suppress(LatheError):  # its file is gone or damaged: it serves on from memory
                 stored = await asyncio.to_thread(self._repository.route, request.model, held.revision)
+                assert stored
+                del stored.weights[:]
+                stored.weights.extend(to_message(held).weights)  # newer versions may have taken their place
                 return control_pb2.GetRouteResponse(route=stored)
         return control_pb2.GetRouteResponse(route=to_message(held))
 
@@ -81,9 +97,10 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         self, request: control_pb2.SetRouteRequest, context: Context
     ) -> control_pb2.SetRouteResponse:
         check_name(request.model, "model")
-        weighted, cheaper = request.weights, request.degrade.variants
-        for variant in [*(one.variant for one in weighted), *(one.variant for one in cheaper)]:
-            check_name(variant, "variant")
+        shadow = [request.shadow.variant] if request.HasField("shadow") else []
+        everyone: list[Named] = [*request.weights, *request.degrade.variants, *shadow]
+        for named in everyone:
+            check_name(named.variant, "variant")
         # A caller that hangs up does not undo half a swap.
         return control_pb2.SetRouteResponse(route=await asyncio.shield(self._routes.set_route(request)))
 
@@ -92,3 +109,47 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
     ) -> control_pb2.RollbackResponse:
         check_name(request.model, "model")
         return control_pb2.RollbackResponse(route=await asyncio.shield(self._routes.rollback(request)))
+
+    async def StartExperiment(  # noqa: N802
+        self, request: control_pb2.StartExperimentRequest, context: Context
+    ) -> control_pb2.StartExperimentResponse:
+        begun = await asyncio.shield(self._experiments.start(request.spec, request.author))
+        return control_pb2.StartExperimentResponse(experiment=begun)
+
+    async def GetExperiment(  # noqa: N802
+        self, request: control_pb2.GetExperimentRequest, context: Context
+    ) -> control_pb2.GetExperimentResponse:
+        check_name(request.model, "model")
+        found = await self._experiments.get(request.model, request.id)
+        return control_pb2.GetExperimentResponse(experiment=found)
+
+    async def StopExperiment(  # noqa: N802
+        self, request: control_pb2.StopExperimentRequest, context: Context
+    ) -> control_pb2.StopExperimentResponse:
+        check_name(request.model, "model")
+        ended = await asyncio.shield(self._experiments.stop(request.model, request.reason, promote=request.promote))
+        return control_pb2.StopExperimentResponse(experiment=ended)
+
+    async def WatchEvents(  # noqa: N802
+        self, request: control_pb2.WatchEventsRequest, context: Context
+    ) -> AsyncIterator[control_pb2.WatchEventsResponse]:
+        async with aclosing(self._events.watch(request.model)) as events:
+            async for event in events:
+                yield control_pb2.WatchEventsResponse(event=event)
+
+    async def LoadVariant(  # noqa: N802
+        self, request: control_pb2.LoadVariantRequest, context: Context
+    ) -> control_pb2.LoadVariantResponse:
+        check_name(request.model, "model")
+        check_name(request.variant.variant, "variant")
+        ref = await asyncio.shield(self._routes.load(request.model, request.variant))
+        return control_pb2.LoadVariantResponse(variant=to_name(ref))
+
+    async def UnloadVariant(  # noqa: N802
+        self, request: control_pb2.UnloadVariantRequest, context: Context
+    ) -> control_pb2.UnloadVariantResponse:
+        check_name(request.model, "model")
+        check_name(request.variant.variant, "variant")
+        unload = self._routes.unload(request.model, request.variant, force=request.force, author=request.author)
+        ref = await asyncio.shield(unload)
+        return control_pb2.UnloadVariantResponse(variant=to_name(ref))

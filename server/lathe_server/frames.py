@@ -45,6 +45,7 @@ class Frame:
         captured, arrived: on the server's monotonic clock, in seconds.
         max_age_seconds: since the capture; infinite where the stream sets none.
         deadline: on the monotonic clock; infinite where the call has none.
+        is_call: it came alone, and its stream's name is made up.
     """
 
     model: str
@@ -56,6 +57,7 @@ class Frame:
     arrived: float
     max_age_seconds: float = math.inf
     deadline: float = math.inf
+    is_call: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             model=request.model, variant=request.variant, stream_id=str(next(self._calls)), priority=request.priority
         )
         await self._check(config)
-        frame, error = _to_frame(request.frame, config, _deadline(context), self._metrics)
+        frame, error = _to_frame(request.frame, config, _deadline(context), self._metrics, is_call=True)
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
         def reply(result: Result) -> None:
@@ -138,6 +138,10 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
                 raise
             message = f"model {config.model} has no variant {config.variant}; it has {', '.join(variants)}"
             raise NotFound(message) from None
+
+    @property
+    def open_streams(self) -> int:
+        return len(self._streams)
 
     def end_streams(self) -> None:
         """Ends every stream once it has its answers: the server is going."""
@@ -262,7 +266,12 @@ def _lane(config: inference_pb2.StreamConfig, *, once: bool = False) -> Lane:
 
 
 def _to_frame(
-    message: inference_pb2.Frame, config: inference_pb2.StreamConfig, deadline: float, metrics: Metrics
+    message: inference_pb2.Frame,
+    config: inference_pb2.StreamConfig,
+    deadline: float,
+    metrics: Metrics,
+    *,
+    is_call: bool = False,
 ) -> tuple[Frame, LatheError | None]:
     """A message as a frame, and what is wrong with it already."""
     now = time.monotonic()
@@ -285,6 +294,7 @@ def _to_frame(
         arrived=now,
         max_age_seconds=config.max_age_seconds or math.inf,
         deadline=deadline,
+        is_call=is_call,
     )
     return frame, error
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,8 +17,6 @@ from lathe.repository import VariantRef
 from lathe_server import memory
 from lathe_server.servable import Servable
 from lathe_server.threads import become_loader
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -136,7 +133,6 @@ class Manager:
             raise BadVariant(f"{ref} was not loaded within {self._load_seconds:g} s") from error
         self._entries[ref] = _Entry(servable)
         self._on_change(servable, True)
-        log.info("loaded %s on %s", ref, servable.runtime)
         return servable
 
     def lease(self, ref: VariantRef) -> Lease:
@@ -173,7 +169,6 @@ class Manager:
         entry.gone.set()
         del entry
         await _beside(memory.trim)
-        log.info("unloaded %s", ref)
 
     def newest_loaded(self, model: str, variant: str) -> VariantRef:
         """The newest version in memory of a variant that a caller pins.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import generate_latest
 
 from lathe.repository import VariantRef
+from lathe.v1 import experiment_pb2
 from lathe_server.frames import OUTCOMES, Outcome, Result
 from lathe_server.shards import Count, Counters, Histograms
 
@@ -91,6 +94,34 @@ class Metrics:
         self.clamped = Counter(
             "lathe_clamped_capture_times_total", "Capture times that could not be true", registry=registry
         )
+        self.events = Counter("lathe_events_total", "What happened to models", ("model", "kind"), registry=registry)
+        self.route_revision = Gauge(
+            "lathe_route_revision",
+            "Revision of the route that serves; 0 where nobody has set one",
+            ("model",),
+            registry=registry,
+        )
+        self.experiment_running = Gauge(
+            "lathe_experiment_running", "1 while an experiment runs here", ("model",), registry=registry
+        )
+        self.experiments = Counter(
+            "lathe_experiments_total", "Experiments that ended here", ("model", "verdict"), registry=registry
+        )
+        self._estimate = Gauge(
+            "lathe_experiment_estimate",
+            "What the newest experiment says: candidate against baseline, with its bounds",
+            ("model", "metric", "bound"),
+            registry=registry,
+        )
+        self._shadow_frames = Counter(
+            "lathe_shadow_frames_total", "Frames judged in the shadow", (*_VARIANT, "outcome"), registry=registry
+        )
+        self._shadow_boxes = Counter(
+            "lathe_shadow_boxes_total",
+            "Boxes that both variants found (matched), and boxes of both (found): agreement is 2 matched / found",
+            (*_VARIANT, "kind"),
+            registry=registry,
+        )
         self.swaps = Counter("lathe_swaps_total", "Changes of a route", ("model", "result"), registry=registry)
         self._children: dict[VariantRef | None, _Children] = {}
         self._of(None)
@@ -122,6 +153,18 @@ class Metrics:
             postprocess.observe(stages.postprocess)
             children.request.observe(result.age_seconds - (result.frame.arrived - result.frame.captured))
             children.age.observe(result.age_seconds)
+
+    def set_estimates(self, model: str, estimates: Iterable[experiment_pb2.Estimate]) -> None:
+        for one in estimates:
+            for bound in ("value", "low", "high"):
+                self._estimate.labels(model, one.metric, bound).set(getattr(one, bound))
+
+    def compared(self, ref: VariantRef, matched: int, found: int, *, failed: bool) -> None:
+        """A variant judged a frame in the shadow."""
+        labels = _labels(ref)
+        self._shadow_frames.labels(*labels, "failed" if failed else "compared").inc()
+        self._shadow_boxes.labels(*labels, "matched").inc(matched)
+        self._shadow_boxes.labels(*labels, "found").inc(found)
 
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes."""

@@ -11,7 +11,6 @@ from lathe.errors import BadPicture, LatheError, NotFound, Overloaded, TooLate, 
 from lathe.repository import VariantRef
 from lathe_server.frames import Frame, Outcome, Result, fate
 from lathe_server.manager import Lease, Manager
-from lathe_server.metrics import Metrics
 from lathe_server.router import Router
 from lathe_server.scheduler import Lane, Scheduler
 from lathe_server.vision import Answer
@@ -33,20 +32,24 @@ def internal_error(error: BaseException) -> InternalError:
 
 
 class Pipeline:
-    """Takes frames and gives each exactly one `Result`."""
+    """Takes frames and gives each exactly one `Result`.
+
+    Args:
+        observe: told of every result, once.
+    """
 
     def __init__(
         self,
         router: Router,
         manager: Manager,
         scheduler: Scheduler,
-        metrics: Metrics,
+        observe: Callable[[Result], None],
         is_short_of_memory: Callable[[], bool] = lambda: False,
     ) -> None:
         self._router = router
         self._manager = manager
         self._scheduler = scheduler
-        self._metrics = metrics
+        self._observe = observe
         self._is_short_of_memory = is_short_of_memory
         self._draining = False
 
@@ -57,7 +60,7 @@ class Pipeline:
         """
 
         def finish(result: Result) -> None:
-            self._metrics.observe(result)
+            self._observe(result)
             reply(result)
 
         def drop(outcome: Outcome) -> None:
@@ -90,7 +93,7 @@ class Pipeline:
     def reject(self, frame: Frame, error: LatheError, reply: Callable[[Result], None]) -> None:
         """Answers a frame that cannot be judged at all."""
         result = self._result(frame, "rejected", self._ref_or_none(frame), error)
-        self._metrics.observe(result)
+        self._observe(result)
         reply(result)
 
     def cancel(self, lane: Lane) -> None:
@@ -104,12 +107,12 @@ class Pipeline:
             NotFound: no such model is served.
             Refused: the pinned variant is not loaded.
         """
-        route = self._router.route(model)
-        if route is None:
+        choice = self._router.choice(model)
+        if choice is None:
             raise NotFound("no such model is served here")
         if pinned:
             return self._manager.newest_loaded(model, pinned)
-        return route.pick(stream_id)
+        return choice.pick(stream_id)
 
     async def drain(self) -> None:
         """Takes no new frames and waits until the ones in hand are answered."""

@@ -6,11 +6,12 @@ import hashlib
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from time import monotonic
+from typing import Protocol
 
-from lathe.errors import InvalidInput
+from lathe.errors import InvalidInput, Refused
 from lathe.repository import VariantRef
 from lathe_server.degrade import Degrader
 
@@ -27,11 +28,37 @@ def _place(stream_id: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class RunningExperiment:
+    """Attributes:
+    owner: name of the server that gives frames to the candidate.
+    is_here: this one.
+    """
+
+    id: str
+    owner: str
+    candidate: VariantRef
+    is_here: bool
+
+
+class Choice(Protocol):
+    """What decides who answers: a route, or an experiment on it."""
+
+    def pick(self, stream_id: str) -> VariantRef:
+        """The variant that answers a stream now."""
+
+    def shadow_of(self, ref: VariantRef) -> tuple[VariantRef, float] | None:
+        """Which variant also judges the frames that one answered, and which share of them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """Relative whole-number weights over the variants of one model; replaced whole, never changed.
 
     Attributes:
         revision: 0 where nobody has set a route.
+        shadow: also judges a share of the answered frames.
+        experiment: the one that runs.
+        latest: names of weighted variants whose newer versions take their place.
         degrade: what streams move to under too much load, one after the other.
         degrade_after_seconds: they do when they wait longer for their turn.
     """
@@ -41,6 +68,10 @@ class Route:
     weights: tuple[tuple[VariantRef, int], ...]
     degrade: tuple[VariantRef, ...] = ()
     degrade_after_seconds: float = 0.0
+    shadow: VariantRef | None = None
+    shadow_share: float = 0.0
+    experiment: RunningExperiment | None = None
+    latest: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if any(not 0 <= weight <= MAX_WEIGHT for _, weight in self.weights):
@@ -53,6 +84,8 @@ class Route:
             raise InvalidInput(f"a route degrades to at most {MAX_LEVELS} variants, each named once")
         if self.degrade and not 0 < self.degrade_after_seconds < math.inf:
             raise InvalidInput("degrading needs the seconds that a stream may wait, above 0")
+        if self.shadow and not 0 < self.shadow_share <= 1:
+            raise InvalidInput("a shadow sees a share of the frames, above 0 and at most 1")
 
     def pick(self, stream_id: str) -> VariantRef:
         """The stream's variant: always the same one while the weights are.
@@ -81,8 +114,26 @@ class Route:
         return self.degrade[level - 1]
 
     def needs(self) -> list[VariantRef]:
-        """Every variant that may have to answer, those with weight first."""
-        return list(dict.fromkeys([*(ref for ref, weight in self.weights if weight), *self.degrade]))
+        """Every variant that may have to judge, those with weight first."""
+        others = [self.shadow, self.experiment.candidate if self.experiment and self.experiment.is_here else None]
+        weighted = (ref for ref, weight in self.weights if weight)
+        return list(dict.fromkeys([*weighted, *self.degrade, *filter(None, others)]))
+
+    def shadow_of(self, ref: VariantRef) -> tuple[VariantRef, float] | None:
+        """Which variant also judges the frames that one answered, and which share of them."""
+        return (self.shadow, self.shadow_share) if self.shadow and self.shadow != ref else None
+
+    def without(self, ref: VariantRef) -> Route:
+        """The same, with nothing of a variant on it.
+
+        Raises:
+            Refused: nobody would be left to answer.
+        """
+        weights = tuple((own, weight) for own, weight in self.weights if own != ref)
+        if not any(weight for _, weight in weights):
+            raise Refused(f"{ref} is the only one on the route of {self.model}; set another route instead")
+        shadow = None if self.shadow == ref else self.shadow
+        return replace(self, weights=weights, degrade=tuple(own for own in self.degrade if own != ref), shadow=shadow)
 
     def weight_of(self, ref: VariantRef) -> int:
         return sum(weight for own, weight in self.weights if own == ref)
@@ -98,15 +149,28 @@ class Router:
     def __init__(self, workers: int) -> None:
         self._workers = workers
         self._routes: dict[str, Route] = {}
+        self._experiments: dict[str, Choice] = {}
         self._degraders: dict[str, Degrader] = {}
 
     def replace(self, route: Route) -> None:
-        """A new route starts with nothing degraded."""
+        """A new route starts with nothing degraded, and without an experiment's choices."""
         self._routes[route.model] = route
+        self._experiments.pop(route.model, None)
         self._degraders.pop(route.model, None)
         if route.degrade:
             levels, set_point = len(route.degrade), route.degrade_after_seconds
             self._degraders[route.model] = Degrader(levels, set_point, self._workers, monotonic())
+
+    def choose_by(self, model: str, choice: Choice | None) -> None:
+        """From now on an experiment decides who answers; None gives that back to the route."""
+        if choice:
+            self._experiments[model] = choice
+        else:
+            self._experiments.pop(model, None)
+
+    def choice(self, model: str) -> Choice | None:
+        """Who decides; None where the model is not served."""
+        return self._experiments.get(model) or self._routes.get(model)
 
     def level(self, model: str) -> int:
         """0 where nothing is degraded."""

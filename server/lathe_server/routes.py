@@ -1,117 +1,50 @@
-"""Swaps: a new route loads what it needs, is written down, replaces the old one, and lets go of the rest.
-
-The repository's newest revision is what should be true. A server that starts, and a server that hears of nothing,
-looks there: so any number of servers agree on one folder.
-"""
+"""Swaps: a new route loads what it needs, is written down, replaces the old one, and lets go of the rest."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
-from time import monotonic
 
-from lathe.errors import BadVariant, Conflict, InvalidInput, LatheError, NotFound, Refused
+from lathe.errors import Conflict, InvalidInput, LatheError, NotFound, Refused
 from lathe.repository import Repository, VariantRef
-from lathe.v1 import card_pb2, control_pb2
+from lathe.v1 import control_pb2
+from lathe_server.events import Events
 from lathe_server.manager import Manager
 from lathe_server.metrics import Metrics
-from lathe_server.router import Route, Router
-
-log = logging.getLogger(__name__)
-
-LOOK_SECONDS = 1.0
-"""Between two looks for revisions that others have written; change notification misses network disks."""
-RETRY_SECONDS = 30.0
-"""Before a revision that could not be carried out is tried again."""
-STEPS_BACK = 3
-"""Revisions that a start tries, from the newest on, before it goes by what the cards recommend."""
+from lathe_server.route_message import Named, is_latest, named_ref, to_message, to_route, words
+from lathe_server.router import Route, Router, RunningExperiment
 
 
 class Routes:
-    """Keeps the router and the manager in step with the repository. One change at a time."""
+    """Keeps the router and the manager in step with the repository. One change at a time.
 
-    def __init__(self, repository: Repository, router: Router, manager: Manager, metrics: Metrics) -> None:
+    Attributes:
+        turn: whoever changes routes has it.
+        server_name: the owner of experiments that run here.
+        on_route: told of every route that begins to serve.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        router: Router,
+        manager: Manager,
+        metrics: Metrics,
+        events: Events,
+        server_name: str = "",
+    ) -> None:
+        self._events = events
         self._repository = repository
+        self.server_name = server_name
+        self.on_route: Callable[[Route], Awaitable[None]] = _ignore
         self._router = router
         self._manager = manager
         self._metrics = metrics
-        self._turn = asyncio.Lock()
+        self.turn = asyncio.Lock()
         self._closed = False
-        self._put_offs: dict[str, tuple[int, float]] = {}  # by model: what could not be carried out, and when to retry
-
-    async def start(self) -> None:
-        """Serves every model of the repository by its newest route, or by what its cards recommend.
-
-        Raises:
-            Refused: nothing could be loaded.
-        """
-        models = await asyncio.to_thread(self._repository.models)
-        if not models:
-            raise Refused("the repository holds no variant; make one with `lathe compress`")
-        for model in models:
-            await self._resume(model)
-        await self._unload_unwanted()  # of routes that failed half-way
-        if not self._router.models():
-            raise Refused("no model of the repository could be loaded; the log says why")
-
-    async def _resume(self, model: str) -> None:
-        """Serves a model by the newest of its routes that can be carried out, or else by what its cards recommend."""
-        newest_first = (await asyncio.to_thread(self._repository.revisions, model))[: -STEPS_BACK - 1 : -1]
-        for revision in (*newest_first, 0):
-            try:
-                await self._apply(await asyncio.to_thread(self._stored, model, revision))
-                return
-            except LatheError as error:
-                self._put_off(model, revision, error)
-
-    async def follow(self) -> None:
-        """Carries out what other servers, or hands, write into the repository, until it is cancelled."""
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            try:
-                async with self._turn:
-                    await self._catch_up()
-            except Exception:
-                log.exception("looking for new routes failed; the next look comes")
-
-    async def _catch_up(self) -> None:
-        behind = False
-        for model, revision in (await asyncio.to_thread(self._repository.newest_revisions)).items():
-            held = self._router.route(model)
-            tried, again_at = self._put_offs.get(model, (0, 0.0))
-            if (held and held.revision >= revision) or (tried == revision and monotonic() < again_at):
-                continue
-            behind = True
-            try:
-                await self._apply(await asyncio.to_thread(self._stored, model, revision))
-                self._metrics.swaps.labels(model, "followed").inc()
-            except LatheError as error:
-                self._put_off(model, revision, error)
-        if behind:
-            await self._unload_unwanted()
-
-    def _put_off(self, model: str, revision: int, error: LatheError) -> None:
-        self._put_offs[model] = (revision, monotonic() + RETRY_SECONDS)
-        what = f"revision {revision} of its route" if revision else "what its cards recommend"
-        log.error("model %s cannot be served by %s: %s %s", model, what, error.message, error.detail)
-
-    def _stored(self, model: str, revision: int) -> Route:
-        """One revision; for 0 the route that nobody has written, of what the cards recommend."""
-        stored = self._repository.route(model, revision) if revision else None
-        if stored:
-            weights = tuple(
-                (VariantRef(model, weight.variant, weight.version), weight.weight) for weight in stored.weights
-            )
-            degrade = tuple(VariantRef(model, one.variant, one.version) for one in stored.degrade.variants)
-            return Route(model, stored.revision, weights, degrade, stored.degrade.after_seconds)
-        cards = self._repository.newest_cards(model)
-        if not cards:
-            raise BadVariant(f"no card of {model} can be read")
-        card = recommended(cards)
-        log.info("%s serves %s, as its card recommends", card.variant, model)
-        return Route(model, 0, ((VariantRef(model, card.variant, card.version), 1),))
+        self._kept: set[VariantRef] = set()  # asked for by name, not by a route
 
     async def set_route(self, request: control_pb2.SetRouteRequest) -> control_pb2.Route:
         """Carries out a swap. Until it succeeds the old route serves, whatever happens.
@@ -123,8 +56,8 @@ class Routes:
             Conflict: another revision holds than the caller expects.
             Refused: the server is shutting down.
         """
-        async with self._turn:
-            return await self._change(request)
+        async with self.turn:
+            return await self._set(request)
 
     async def rollback(self, request: control_pb2.RollbackRequest) -> control_pb2.Route:
         """Writes and carries out a new revision with the content of the one before the present one.
@@ -134,72 +67,178 @@ class Routes:
             Conflict: another revision holds than the caller expects.
             BadVariant: what it names cannot be read or fails a check.
         """
-        async with self._turn:
+        async with self.turn:
             revisions = await asyncio.to_thread(self._repository.revisions, request.model)
             if len(revisions) < 2:
                 raise Refused(f"the route of {request.model} has no revision to go back to")
             before = await asyncio.to_thread(self._repository.route, request.model, revisions[-2])
             assert before
+            for weight in before.weights:
+                weight.version *= not weight.latest
             back = control_pb2.SetRouteRequest(
                 model=request.model,
                 weights=before.weights,
                 degrade=before.degrade if before.HasField("degrade") else None,
+                shadow=before.shadow if before.HasField("shadow") else None,
                 expected_revision=request.expected_revision,
                 author=request.author,
                 reason=request.reason or f"back to revision {before.revision}",
             )
-            return await self._change(back)
+            return await self._set(back)
 
-    async def _change(self, request: control_pb2.SetRouteRequest) -> control_pb2.Route:
+    async def load(self, model: str, named: Named) -> VariantRef:
+        """Brings a variant into memory and keeps it there, whatever the routes need.
+
+        Raises:
+            NotFound: it is not published.
+            BadVariant: it fails a check.
+            Refused: the server is shutting down.
+        """
+        async with self.turn:
+            if self._closed:
+                raise Refused("the server is shutting down")
+            ref = await asyncio.to_thread(self._published, model, named)
+            await self._manager.load(ref)
+            self._kept.add(ref)
+            return ref
+
+    async def unload(self, model: str, named: Named, *, force: bool, author: str) -> VariantRef:
+        """Takes a variant out of memory after its last frame.
+
+        Args:
+            force: off the route, too.
+
+        Raises:
+            Refused: it is not in memory, or a route needs it and it is not forced, or nothing else is on the route.
+        """
+        async with self.turn:
+            newest = self._manager.newest_loaded(model, named.variant)
+            ref = named_ref(model, named) if named.version else newest
+            if not self._manager.state(ref):
+                raise Refused(f"{ref} is not in memory")
+            held = self._router.route(model)
+            if held and ref in held.needs():
+                if not force:
+                    raise Refused(f"{ref} is on the route of {model}; take it off first, or force it")
+                _refuse_in_experiment(held)
+                left = held.without(ref)
+                await self._change(
+                    model, lambda revision: replace(left, revision=revision), author=author, reason="unload"
+                )
+            self._kept.discard(ref)
+            await self.unload_unwanted()
+            return ref
+
+    async def begin_experiment(
+        self, model: str, running: RunningExperiment, *, baseline: VariantRef, author: str
+    ) -> control_pb2.Route:
+        """Writes and carries out a revision in which a candidate stands beside the variant that serves alone.
+
+        Raises:
+            NotFound: the model is not served, or the candidate not published.
+            Refused: the baseline does not serve alone, an experiment runs, or the server is shutting down.
+            BadVariant: the candidate fails a check.
+        """
+        async with self.turn:
+            held = self.route(model)
+            _refuse_in_experiment(held)
+            weighted = [ref for ref, weight in held.weights if weight]
+            if weighted != [baseline]:
+                names = ", ".join(f"{ref.variant}/{ref.version}" for ref in weighted)
+                raise Refused(f"the baseline has to serve {model} alone; its route is {names}")
+
+            def resolve(revision: int) -> Route:
+                self._repository.folder(running.candidate)
+                return replace(held, revision=revision, experiment=running)
+
+            return await self._change(model, resolve, author=author, reason=f"experiment {running.id}")
+
+    async def end_experiment(self, model: str, serves: VariantRef, *, reason: str) -> control_pb2.Route:
+        """Writes and carries out a revision without the experiment, in which one variant serves alone.
+
+        Raises:
+            Refused: no experiment is on the route, or the server is shutting down.
+            Conflict: somebody else has just written a route.
+        """
+        async with self.turn:
+            held = self.route(model)
+            experiment = held.experiment
+            if experiment is None:
+                raise Refused(f"no experiment runs on {model}")
+
+            def resolve(revision: int) -> Route:
+                latest = held.latest & {serves.variant}
+                return replace(held, revision=revision, weights=((serves, 1),), experiment=None, latest=latest)
+
+            author = f"experiment {experiment.id}"
+            return await self._change(model, resolve, expected=held.revision, author=author, reason=reason[:1024])
+
+    async def _set(self, request: control_pb2.SetRouteRequest) -> control_pb2.Route:
+        held = self._router.route(request.model)
+        if held:
+            _refuse_in_experiment(held)
+        return await self._change(
+            request.model,
+            lambda revision: self._resolve(request, revision),
+            expected=request.expected_revision,
+            author=request.author,
+            reason=request.reason,
+        )
+
+    async def _change(
+        self, model: str, resolve: Callable[[int], Route], *, expected: int = 0, author: str, reason: str
+    ) -> control_pb2.Route:
         try:
-            route = await self._swap(request)
-        except LatheError:
-            if self._router.route(request.model):  # names that a caller made up are no labels
-                self._metrics.swaps.labels(request.model, "refused").inc()
+            route = await self._swap(model, resolve, expected, author, reason)
+        except LatheError as error:
+            if self._router.route(model):  # names that a caller made up are no labels
+                self._metrics.swaps.labels(model, "refused").inc()
+                self._events.tell(control_pb2.EVENT_KIND_REFUSED, model, error.message)
             raise
         finally:
-            await self._unload_unwanted()  # the old variants; after a failure those that were loaded in vain
-        self._metrics.swaps.labels(request.model, "done").inc()
+            await self.unload_unwanted()  # the old variants; after a failure those that were loaded in vain
+        self._metrics.swaps.labels(model, "done").inc()
         return route
 
-    async def _swap(self, request: control_pb2.SetRouteRequest) -> control_pb2.Route:
+    async def _swap(
+        self, model: str, resolve: Callable[[int], Route], expected: int, author: str, reason: str
+    ) -> control_pb2.Route:
         if self._closed:
             raise Refused("the server is shutting down")
-        revision = max(await asyncio.to_thread(self._repository.revisions, request.model), default=0)
-        if len(request.author) > 256 or len(request.reason) > 1024:
+        revision = max(await asyncio.to_thread(self._repository.revisions, model), default=0)
+        if len(author) > 256 or len(reason) > 1024:
             raise InvalidInput("author is at most 256, reason at most 1024 characters")
-        if request.expected_revision and request.expected_revision != revision:
-            raise Conflict(
-                f"revision {revision} of the route of {request.model} holds, not {request.expected_revision}"
-            )
-        route = await asyncio.to_thread(self._resolve, request, revision + 1)
+        if expected and expected != revision:
+            raise Conflict(f"revision {revision} of the route of {model} holds, not {expected}")
+        route = await asyncio.to_thread(resolve, revision + 1)
         for ref in route.needs():
             await self._manager.load(ref)
         message = to_message(route)
-        message.author, message.reason = request.author, request.reason
+        message.author, message.reason = author, reason
         message.created_at.FromDatetime(datetime.now(UTC))
         await asyncio.to_thread(self._repository.add_route, message)
-        await self._apply(route)
+        await self.apply(route)
         return message
 
     def _resolve(self, request: control_pb2.SetRouteRequest, revision: int) -> Route:
         """The request with version 0 made the newest, checked against the repository."""
 
-        def published(variant: str, version: int) -> VariantRef:
-            newest = self._repository.newest(request.model, variant)
-            ref = VariantRef(request.model, variant, version) if version else newest
-            self._repository.folder(ref)
-            return ref
+        return to_route(request, request.model, revision, lambda named: self._published(request.model, named))
 
-        return Route(
-            request.model,
-            revision,
-            tuple((published(one.variant, one.version), one.weight) for one in request.weights),
-            tuple(published(one.variant, one.version) for one in request.degrade.variants),
-            request.degrade.after_seconds,
-        )
+    def _published(self, model: str, named: Named) -> VariantRef:
+        if is_latest(named) and named.version:
+            raise InvalidInput("a weight names a version, or the latest, not both")
+        newest = self._repository.newest(model, named.variant)
+        ref = named_ref(model, named) if named.version else newest
+        self._repository.folder(ref)
+        return ref
 
-    async def _apply(self, route: Route) -> None:
+    async def apply(self, route: Route) -> None:
+        """Lets a route serve that is written down; the caller has the turn.
+
+        Raises:
+            BadVariant: a variant on it fails a check; the old route serves on.
+        """
         for ref in route.needs():
             await self._manager.load(ref)
         before = self._router.route(route.model)
@@ -208,10 +247,13 @@ class Routes:
             self._metrics.set_weight(ref, 0)
         for ref, weight in route.weights:
             self._metrics.set_weight(ref, weight)
-        log.info("route of %s, revision %d: %s", route.model, route.revision, _words(route))
+        self._metrics.route_revision.labels(route.model).set(route.revision)
+        self._events.tell(control_pb2.EVENT_KIND_ROUTED, route.model, words(route), revision=route.revision)
+        await self.on_route(route)
 
-    async def _unload_unwanted(self) -> None:
-        wanted = self._router.wanted()
+    async def unload_unwanted(self) -> None:
+        """Lets go of what no route needs; the caller has the turn."""
+        wanted = self._router.wanted() | self._kept
         for ref in self._manager.loaded():
             if ref not in wanted:
                 await self._manager.unload(ref)
@@ -232,25 +274,11 @@ class Routes:
         self._closed = True
 
 
-def recommended(cards: Sequence[card_pb2.Card]) -> card_pb2.Card:
-    """The newest recommended card; the first by name where none is recommended."""
-    chosen = [card for card in cards if card.recommended] or list(cards)[:1]
-    return max(chosen, key=lambda card: card.created_at.ToNanoseconds())
+async def _ignore(route: Route) -> None:
+    pass
 
 
-def to_message(route: Route) -> control_pb2.Route:
-    """The weights; who set them, when and why stands in the repository only."""
-    message = control_pb2.Route(model=route.model, revision=route.revision)
-    for ref, weight in route.weights:
-        message.weights.add(variant=ref.variant, version=ref.version, weight=weight)
-    for ref in route.degrade:
-        message.degrade.variants.add(variant=ref.variant, version=ref.version)
-    if route.degrade:
-        message.degrade.after_seconds = route.degrade_after_seconds
-    return message
-
-
-def _words(route: Route) -> str:
-    shares = ", ".join(f"{ref.variant}/{ref.version}={weight}" for ref, weight in route.weights)
-    cheaper = ", ".join(f"{ref.variant}/{ref.version}" for ref in route.degrade)
-    return f"{shares}; degrades to {cheaper}" if cheaper else shares
+def _refuse_in_experiment(route: Route) -> None:
+    if route.experiment:
+        where = "" if route.experiment.is_here else f" on server {route.experiment.owner}"
+        raise Refused(f"experiment {route.experiment.id} runs on {route.model}{where}; stop it first")

@@ -100,7 +100,8 @@ class Scheduler:
         on_turn: Callable[[Frame, float, float], None] = lambda frame, waited, now: None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._jobs: Handover[tuple[Lane, Job, float]] = Handover()
+        self._jobs: Handover[tuple[Lane | None, Job, float]] = Handover()
+        self._leisure: Callable[[], Job | None] | None = None  # begins the job for when there is nothing else to do
         self._line: Line[Lane] = Line()
         self._held = 0  # lanes whose slot is full, and whose turn the brake puts off
         self._brake = Brake(workers, brake_above, monotonic())
@@ -155,6 +156,12 @@ class Scheduler:
             self._join(lane, now)
         return True
 
+    def offer_leisure(self, begin: Callable[[], Job | None]) -> None:
+        """Something to do when nobody waits and no frame that comes would have to wait for it, if there are two workers
+        or more; with one it may have to. A newer offer takes the place of one that has not begun."""
+        self._leisure = begin
+        self._dispatch()
+
     def _let_go(self, lane: Lane) -> None:
         lane._held = None
         self._held -= 1
@@ -196,8 +203,16 @@ class Scheduler:
             if reason := fate(waiting.frame, now):
                 waiting.drop(reason)
             elif job := waiting.begin():
-                self._in_hand += 1
-                self._jobs.put((lane, job, waiting.frame.arrived), high=lane.high)
+                self._hand_over(lane, job, waiting.frame.arrived, high=lane.high)
+        if self._leisure and not self._line and self._in_hand < max(1, self._workers - 1):
+            begin, self._leisure = self._leisure, None
+            if job := begin():
+                self._hand_over(None, job, monotonic(), high=False)
+
+    def _hand_over(self, lane: Lane | None, job: Job, arrived: float, *, high: bool) -> None:
+        self._in_hand += 1
+        self._settled.clear()
+        self._jobs.put((lane, job, arrived), high=high)
 
     def _note_settled(self) -> None:
         if not self.waiting and not self._in_hand:
@@ -213,9 +228,9 @@ class Scheduler:
             self._loop.call_soon_threadsafe(self._finish, lane, job, began - arrived, seconds, cpu_seconds)
             del task, job
 
-    def _finish(self, lane: Lane, job: Job, queue_seconds: float, seconds: float, cpu_seconds: float) -> None:
+    def _finish(self, lane: Lane | None, job: Job, queue_seconds: float, seconds: float, cpu_seconds: float) -> None:
         self._in_hand -= 1
-        self._brake.worked(None if lane.once else lane, seconds)
+        self._brake.worked(None if lane is None or lane.once else lane, seconds)
         self._dispatch()  # first: the worker need not wait until the result is on its way
         try:
             job.done(queue_seconds, seconds, cpu_seconds)

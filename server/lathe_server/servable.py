@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from time import thread_time
 
 import numpy as np
 
 from lathe.card import enum_word
 from lathe.errors import BadVariant
+from lathe.machine import cpu_name
 from lathe.repository import Repository, VariantRef
 from lathe.v1 import card_pb2
-from lathe_server.engines import FREE, Build, Engine, default_engine
+from lathe_server.engines import FREE, Build, Engine, check_golden, default_engine, golden_picture
 from lathe_server.onnx_file import inspect
 from lathe_server.vision import Detector, RawPicture
 from lathe_server.vision.decoders import OUTPUT_NAMES, Outputs, Shape, needed_shapes
 from lathe_server.vision.detections import Thresholds
 
-WARM_UP_RUNS = 3
+WARM_UP_RUNS, TIMED_RUNS = 3, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,18 @@ class Servable:
 
 
 def load_servable(
-    repository: Repository, ref: VariantRef, *, max_pixels: int, max_model_bytes: int, build: Build = default_engine
+    repository: Repository,
+    ref: VariantRef,
+    *,
+    max_pixels: int,
+    max_model_bytes: int,
+    max_slowdown: float = 0.0,
+    build: Build = default_engine,
 ) -> Servable:
     """Loads a published variant.
 
     Args:
+        max_slowdown: CPU time of a run against what the card says of this very processor; 0 does not look.
         build: makes the engine.
 
     Raises:
@@ -65,7 +74,8 @@ def load_servable(
         card.size_multiple,
         max_pixels,
     )
-    _warm_up(detector, engine, classes=len(card.classes))
+    _warm_up(detector, engine, card)
+    _check_speed(engine, card, max_slowdown)
     return Servable(ref, card, detector, engine.runtime)
 
 
@@ -104,24 +114,49 @@ def _check_contract(engine: Engine, decoder: str) -> None:
         raise BadVariant(f"the model lacks the output {min(missing)}, which its decoder needs")
 
 
-def _warm_up(detector: Detector, engine: Engine, *, classes: int) -> None:
+def _warm_up(detector: Detector, engine: Engine, card: card_pb2.Card) -> None:
     """Runs whole frames of the serving size, and looks at what comes out.
 
     Raises:
-        BadVariant: the network fails, gives NaN or infinity, or outputs that its decoder cannot read.
+        BadVariant: the network fails, gives NaN or infinity, outputs that its decoder cannot read, or other ones than
+            its card says.
     """
     width, height = detector.limit_wh
     ramp = bytes(range(256)) * (width * height // 256 + 1)
     picture = RawPicture(width, height, 0, "gray8", ramp[: width * height])
     try:
         outputs = engine.run(np.full((1, height, width, 3), 127, np.uint8))
-        _check_outputs(outputs, needed_shapes(detector.decoder, outputs, detector.limit_wh, classes))
+        _check_outputs(outputs, needed_shapes(detector.decoder, outputs, detector.limit_wh, len(card.classes)))
+        if card.golden:
+            check_golden(engine.run(golden_picture(detector.limit_wh)), card.golden)
         for _ in range(WARM_UP_RUNS):
             detector.detect(picture)
     except BadVariant:
         raise
     except Exception as error:  # runtimes raise what they like; the variant is refused either way
         raise BadVariant("the model fails on a picture of its serving size", detail=str(error)) from error
+
+
+def _check_speed(engine: Engine, card: card_pb2.Card, max_slowdown: float) -> None:
+    """CPU time of the calling thread, because a server that loads a variant has other things to do as well.
+
+    Raises:
+        BadVariant: the network takes much longer than when it was made.
+    """
+    told = [one.stages.infer for one in card.latency if one.cpu == cpu_name() and one.size == card.serving_size]
+    if not (told and told[0] and max_slowdown):
+        return
+    picture = golden_picture((card.serving_size.width, card.serving_size.height))
+    taken = []
+    for _ in range(TIMED_RUNS):
+        began = thread_time()
+        engine.run(picture)
+        taken.append(thread_time() - began)
+    if min(taken) > max_slowdown * told[0]:
+        raise BadVariant(
+            f"the network takes {min(taken) * 1e3:.1f} ms of CPU time; its card says {told[0] * 1e3:.1f} ms on this "
+            "processor"
+        )
 
 
 def _check_outputs(outputs: Outputs, needed: Mapping[str, Shape]) -> None:

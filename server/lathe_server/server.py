@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -23,6 +24,10 @@ from lathe.machine import allowed_cores, available_cores, memory_limit
 from lathe.repository import Repository
 from lathe.v1 import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2_grpc
 from lathe_server.control_service import ControlService
+from lathe_server.events import Events
+from lathe_server.experiments import Experiments
+from lathe_server.follow import Follower
+from lathe_server.frames import Result
 from lathe_server.heartbeat import Heartbeat, MemoryGuard, resident_memory
 from lathe_server.http import HttpServer, pages
 from lathe_server.inference_service import InferenceService
@@ -33,7 +38,9 @@ from lathe_server.pipeline import Pipeline
 from lathe_server.router import Router
 from lathe_server.routes import Routes
 from lathe_server.scheduler import Scheduler
+from lathe_server.servable import Servable
 from lathe_server.settings import OWN_CORES, Settings
+from lathe_server.shadow import Comparison, Shadows
 from lathe_server.trial import Trials, loader
 
 log = logging.getLogger(__name__)
@@ -58,13 +65,14 @@ class Server:
     def __init__(self, repository: Repository, settings: Settings) -> None:
         self._settings = settings
         self.metrics = Metrics(price_per_core_hour=settings.price_per_core_hour, currency=settings.currency)
+        self._events = Events(self.metrics)
         guard = MemoryGuard(settings.max_memory_bytes or memory_limit())
         resident = resident_memory()
         self._manager = Manager(
             loader(repository, settings),
             load_seconds=settings.load_seconds,
             try_first=Trials(repository, settings, lambda: guard.room(resident())),
-            on_change=lambda servable, loaded: self.metrics.set_loaded(servable.ref, loaded),
+            on_change=self._on_change,
         )
         workers = settings.workers or available_cores()
         self._router = Router(workers)
@@ -76,18 +84,47 @@ class Server:
             on_turn=lambda frame, waited, now: self._router.turn(frame.model, waited, now),
         )
         self._heartbeat = Heartbeat(guard, self.metrics, resident)
-        self._pipeline = Pipeline(self._router, self._manager, self._scheduler, self.metrics, lambda: guard.is_short)
-        self._routes = Routes(repository, self._router, self._manager, self.metrics)
+        name = settings.server_name or f"{socket.gethostname()}:{settings.control.rpartition(':')[2]}"
+        self._routes = Routes(repository, self._router, self._manager, self.metrics, self._events, name)
+        self._follower = Follower(repository, self._router, self._routes, self.metrics)
+        self._experiments = Experiments(
+            repository,
+            self._router,
+            self._routes,
+            self.metrics,
+            self._events,
+            name,
+            is_short_of_memory=lambda: guard.is_short,
+            streams=lambda: self._inference.open_streams,
+        )
+        self._shadows = Shadows(self._router, self._manager, self._scheduler, self._compared)
+        self._pipeline = Pipeline(self._router, self._manager, self._scheduler, self._observe, lambda: guard.is_short)
         self._inference = InferenceService(
             self._pipeline, self.metrics, repository.variants, max_streams=settings.max_streams
         )
-        self._control = ControlService(repository, self._router, self._manager, self._routes)
+        self._control = ControlService(
+            repository, self._router, self._manager, self._routes, self._experiments, self._events
+        )
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing from the stubs
         self._ready = False
         self._grpc = self._new_grpc()
         self._control_grpc = self._new_grpc()
         self._http = HttpServer(pages(self.metrics, lambda: self._ready, self._refresh))
         self.addresses: dict[str, str] = {}
+
+    def _on_change(self, servable: Servable, loaded: bool) -> None:
+        self.metrics.set_loaded(servable.ref, loaded)
+        kind = control_pb2.EVENT_KIND_LOADED if loaded else control_pb2.EVENT_KIND_UNLOADED
+        self._events.tell(kind, servable.ref.model, f"{servable.ref} on {servable.runtime}")
+
+    def _observe(self, result: Result) -> None:
+        self.metrics.observe(result)
+        self._experiments.observe(result)
+        self._shadows.answered(result)
+
+    def _compared(self, comparison: Comparison) -> None:
+        self.metrics.compared(comparison.ref, comparison.matched, comparison.found, failed=comparison.failed)
+        self._experiments.compared(comparison)
 
     def _new_grpc(self) -> aio.Server:
         return aio.server(
@@ -109,7 +146,7 @@ class Server:
             Refused: nothing can be served.
             AlreadyExists: an address is in use.
         """
-        await self._routes.start()
+        await self._follower.start()
         self._manager.be_cautious()
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(self._inference, self._grpc)
         control_pb2_grpc.add_ControlServiceServicer_to_server(self._control, self._control_grpc)
@@ -124,13 +161,15 @@ class Server:
         await self._control_grpc.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         self._beating = asyncio.create_task(self._heartbeat.run())
-        self._following = asyncio.create_task(self._routes.follow())
+        self._following = asyncio.create_task(self._follower.follow())
         self._ready = True
 
     async def drain(self) -> None:
         """Says that it is going, answers the frames in hand, and closes."""
         self._ready = False
         self._following.cancel()
+        self._experiments.close()
+        self._events.close()
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._routes.close()
         allowed = self._settings.drain_seconds

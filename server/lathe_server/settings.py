@@ -32,6 +32,7 @@ class Settings:
     grpc: str = _setting("127.0.0.1:8500", "address of inference, health and reflection; port 0 takes a free one")
     http: str = _setting("127.0.0.1:8501", "address of /metrics, /healthz and /readyz")
     control: str = _setting("127.0.0.1:8502", "address of ControlService; keep it off public networks")
+    server_name: str = _setting("", "by which it knows its experiments after a restart; default: host and control port")
     workers: int = _setting(0, "worker threads; 0 takes as many as there are cores")
     worker_cores: str = _setting("any", "where workers run: any, or own, which keeps each to a core of its own")
     engine: str = _setting(DEFAULT, f"what runs the networks: {', '.join(ENGINES)}; auto takes the faster on a CPU")
@@ -47,6 +48,10 @@ class Settings:
     max_unread_seconds: float = _setting(10.0, "a stream whose client takes no response for so long is ended")
     max_model_bytes: int = _setting(2 * 2**30, "largest model file that is loaded")
     max_memory_bytes: int = _setting(0, "near it frames are refused; 0 takes the container's limit, if it has one")
+    max_slowdown: float = _setting(
+        4.0,
+        "a variant is not loaded that takes so many times its card's CPU time on the same processor; 0 does not look",
+    )
     drain_seconds: float = _setting(10.0, "time that frames in hand get after SIGTERM")
     load_seconds: float = _setting(60.0, "longest time that a variant may take to load and warm up")
     price_per_core_hour: float = _setting(0.0, "prices each prediction's CPU seconds; 0 exports no cost")
@@ -65,7 +70,14 @@ class Settings:
         ):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0")
-        for name in ("workers", "batch_wait_seconds", "max_memory_bytes", "drain_seconds", "price_per_core_hour"):
+        for name in (
+            "workers",
+            "batch_wait_seconds",
+            "max_memory_bytes",
+            "max_slowdown",
+            "drain_seconds",
+            "price_per_core_hour",
+        ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must not be negative or infinite")
         closed = {"engine": ENGINES, "engine_missing": ENGINE_MISSING, "worker_cores": WORKER_CORES}

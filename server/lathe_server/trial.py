@@ -40,7 +40,12 @@ def loader(repository: Repository, settings: Settings) -> Callable[[VariantRef],
 
     def load(ref: VariantRef) -> Servable:
         return load_servable(
-            repository, ref, max_pixels=settings.max_frame_pixels, max_model_bytes=settings.max_model_bytes, build=build
+            repository,
+            ref,
+            max_pixels=settings.max_frame_pixels,
+            max_model_bytes=settings.max_model_bytes,
+            max_slowdown=settings.max_slowdown,
+            build=build,
         )
 
     return load
@@ -116,7 +121,15 @@ def _judged(ref: VariantRef, code: int, said: bytes) -> int:
 
 def _of_loading(settings: Settings) -> dict[str, Any]:
     """What a loader has to know of the settings."""
-    names = ("engine", "engine_missing", "max_batch", "batch_wait_seconds", "max_frame_pixels", "max_model_bytes")
+    names = (
+        "engine",
+        "engine_missing",
+        "max_batch",
+        "batch_wait_seconds",
+        "max_frame_pixels",
+        "max_model_bytes",
+        "max_slowdown",
+    )
     return {name: getattr(settings, name) for name in names}
 
 

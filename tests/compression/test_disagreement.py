@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from lathe.agreement import matched_pairs
 from lathe.detections import Detections
-from lathe_compression.agreement import matched_pairs
 from lathe_compression.disagreement import REFERENCE_RGB, VARIANT_RGB, matched, show, worst
 
 

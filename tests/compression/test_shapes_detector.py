@@ -17,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import fx, nn
 
+from lathe.agreement import AgreementSamples
 from lathe.detections import Detections
 from lathe.errors import BadVariant
 from lathe.progress import Progress
 from lathe.repository import Repository
 from lathe.v1 import card_pb2
-from lathe_compression.agreement import AgreementSamples
 from lathe_compression.average_precision import Labels, PrecisionSamples
 from lathe_compression.channels import find_groups, take_out
 from lathe_compression.compress import compress

@@ -25,7 +25,9 @@ REPORT = {
 
 
 def test_page_has_a_row_for_what_was_run_beside_what_it_is_to_reach(tmp_path: Path) -> None:
-    chosen = [row for row in rows("int8", "student-int8", "int8") if row.scenario in REPORT]
+    chosen = [
+        row for row in rows("int8", "student-int8", "int8", ["fp32", "int8", "student-int8"]) if row.scenario in REPORT
+    ]
     write_page(tmp_path / "serving.md", "# Served\n", "a machine", chosen, REPORT)
     page = (tmp_path / "serving.md").read_text("utf-8")
     assert page.startswith("# Served\n\n## Figures\n\na machine\n")
@@ -55,8 +57,8 @@ def test_every_scenario_gives_the_figures_of_the_page(tmp_path: Path) -> None:
     subprocess.run([*command, "--output", str(tmp_path / "bench"), "--markdown", str(page)], check=True, timeout=300)
     report = json.loads((tmp_path / "bench/bench.json").read_text("utf-8"))
     absent = {f"{peer}_{figure}" for peer in ("mosec", "mlserver", "kserve") for figure in ("share", "added_ms")}
-    for row in rows("int8", "student-int8", "int8"):
-        if row.scenario in ("soak", "degrade twice") or row.figure in {*absent, "over_mosec"}:
+    for row in rows("int8", "student-int8", "int8", ["fp32", "int8", "student-int8"]):
+        if row.scenario in ("soak", "storm", "degrade twice") or row.figure in {*absent, "over_mosec"}:
             continue
         assert math.isfinite(report[row.scenario][row.figure]), row.text
         assert said(row, report) in page.read_text("utf-8")

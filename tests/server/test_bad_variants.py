@@ -13,8 +13,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from lathe.errors import BadVariant
+from lathe.machine import cpu_name
 from lathe.repository import Repository
 from lathe.v1 import card_pb2, control_pb2
+from lathe_server.engines import default_engine, golden_answers
 from lathe_server.servable import load_servable
 from tests.calls import channel, control, metric, refusal
 from tests.conftest import RunningServer
@@ -188,6 +190,53 @@ def test_a_card_that_makes_no_sense_is_refused(repository: Repository, field: st
         ref = type(ref)("spots", "b", 7)
     with pytest.raises(BadVariant, match=check):
         load_servable(repository, ref, max_pixels=10**7, max_model_bytes=10**8)
+
+
+def remembered(model: bytes) -> card_pb2.Card:
+    """A card that holds what a network answers to the golden picture."""
+    card = card_for("spots", "golden")
+    card.golden.extend(golden_answers(default_engine(model, (160, 128)), (160, 128)))
+    return card
+
+
+@pytest.mark.fault(39)
+def test_a_variant_that_answers_the_golden_picture_as_its_card_says_is_loaded(repository: Repository) -> None:
+    ref = repository.publish(remembered(MODEL), MODEL)
+    assert load_servable(repository, ref, max_pixels=10**7, max_model_bytes=10**8).ref == ref
+
+
+@pytest.mark.fault(39)
+@pytest.mark.parametrize(
+    ("change", "check"),
+    [
+        (lambda card: None, "the output scale is off by"),
+        (lambda card: setattr(card.golden[0], "output", "else"), "another output else"),
+        (lambda card: card.golden[0].values.pop(), "another output heatmap"),
+        (lambda card: card.golden[0].values.__setitem__(0, math.nan), "the output heatmap is off by nan"),
+    ],
+    ids=["another network's", "an output that is not there", "of another size", "NaN"],
+)
+def test_one_that_answers_something_else_is_refused(
+    repository: Repository, change: Callable[[card_pb2.Card], object], check: str
+) -> None:
+    card = remembered(bright_spots(box_pixels=30.0))
+    change(card)
+    ref = repository.publish(card, MODEL)
+    with pytest.raises(BadVariant, match=check):
+        load_servable(repository, ref, max_pixels=10**7, max_model_bytes=10**8)
+
+
+def test_one_that_takes_much_longer_than_its_card_says_of_this_processor_is_refused(repository: Repository) -> None:
+    card = card_for("spots", "slow")
+    stages = card_pb2.StageSeconds(infer=1e-6)
+    card.latency.add(size=card.serving_size, cpu=cpu_name(), stages=stages)
+    ref = repository.publish(card, MODEL)
+    with pytest.raises(BadVariant, match=r"ms of CPU time; its card says 0\.0 ms on this processor"):
+        load_servable(repository, ref, max_pixels=10**7, max_model_bytes=10**8, max_slowdown=4.0)
+    assert load_servable(repository, ref, max_pixels=10**7, max_model_bytes=10**8).ref == ref
+    card.latency[0].cpu = "another"
+    ref = repository.publish(card, MODEL)
+    assert load_servable(repository, ref, max_pixels=10**7, max_model_bytes=10**8, max_slowdown=4.0).ref == ref
 
 
 @pytest.mark.fault(41)

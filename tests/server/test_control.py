@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
+from lathe.client import ServerError
 from lathe.repository import Repository
 from lathe.v1 import control_pb2
 from tests.calls import channel, control, exposition, metric, refusal
@@ -85,7 +86,7 @@ def test_fifty_callers_who_want_the_same_variant_cause_one_load(server: RunningS
     with channel(server.control) as opened:
         calls = [control(opened).SetRoute.future(request(b=1)) for _ in range(50)]
         assert sorted(call.result().route.revision for call in calls) == list(range(1, 51))
-    assert server.log.read_text().count("loaded spots/b/1") == 1
+    assert server.log.read_text().count("spots: loaded: spots/b/1") == 1
 
 
 def test_the_newest_version_is_taken_where_none_is_named(server: RunningServer, repository: Repository) -> None:
@@ -145,3 +146,44 @@ def test_the_control_service_is_not_on_the_inference_port(shared_server: Running
     with channel(shared_server.grpc) as opened:
         error = refusal(lambda: control(opened).SetRoute(request(a=1)))
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_variant_that_is_loaded_by_name_stays_until_it_is_unloaded(server: RunningServer, spot_jpeg: bytes) -> None:
+    with server.client() as client:
+
+        def state() -> int:
+            return {status.card.variant: status.state for status in client.variants("spots")}["b"]
+
+        assert client.load("spots", "b") == "b/1"
+        client.set_route("spots", {"a": 1})
+        assert state() == control_pb2.SERVABLE_STATE_READY, "no route needs it, and it stays"
+        assert client.detect("spots", spot_jpeg).variant == "a"
+        assert client.detect("spots", spot_jpeg, variant="b").variant == "b"
+        assert client.unload("spots", "b/1") == "b/1"
+        assert state() == control_pb2.SERVABLE_STATE_FOUND
+        for call, why in (
+            (lambda: client.unload("spots", "b"), "FAILED_PRECONDITION"),
+            (lambda: client.load("spots", "lost"), "NOT_FOUND"),
+            (lambda: client.load("spots", "B"), "INVALID_ARGUMENT"),
+        ):
+            with pytest.raises(ServerError) as caught:
+                call()
+            assert caught.value.code.name == why
+
+
+@pytest.mark.fault(54)
+def test_what_is_on_a_route_is_unloaded_by_force_only_and_the_last_one_never(
+    server: RunningServer, spot_jpeg: bytes
+) -> None:
+    with server.client() as client:
+        client.set_route("spots", {"a": 1, "b": 1}, degrade=["b"], degrade_after_seconds=1.0)
+        with pytest.raises(ServerError, match="on the route of spots; take it off first, or force it"):
+            client.unload("spots", "b")
+        client.unload("spots", "b", force=True)
+        route = client.route("spots")
+        assert [weight.variant for weight in route.weights] == ["a"]
+        assert not route.degrade.variants
+        with pytest.raises(ServerError, match="is the only one on the route of spots") as caught:
+            client.unload("spots", "a", force=True)
+        assert caught.value.code.name == "FAILED_PRECONDITION"
+        assert client.detect("spots", spot_jpeg).variant == "a"

@@ -158,3 +158,37 @@ def test_a_rollback_to_what_is_no_longer_there_leaves_the_present_serving(
             client.rollback("spots")
         assert client.route("spots").revision == 2
     assert serving(server, spot_jpeg) == "b"
+
+
+def test_a_route_that_follows_the_latest_swaps_when_a_newer_version_is_published(
+    repository: Repository, server: RunningServer, spot_jpeg: bytes
+) -> None:
+    def version() -> int:
+        with server.client() as client:
+            return client.detect("spots", spot_jpeg).version
+
+    with server.client() as client:
+        route = client.set_route("spots", {"a@latest": 1})
+        assert (route.revision, route.weights[0].version, route.weights[0].latest) == (1, 1, True)
+        repository.publish(card_for("spots", "a"), bright_spots(box_pixels=14.0))
+        until(lambda: version() == 2)
+        route = client.route("spots")
+        assert (route.revision, route.weights[0].version) == (1, 2), "what should be true has not changed, what is has"
+        repository.publish(card_for("spots", "a"), b"no network")
+        until(lambda: "cannot be served by revision 1 of its route" in server.log.read_text("utf-8"))
+        assert version() == 2
+        with pytest.raises(ServerError, match="not both") as caught:
+            client.set_route("spots", {"a/1@latest": 1})
+        assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_other_routes_do_not_follow_what_is_published(
+    repository: Repository, server: RunningServer, spot_jpeg: bytes
+) -> None:
+    with server.client() as client:
+        client.set_route("spots", {"a": 1})
+        repository.publish(card_for("spots", "a"), bright_spots(box_pixels=14.0))
+        client.set_route("spots", {"a/1": 1, "b": 1})
+        route = client.rollback("spots")
+        assert [(one.version, one.latest) for one in route.weights] == [(1, False)]
+        assert client.detect("spots", spot_jpeg).version == 1

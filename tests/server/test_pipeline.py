@@ -55,7 +55,7 @@ def judged(detector: Detector, frames: Sequence[Frame]) -> list[Result]:
         router = Router(1)
         await manager.load(A)
         router.replace(Route("spots", 1, ((A, 1),)))
-        life = Pipeline(router, manager, turns, Metrics())
+        life = Pipeline(router, manager, turns, Metrics().observe)
         results = []
         for one in frames:
             answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()

@@ -24,6 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from lathe.errors import Refused
 from lathe.repository import Repository
 from lathe.v1 import control_pb2, inference_pb2, inference_pb2_grpc
+from lathe_server.events import Events
 from lathe_server.manager import Manager
 from lathe_server.metrics import Metrics
 from lathe_server.router import Router
@@ -167,7 +168,8 @@ def test_sigterm_before_the_server_is_ready_ends_it_at_once(repository: Reposito
 def test_a_swap_after_the_drain_has_begun_is_refused(repository: Repository) -> None:
     async def swap() -> None:
         manager = Manager(lambda ref: pytest.fail("nothing may be loaded"), load_seconds=5)
-        routes = Routes(repository, Router(1), manager, Metrics())
+        metrics = Metrics()
+        routes = Routes(repository, Router(1), manager, metrics, Events(metrics))
         routes.close()
         weights = [control_pb2.RouteWeight(variant="a", weight=1)]
         with pytest.raises(Refused, match="shutting down"):

@@ -34,8 +34,14 @@ ENGINES, ONE_CALLER, UNARY, DEGRADE, DEGRADE_TWICE = "engines", "one caller", "u
 PEERS = {"mosec": "mosec", "aio": "a minimal grpc.aio server", "kserve": "KServe", "mlserver": "MLServer"}
 
 
-def rows(variant: str, cheaper: str, called: str) -> list[Row]:
-    """Of a report on a variant, a cheaper one, and one that is called beside other servers."""
+def rows(variant: str, cheaper: str, called: str, way_down: Sequence[str]) -> list[Row]:
+    """Of a report.
+
+    Args:
+        variant, cheaper: two that serve streams.
+        called: by unary calls, beside other servers.
+        way_down: a longer way to degrade, from the dearest.
+    """
     beside = [
         Row(f"`{called}`: its network", UNARY, "network_ms", "ms"),
         Row(f"`{called}`: the bare loop in two threads", UNARY, "raw_fps", "frames/s", 0),
@@ -57,7 +63,7 @@ def rows(variant: str, cheaper: str, called: str) -> list[Row]:
             Row(f"`{name}`: CPU above the bare loop, a frame", key, "cpu_over_raw_ms", "ms", 2, "≤ 0.75", "0.5"),
         ]
     degrading = []
-    for scenario, way in ((DEGRADE, (variant, cheaper)), (DEGRADE_TWICE, (called, variant, cheaper))):
+    for scenario, way in ((DEGRADE, (variant, cheaper)), (DEGRADE_TWICE, way_down)):
         text = f"degrading {' → '.join(f'`{name}`' for name in way)}, ramp 1 → 3 → 1: answered against not"
         degrading += [
             Row(text, scenario, "answered_ratio", "×", 2, "≥ 1.5", "2"),
@@ -81,6 +87,10 @@ def rows(variant: str, cheaper: str, called: str) -> list[Row]:
         Row("a swap a second: p99 against none", "swaps", "p99_ratio", "×", 2, "≤ 1.25", "1.05"),
         *degrading,
         Row("resident memory, two variants loaded", "footprint", "resident_mb", "MB", 0, "≤ 220", "180"),
+        Row("1 000 swaps on end, by streams and calls: failed or lost", "storm", "failed", "", 0, "0", "0"),
+        Row("1 000 swaps: p99 against none", "storm", "p99_ratio", "×", 2, "≤ 1.25", "1.05"),
+        Row("1 000 swaps: one takes", "storm", "swap_seconds", "s"),
+        Row("1 000 swaps: memory after the last against after 100", "storm", "memory_ratio", "×", 2, "≤ 1.10", "1"),
         Row("soak: frames without an answer", "soak", "unanswered", "", 0, "0", "0"),
         Row("soak: slope of the memory", "soak", "memory_slope_mb_per_hour", "MB/h", 1, "about 0", ""),
         Row("soak: descriptors gained", "soak", "descriptors_gained", "", 0, "0", "0"),

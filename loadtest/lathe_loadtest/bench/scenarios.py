@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -40,7 +39,6 @@ SWAP_SECONDS = 1.0
 RAMP, DEGRADE_AFTER = (0.8, 3.0, 0.8), 0.05
 CALLERS = (2, 4, 16)
 DETECT = "lathe.v1.InferenceService/Detect"
-SOAK_LOOKS, SATURATE_SECONDS = 40, 5.0
 
 
 def throughput(rig: Rig, variant: str) -> Figures:
@@ -172,15 +170,15 @@ def _ask(rig: Rig, peer: Peer, callers: int) -> Calls:
 def steady(rig: Rig, variant: str) -> Figures:
     """Cameras at a fixed rate, together four fifths of what the server can do."""
     with rig.server({variant: 1}) as server:
-        raw, capacity = rig.raw(variant), _capacity(rig, server)
+        raw, capacity = rig.raw(variant), capacity_of(rig, server)
         rounds = [
             asyncio.run(play(server, rig.cameras(STREAMS, 0.8 * capacity), rig.seconds)) for _ in range(rig.rounds)
         ]
     return {
         "service_ms": raw.frame_ms,
-        "p50_ms": median(_percentile_ms(one, 50) for one in map(latencies, rounds)),
-        "p99_ms": median(_percentile_ms(one, 99) for one in map(latencies, rounds)),
-        "p99_over_service": median(_percentile_ms(one, 99) for one in map(latencies, rounds)) / raw.frame_ms,
+        "p50_ms": median(percentile_ms(one, 50) for one in map(latencies, rounds)),
+        "p99_ms": median(percentile_ms(one, 99) for one in map(latencies, rounds)),
+        "p99_over_service": median(percentile_ms(one, 99) for one in map(latencies, rounds)) / raw.frame_ms,
         "dropped": sum(map(unanswered, rounds)),
     }
 
@@ -188,11 +186,11 @@ def steady(rig: Rig, variant: str) -> Figures:
 def load(rig: Rig, variant: str, share: float) -> Figures:
     """Cameras at a fixed rate, together a share of what the server can do."""
     with rig.server({variant: 1}) as server:
-        capacity = _capacity(rig, server)
+        capacity = capacity_of(rig, server)
         found = asyncio.run(play(server, rig.cameras(STREAMS, share * capacity), rig.seconds))
     return {
-        "p50_ms": _percentile_ms(latencies(found), 50),
-        "p99_ms": _percentile_ms(latencies(found), 99),
+        "p50_ms": percentile_ms(latencies(found), 50),
+        "p99_ms": percentile_ms(latencies(found), 99),
         "answered_share": answered(found) / (answered(found) + unanswered(found)),
     }
 
@@ -200,12 +198,12 @@ def load(rig: Rig, variant: str, share: float) -> Figures:
 def overload(rig: Rig, variant: str) -> Figures:
     """Twice as many frames as can be judged, with a limit of age."""
     with rig.server({variant: 1}) as server:
-        capacity = _capacity(rig, server)
+        capacity = capacity_of(rig, server)
         cameras = rig.cameras(CROWD, 2 * capacity, max_age_seconds=CROWD_MAX_AGE)
         rounds = [asyncio.run(play(server, cameras, rig.seconds)) for _ in range(rig.rounds)]
     return {
         "served_over_capacity": median(answered(one) / rig.seconds / capacity for one in rounds),
-        "p99_ms": median(_percentile_ms(one, 99) for one in map(latencies, rounds)),
+        "p99_ms": median(percentile_ms(one, 99) for one in map(latencies, rounds)),
         "max_age_ms": CROWD_MAX_AGE * 1e3,
     }
 
@@ -213,13 +211,13 @@ def overload(rig: Rig, variant: str) -> Figures:
 def flood(rig: Rig, variant: str) -> Figures:
     """Cameras at a fixed rate, together four fifths of what the server can do; then one of them sends far too much."""
     with rig.server({variant: 1}) as server:
-        cameras = rig.cameras(STREAMS, 0.8 * _capacity(rig, server))
+        cameras = rig.cameras(STREAMS, 0.8 * capacity_of(rig, server))
         flooding = Camera("flood", MODEL, rig.jpegs, FLOOD_FPS)
         ratios, dropped = [], 0
         for _ in range(rig.rounds):
             without = asyncio.run(play(server, cameras, rig.seconds))[:-1]
             beside = asyncio.run(play(server, [*cameras[:-1], flooding], rig.seconds))[:-1]
-            ratios.append(_percentile_ms(latencies(beside), 99) / _percentile_ms(latencies(without), 99))
+            ratios.append(percentile_ms(latencies(beside), 99) / percentile_ms(latencies(without), 99))
             dropped += unanswered(beside)
     return {"p99_ratio": median(ratios), "others_dropped": dropped}
 
@@ -245,12 +243,12 @@ def swaps(rig: Rig, variant: str) -> Figures:
                 await swapper
 
     with rig.server({variant: 1}, twin_of=variant) as server:
-        cameras = rig.cameras(STREAMS, 0.5 * _capacity(rig, server))
+        cameras = rig.cameras(STREAMS, 0.5 * capacity_of(rig, server))
         ratios, failed = [], 0
         for _ in range(rig.rounds):
             without = asyncio.run(play(server, cameras, rig.seconds))
             beside = asyncio.run(swapped(server))
-            ratios.append(_percentile_ms(latencies(beside), 99) / _percentile_ms(latencies(without), 99))
+            ratios.append(percentile_ms(latencies(beside), 99) / percentile_ms(latencies(without), 99))
             failed += unanswered(beside)
         done = scrape(server.http).total("lathe_swaps_total", result="done")
     return {"swaps": done, "failed": failed, "p99_ratio": median(ratios)}
@@ -265,7 +263,7 @@ def degrade(rig: Rig, variant: str, cheaper: Sequence[str]) -> Figures:
         return [answered(await play(server, rig.cameras(STREAMS, load * capacity), 2 * rig.seconds)) for load in RAMP]
 
     with rig.server({variant: 1, **dict.fromkeys(cheaper, 0)}) as server:
-        capacity = _capacity(rig, server)
+        capacity = capacity_of(rig, server)
         turns = [
             (asyncio.run(ramp(server, capacity, cheaper)), asyncio.run(ramp(server, capacity, [])))
             for _ in range(max(1, rig.rounds // 2))
@@ -273,39 +271,6 @@ def degrade(rig: Rig, variant: str, cheaper: Sequence[str]) -> Figures:
     return {
         "answered_ratio": median(sum(degrading) / sum(dropping) for degrading, dropping in turns),
         "answered_ratio_at_peak": median(degrading[1] / dropping[1] for degrading, dropping in turns),
-    }
-
-
-def soak(rig: Rig, variant: str) -> Figures:
-    """Half of what the server can do, with a swap now and then, for as long as one measurement is set to take.
-
-    The first tenth warms up; the slope is that of a straight line through what follows.
-    """
-
-    def looks(server: ServerProcess) -> tuple[float, float, float]:
-        seen = scrape(server.http)
-        return time.monotonic(), seen.total("process_resident_memory_bytes") / 1e6, seen.total("process_open_fds")
-
-    async def live(server: ServerProcess) -> list[tuple[float, float, float]]:
-        cameras, part, seen = rig.cameras(STREAMS, 0.5 * capacity), rig.seconds / SOAK_LOOKS, []
-        async with AsyncClient(server.grpc, server.control) as client:
-            for number in range(SOAK_LOOKS):
-                await client.set_route(MODEL, {(variant, TWIN)[number % 2]: 1}, author="bench")
-                found = await play(server, cameras, part)
-                lost.append(unanswered(found))
-                seen.append(await asyncio.to_thread(looks, server))
-        return seen
-
-    lost: list[int] = []
-    with rig.server({variant: 1}, twin_of=variant) as server:
-        capacity = _capacity(rig, server, seconds=SATURATE_SECONDS)
-        seen = np.array(asyncio.run(live(server))[SOAK_LOOKS // 10 :])
-    hours = (seen[:, 0] - seen[0, 0]) / 3600
-    return {
-        "unanswered": sum(lost),
-        "memory_slope_mb_per_hour": float(np.polyfit(hours, seen[:, 1], 1)[0]),
-        "memory_mb": float(seen[-1, 1]),
-        "descriptors_gained": float(seen[-1, 2] - seen[0, 2]),
     }
 
 
@@ -320,10 +285,10 @@ def footprint(rig: Rig, variants: list[str]) -> Figures:
     return {"ready_seconds": median(ready), "resident_mb": median(resident)}
 
 
-def _capacity(rig: Rig, server: ServerProcess, seconds: float = 0.0) -> float:
+def capacity_of(rig: Rig, server: ServerProcess, seconds: float = 0.0) -> float:
     """Frames a second that the server can do; over the rig's time where none is given."""
     return rig.saturate(server, seconds).frames_per_second
 
 
-def _percentile_ms(values: np.ndarray, percent: float) -> float:
+def percentile_ms(values: np.ndarray, percent: float) -> float:
     return float(np.percentile(values, percent)) * 1e3

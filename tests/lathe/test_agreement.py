@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from lathe.agreement import AgreementSamples, matched_pairs, overlaps
 from lathe.detections import Detections
-from lathe_compression.agreement import AgreementSamples, matched_pairs, overlaps
 
 Box = tuple[float, float, float, float]
 A, B, FAR = (0.0, 0.0, 10.0, 10.0), (20.0, 0.0, 30.0, 10.0), (80.0, 80.0, 90.0, 90.0)
