@@ -8,7 +8,7 @@ judges, the sender is held back, and nothing is dropped.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -188,6 +188,7 @@ class AsyncClient:
         degrade_after_seconds: float = 0.1,
         shadow: str = "",
         shadow_share: float = 0.1,
+        rules: Mapping[str, str] | None = None,
     ) -> control_pb2.Route:
         """Replaces the route, all of it; returns when the new one serves.
 
@@ -199,6 +200,7 @@ class AsyncClient:
             degrade_after_seconds: they do when they wait longer for their turn.
             shadow: variant that also judges some of the answered frames, to be compared.
             shadow_share: of the frames, above 0 to 1.
+            rules: variants by the beginning of the names of streams that they answer, whatever the weights say.
         """
         request = control_pb2.SetRouteRequest(
             model=model, expected_revision=expected_revision, author=author, reason=reason
@@ -216,6 +218,9 @@ class AsyncClient:
         if shadow:
             request.shadow.variant.variant, request.shadow.variant.version = variant_and_version(shadow)
             request.shadow.share = shadow_share
+        for prefix, name in (rules or {}).items():
+            variant, version = variant_and_version(name)
+            request.rules.add(prefix=prefix, variant={"variant": variant, "version": version})
         route: control_pb2.Route = (await _translated(self._control.SetRoute(request))).route
         return route
 

@@ -52,6 +52,12 @@ def problems(repository: Repository) -> Iterator[Problem]:
                     repository.folder(ref)
             except LatheError as error:
                 yield Problem(f"{model}, route {revision}", error.message)
+    for model in repository.models():
+        for name in repository.experiments(model):
+            try:
+                repository.experiment(model, name)
+            except LatheError as error:
+                yield Problem(f"{model}, experiment {name}", error.message)
 
 
 def unneeded(repository: Repository, keep: int) -> list[VariantRef]:
@@ -80,5 +86,6 @@ def _named(repository: Repository, model: str, revision: int) -> list[VariantRef
     if route is None:
         return []
     named = [VariantRef(model, one.variant, one.version) for one in route.weights]
-    beside = [*route.degrade.variants, route.shadow.variant, route.experiment.candidate]
+    ruled = [rule.variant for rule in route.rules]
+    beside = [*route.degrade.variants, *ruled, route.shadow.variant, route.experiment.candidate]
     return named + [VariantRef(model, one.variant, one.version) for one in beside if one.variant]

@@ -41,6 +41,16 @@ class Shadow:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """Attributes:
+    prefix: streams whose names begin so are answered by the variant, whatever the weights say.
+    """
+
+    prefix: str
+    variant: str
+
+
+@dataclass(frozen=True)
 class RouteFile:
     """The file's top level."""
 
@@ -49,6 +59,7 @@ class RouteFile:
     reason: str = ""
     degrade: Degrade | None = None
     shadow: Shadow | None = None
+    rules: tuple[Rule, ...] = ()
 
     def holds(self, route: control_pb2.Route, newest: Mapping[str, int]) -> bool:
         """Whether a route says the same.
@@ -65,9 +76,11 @@ class RouteFile:
             (*named(one.variant.removesuffix(LATEST)), one.weight, one.variant.endswith(LATEST)) for one in self.weights
         ]
         degrade = ([named(name) for name in self.degrade.to], self.degrade.after_seconds) if self.degrade else ([], 0.0)
+        rules = [(one.prefix, named(one.variant)) for one in self.rules]
         shadow = (named(self.shadow.variant), self.shadow.share) if self.shadow else (("", 0), 0.0)
         return (
             weights == [(one.variant, one.version, one.weight, one.latest) for one in route.weights]
             and degrade == ([(one.variant, one.version) for one in route.degrade.variants], route.degrade.after_seconds)
+            and rules == [(one.prefix, (one.variant.variant, one.variant.version)) for one in route.rules]
             and shadow == ((route.shadow.variant.variant, route.shadow.variant.version), route.shadow.share)
         )

@@ -49,5 +49,6 @@ def run(options: argparse.Namespace) -> None:
                 degrade_after_seconds=wanted.degrade.after_seconds if wanted.degrade else 0.1,
                 shadow=wanted.shadow.variant if wanted.shadow else "",
                 shadow_share=wanted.shadow.share if wanted.shadow else 0.1,
+                rules={one.prefix: one.variant for one in wanted.rules},
             )
         print_route(route)

@@ -69,6 +69,13 @@ def add_command(commands: Any) -> None:
         verb.add_argument(
             "--shadow-share", type=float, default=0.1, metavar="SHARE", help="of the frames (default %(default)s)"
         )
+        verb.add_argument(
+            "--rule",
+            nargs="+",
+            default=[],
+            metavar="PREFIX=VARIANT[/VERSION]",
+            help="streams whose names begin so are answered by that variant, whatever the weights say",
+        )
     route.set_defaults(run=show_or_set_route)
     swap.set_defaults(run=set_route, weights=None)
 
@@ -107,8 +114,8 @@ def show_or_set_route(options: argparse.Namespace) -> None:
     if options.weights:
         set_route(options)
         return
-    if options.degrade or options.shadow:
-        raise InvalidInput("--degrade and --shadow go with the weights: a route is replaced whole")
+    if options.degrade or options.shadow or options.rule:
+        raise InvalidInput("--degrade, --shadow and --rule go with the weights: a route is replaced whole")
     with Client(control=options.control) as client:
         print_route(client.route(options.model))
 
@@ -128,6 +135,7 @@ def set_route(options: argparse.Namespace) -> None:
             degrade_after_seconds=options.degrade_after,
             shadow=options.shadow,
             shadow_share=options.shadow_share,
+            rules=parse_rules(options.rule),
         )
     print_route(route)
 
@@ -183,6 +191,21 @@ def parse_weights(words: list[str]) -> dict[str, int]:
     return weights
 
 
+def parse_rules(words: list[str]) -> dict[str, str]:
+    """`["lobby-=int8"]` as a table.
+
+    Raises:
+        InvalidInput: a word that is not PREFIX=VARIANT.
+    """
+    rules = {}
+    for word in words:
+        prefix, _, variant = word.rpartition("=")
+        if not (prefix and variant):
+            raise InvalidInput(f"{word} is not PREFIX=VARIANT")
+        rules[prefix] = variant
+    return rules
+
+
 def print_route(route: Any) -> None:
     shares = " ".join(
         f"{weight.variant}/{weight.version}={weight.weight}{' (follows the latest)' if weight.latest else ''}"
@@ -192,6 +215,8 @@ def print_route(route: Any) -> None:
     if route.degrade.variants:
         cheaper = " ".join(f"{one.variant}/{one.version}" for one in route.degrade.variants)
         print(f"degrades to {cheaper} when streams wait longer than {route.degrade.after_seconds:g} s")
+    for rule in route.rules:
+        print(f"streams whose names begin with {rule.prefix}: {rule.variant.variant}/{rule.variant.version}")
     if route.HasField("shadow"):
         shadow = route.shadow.variant
         print(f"{route.shadow.share:.1%} of the frames also go to {shadow.variant}/{shadow.version}, in the shadow")

@@ -209,7 +209,7 @@ def _until_verdict(client: Any, begun: Any) -> Any:
 
     now, seen = begun, 0
     with Progress().step(f"experiment {begun.id}"):
-        while now.state != EXPERIMENT_STATE_ENDED or not (now.route_revision or now.HasField("ended_at")):
+        while now.state != EXPERIMENT_STATE_ENDED:
             time.sleep(min(1.0, begun.spec.block_seconds))
             try:
                 now = client.experiment(begun.spec.model, begun.id)

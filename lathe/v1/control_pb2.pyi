@@ -506,6 +506,7 @@ class SetRouteRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     DEGRADE_FIELD_NUMBER: _builtins.int
     SHADOW_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     expected_revision: _builtins.int
     """Revision that the caller believes to hold; a different one is ABORTED. 0 replaces any."""
@@ -521,6 +522,10 @@ class SetRouteRequest(_message.Message):
     def shadow(self) -> Global___Shadow:
         """Absent: no other variant sees the frames."""
 
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamRule]:
+        """Looked at before the weights; the first that fits decides."""
+
     def __init__(
         self,
         *,
@@ -531,10 +536,11 @@ class SetRouteRequest(_message.Message):
         reason: _builtins.str = ...,
         degrade: Global___Degrade | None = ...,
         shadow: Global___Shadow | None = ...,
+        rules: _abc.Iterable[Global___StreamRule] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["degrade", b"degrade", "shadow", b"shadow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "degrade", b"degrade", "expected_revision", b"expected_revision", "model", b"model", "reason", b"reason", "shadow", b"shadow", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "degrade", b"degrade", "expected_revision", b"expected_revision", "model", b"model", "reason", b"reason", "rules", b"rules", "shadow", b"shadow", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -625,6 +631,7 @@ class Route(_message.Message):
     DEGRADE_FIELD_NUMBER: _builtins.int
     SHADOW_FIELD_NUMBER: _builtins.int
     EXPERIMENT_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     revision: _builtins.int
     author: _builtins.str
@@ -641,6 +648,8 @@ class Route(_message.Message):
     def experiment(self) -> Global___RunningExperiment:
         """Set while an experiment runs."""
 
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamRule]: ...
     def __init__(
         self,
         *,
@@ -653,14 +662,40 @@ class Route(_message.Message):
         degrade: Global___Degrade | None = ...,
         shadow: Global___Shadow | None = ...,
         experiment: Global___RunningExperiment | None = ...,
+        rules: _abc.Iterable[Global___StreamRule] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "degrade", b"degrade", "experiment", b"experiment", "shadow", b"shadow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "created_at", b"created_at", "degrade", b"degrade", "experiment", b"experiment", "model", b"model", "reason", b"reason", "revision", b"revision", "shadow", b"shadow", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "created_at", b"created_at", "degrade", b"degrade", "experiment", b"experiment", "model", b"model", "reason", b"reason", "revision", b"revision", "rules", b"rules", "shadow", b"shadow", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Route: _TypeAlias = Route  # noqa: Y015
+
+@_typing.final
+class StreamRule(_message.Message):
+    """Streams whose names begin so are answered by one variant, whatever the weights and experiments say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREFIX_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    prefix: _builtins.str
+    @_builtins.property
+    def variant(self) -> _variant_version_pb2.VariantVersion: ...
+    def __init__(
+        self,
+        *,
+        prefix: _builtins.str = ...,
+        variant: _variant_version_pb2.VariantVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["variant", b"variant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prefix", b"prefix", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamRule: _TypeAlias = StreamRule  # noqa: Y015
 
 @_typing.final
 class Shadow(_message.Message):

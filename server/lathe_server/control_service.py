@@ -19,6 +19,7 @@ from lathe_server.manager import Manager
 from lathe_server.route_message import Named, to_message, to_name
 from lathe_server.router import Router
 from lathe_server.routes import Routes
+from lathe_server.wire import check_stream_id
 
 Context: TypeAlias = "aio.ServicerContext[Any, Any]"  # generic in the stubs only
 
@@ -61,7 +62,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         for model in [request.model] if request.model else models:
             route = self._router.route(model)
             held = {ref for ref in self._manager.loaded() if ref.model == model}
-            held |= {*(ref for ref, _ in route.weights), *route.degrade} if route else set()
+            held |= {*(ref for ref, _ in route.weights), *route.needs()} if route else set()
             for ref, card in sorted((await asyncio.to_thread(self._cards, model, held)).items()):
                 response.variants.add(
                     card=card,
@@ -98,9 +99,12 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
     ) -> control_pb2.SetRouteResponse:
         check_name(request.model, "model")
         shadow = [request.shadow.variant] if request.HasField("shadow") else []
-        everyone: list[Named] = [*request.weights, *request.degrade.variants, *shadow]
+        ruled = [rule.variant for rule in request.rules]
+        everyone: list[Named] = [*request.weights, *request.degrade.variants, *shadow, *ruled]
         for named in everyone:
             check_name(named.variant, "variant")
+        for rule in request.rules:
+            check_stream_id(rule.prefix)
         # A caller that hangs up does not undo half a swap.
         return control_pb2.SetRouteResponse(route=await asyncio.shield(self._routes.set_route(request)))
 

@@ -175,7 +175,7 @@ class Experiments:
         """Goes on with an experiment, or brings to its end one that ended before the route said so."""
         model = route.model
         try:
-            running = Running(await asyncio.to_thread(self._repository.experiment, model, told.id))
+            running = Running(await asyncio.to_thread(self._repository.experiment, model, told.id), route.ruled)
         except LatheError as error:
             log.error("experiment %s cannot go on: %s %s", told.id, error.message, error.detail)
             running = Running(_lost(route, told))

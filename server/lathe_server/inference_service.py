@@ -55,10 +55,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         self, request: inference_pb2.DetectRequest, context: Context
     ) -> inference_pb2.DetectResponse:
         # Each call is a stream of its own, so that calls follow the route's weights.
-        config = inference_pb2.StreamConfig(
-            model=request.model, variant=request.variant, stream_id=str(next(self._calls)), priority=request.priority
-        )
+        config = inference_pb2.StreamConfig(model=request.model, variant=request.variant, priority=request.priority)
         await self._check(config)
+        config.stream_id = f"\n{next(self._calls)}"  # no stream has such a name, and no rule fits it
         frame, error = _to_frame(request.frame, config, _deadline(context), self._metrics, is_call=True)
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 

@@ -49,6 +49,7 @@ def to_route(
         tuple((find(one), one.weight) for one in said.weights),
         tuple(find(one) for one in said.degrade.variants),
         said.degrade.after_seconds,
+        rules=tuple((one.prefix, find(one.variant)) for one in said.rules),
         **beside,
     )
 
@@ -62,6 +63,8 @@ def to_message(route: Route) -> control_pb2.Route:
     if route.degrade:
         message.degrade.variants.extend(to_name(ref) for ref in route.degrade)
         message.degrade.after_seconds = route.degrade_after_seconds
+    for prefix, ref in route.rules:
+        message.rules.add(prefix=prefix, variant=to_name(ref))
     if route.shadow:
         message.shadow.variant.CopyFrom(to_name(route.shadow))
         message.shadow.share = route.shadow_share
@@ -81,6 +84,7 @@ def words(route: Route) -> str:
         for ref, weight in route.weights
     )
     words = [shares]
+    words += [f"{prefix}… to {ref.variant}/{ref.version}" for prefix, ref in route.rules]
     if route.degrade:
         words.append("degrades to " + ", ".join(f"{ref.variant}/{ref.version}" for ref in route.degrade))
     if route.shadow:

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 MAX_WEIGHT = 1_000_000
 MAX_LEVELS = 8
+MAX_RULES = 64
 
 
 @lru_cache(maxsize=4096)
@@ -58,6 +59,7 @@ class Route:
         revision: 0 where nobody has set a route.
         shadow: also judges a share of the answered frames.
         experiment: the one that runs.
+        rules: beginnings of streams' names, and who answers these streams whatever the weights say.
         latest: names of weighted variants whose newer versions take their place.
         degrade: what streams move to under too much load, one after the other.
         degrade_after_seconds: they do when they wait longer for their turn.
@@ -72,6 +74,7 @@ class Route:
     shadow_share: float = 0.0
     experiment: RunningExperiment | None = None
     latest: frozenset[str] = frozenset()
+    rules: tuple[tuple[str, VariantRef], ...] = ()
 
     def __post_init__(self) -> None:
         if any(not 0 <= weight <= MAX_WEIGHT for _, weight in self.weights):
@@ -84,6 +87,8 @@ class Route:
             raise InvalidInput(f"a route degrades to at most {MAX_LEVELS} variants, each named once")
         if self.degrade and not 0 < self.degrade_after_seconds < math.inf:
             raise InvalidInput("degrading needs the seconds that a stream may wait, above 0")
+        if not all(prefix for prefix, _ in self.rules) or len(self.rules) > MAX_RULES:
+            raise InvalidInput(f"a route has at most {MAX_RULES} rules, each with the beginning of a stream's name")
         if self.shadow and not 0 < self.shadow_share <= 1:
             raise InvalidInput("a shadow sees a share of the frames, above 0 and at most 1")
 
@@ -94,12 +99,18 @@ class Route:
         weights, in the route's order, divide the line from 0 to 1. So a client can foretell it, and
         shifting weight between neighbours moves only the streams that must move.
         """
+        if self.rules and (ruled := self.ruled(stream_id)):
+            return ruled
         place = _place(stream_id) * sum(weight for _, weight in self.weights) >> 64
         for ref, weight in self.weights:
             if place < weight:
                 return ref
             place -= weight
         raise AssertionError("the place is below the total")
+
+    def ruled(self, stream_id: str) -> VariantRef | None:
+        """The variant that the first fitting rule names."""
+        return next((ref for prefix, ref in self.rules if stream_id.startswith(prefix)), None)
 
     def degraded(self, ref: VariantRef, level: int) -> VariantRef:
         """What a stream of a variant gets at a level: that level's variant, unless its own is no dearer.
@@ -117,7 +128,8 @@ class Route:
         """Every variant that may have to judge, those with weight first."""
         others = [self.shadow, self.experiment.candidate if self.experiment and self.experiment.is_here else None]
         weighted = (ref for ref, weight in self.weights if weight)
-        return list(dict.fromkeys([*weighted, *self.degrade, *filter(None, others)]))
+        ruled = (ref for _, ref in self.rules)
+        return list(dict.fromkeys([*weighted, *ruled, *self.degrade, *filter(None, others)]))
 
     def shadow_of(self, ref: VariantRef) -> tuple[VariantRef, float] | None:
         """Which variant also judges the frames that one answered, and which share of them."""
@@ -132,8 +144,13 @@ class Route:
         weights = tuple((own, weight) for own, weight in self.weights if own != ref)
         if not any(weight for _, weight in weights):
             raise Refused(f"{ref} is the only one on the route of {self.model}; set another route instead")
-        shadow = None if self.shadow == ref else self.shadow
-        return replace(self, weights=weights, degrade=tuple(own for own in self.degrade if own != ref), shadow=shadow)
+        return replace(
+            self,
+            weights=weights,
+            degrade=tuple(own for own in self.degrade if own != ref),
+            shadow=None if self.shadow == ref else self.shadow,
+            rules=tuple((prefix, own) for prefix, own in self.rules if own != ref),
+        )
 
     def weight_of(self, ref: VariantRef) -> int:
         return sum(weight for own, weight in self.weights if own == ref)

@@ -80,6 +80,7 @@ class Routes:
                 weights=before.weights,
                 degrade=before.degrade if before.HasField("degrade") else None,
                 shadow=before.shadow if before.HasField("shadow") else None,
+                rules=before.rules,
                 expected_revision=request.expected_revision,
                 author=request.author,
                 reason=request.reason or f"back to revision {before.revision}",

@@ -27,10 +27,16 @@ class Running:
 
     Args:
         message: as it is kept; gets the rounds.
+        ruled: who answers a stream whatever experiments say.
         clock: seconds, monotonic.
     """
 
-    def __init__(self, message: experiment_pb2.Experiment, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        message: experiment_pb2.Experiment,
+        ruled: Callable[[str], VariantRef | None] = lambda stream_id: None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         spec = message.spec
         self.message = message
         self.spec = spec
@@ -38,6 +44,7 @@ class Running:
         self.candidate = VariantRef(spec.model, spec.candidate.variant, spec.candidate.version)
         self.is_promoted = False  # by hand
         self._clock = clock
+        self._ruled = ruled
         self._counts: deque[tuple[int, int]] = deque(maxlen=MEMORY_ROUNDS)  # the candidate's frames, and failed ones
         before = message.rounds[-1].ended_seconds if message.rounds else 0.0
         self._began = clock() - before  # the time of a server that was down does not count
@@ -61,6 +68,9 @@ class Running:
         return self.message.state == EXPERIMENT_STATE_ENDED
 
     def pick(self, stream_id: str) -> VariantRef:
+        """A stream that a rule names is in no experiment."""
+        if ruled := self._ruled(stream_id):
+            return ruled
         return self.candidate if self._round.is_candidate(stream_id, self._clock()) else self.baseline
 
     def shadow_of(self, ref: VariantRef) -> tuple[VariantRef, float] | None:
@@ -72,6 +82,8 @@ class Running:
         """A frame of the model has its result; one that says nothing about the sides is passed over."""
         now, frame = self._clock(), result.frame
         if self.has_ended or frame.variant or result.degraded or self._round.is_washout(now):
+            return
+        if self._ruled(frame.stream_id):
             return
         is_candidate = self._round.is_candidate(frame.stream_id, now)
         if result.ref != (self.candidate if is_candidate else self.baseline):

@@ -10,7 +10,7 @@ from lathe.cli import main
 from lathe.errors import BadVariant
 from lathe.housekeeping import problems, unneeded, versions
 from lathe.repository import Repository, VariantRef
-from lathe.v1 import control_pb2
+from lathe.v1 import control_pb2, experiment_pb2
 from tests.models import card_for
 
 MODEL = b"weights"
@@ -41,6 +41,25 @@ def ref(variant: str, version: int) -> VariantRef:
 def test_a_whole_repository_has_no_problem(repository: Repository) -> None:
     assert list(versions(repository)) == [*(ref("a", n) for n in (1, 2, 3, 4)), ref("b", 1), ref("b", 2)]
     assert list(problems(repository)) == []
+
+
+def test_an_experiment_that_cannot_be_read_is_found(repository: Repository) -> None:
+    experiment = experiment_pb2.Experiment(id="20260101-000000-ab")
+    experiment.spec.model = "spots"
+    repository.write_experiment(experiment)
+    assert list(problems(repository)) == []
+    (repository.root / "spots/experiments/20260101-000000-ab.json").write_text("{")
+    assert [(one.where, "cannot be read" in one.what) for one in problems(repository)] == [
+        ("spots, experiment 20260101-000000-ab", True)
+    ]
+
+
+def test_what_an_experiment_or_a_shadow_needs_is_kept(repository: Repository) -> None:
+    route = control_pb2.Route(model="spots", revision=5, weights=[{"variant": "a", "version": 4, "weight": 1}])
+    route.shadow.variant.variant, route.shadow.variant.version = "a", 1
+    route.experiment.candidate.variant, route.experiment.candidate.version = "b", 1
+    repository.add_route(route)
+    assert {ref("a", 1), ref("b", 1)}.isdisjoint(unneeded(repository, keep=1))
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ def test_a_route_in_a_file_is_brought_about_once(
         '[[weights]]\nvariant = "b/1"\nweight = 1\n'
         '[degrade]\nto = ["b"]\nafter_seconds = 0.2\n'
         '[shadow]\nvariant = "b"\nshare = 0.5\n'
+        '[[rules]]\nprefix = "lobby-"\nvariant = "b"\n'
     )
     command = ["apply", str(file), "--control", server.control]
     assert main([*command, "--dry-run"]) == 0
@@ -89,6 +90,7 @@ def test_a_route_in_a_file_is_brought_about_once(
         route = client.route("spots")
     assert (route.revision, route.reason) == (1, "lathe apply route.toml")
     assert (route.shadow.variant.variant, route.shadow.share) == ("b", 0.5)
+    assert [(rule.prefix, rule.variant.variant) for rule in route.rules] == [("lobby-", "b")]
     file.write_text('model = "spots"\n[[weights]]\nvariant = "a"\nwieght = 3\n')
     assert main(command) == 1
     assert 'line 4: unknown key "wieght"; did you mean "weight"?' in capsys.readouterr().err

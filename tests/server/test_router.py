@@ -81,3 +81,16 @@ def test_only_what_some_route_gives_weight_is_wanted() -> None:
     assert router.wanted() == {ref("a"), VariantRef("person", "x", 3)}
     router.replace(route(b=1))
     assert router.wanted() == {ref("b"), VariantRef("person", "x", 3)}
+
+
+def test_a_rule_takes_streams_out_of_the_weights_and_the_first_that_fits_decides() -> None:
+    ruled = Route("face", 1, route(a=1).weights, rules=(("lobby-", ref("b")), ("lob", ref("c"))))
+    assert [ruled.pick(name).variant for name in ("lobby-1", "lobster", "gate", "")] == ["b", "c", "a", "a"]
+    assert [needed.variant for needed in ruled.needs()] == ["a", "b", "c"]
+    assert ruled.without(ref("b")).rules == (("lob", ref("c")),)
+
+
+@pytest.mark.parametrize("rules", [(("", ref("b")),), tuple((f"{n}-", ref("b")) for n in range(65))])
+def test_rules_that_cannot_be_are_refused(rules: tuple[tuple[str, VariantRef], ...]) -> None:
+    with pytest.raises(InvalidInput, match="at most 64 rules"):
+        Route("face", 1, route(a=1).weights, rules=rules)

@@ -101,6 +101,17 @@ def test_a_stream_may_pin_a_variant_that_is_loaded(server: RunningServer, spot_j
             assert {result.variant for result in results} == {variant}
 
 
+def test_a_rule_decides_for_streams_by_their_names_and_never_for_single_pictures(
+    server: RunningServer, spot_jpeg: bytes
+) -> None:
+    with server.client() as client:
+        client.set_route("spots", {"a": 1}, rules={"lobby-": "b", "1": "b"})
+        for name, expected in {"lobby-7": "b", "gate": "a"}.items():
+            results = client.detect_stream("spots", [(spot_jpeg, 0.0)] * 3, stream_id=name)
+            assert {result.variant for result in results} == {expected}
+        assert {client.detect("spots", spot_jpeg).variant for _ in range(30)} == {"a"}
+
+
 def test_single_pictures_follow_the_weights(server: RunningServer, spot_jpeg: bytes) -> None:
     with server.client() as client:
         client.set_route("spots", {"a": 1, "b": 1})

@@ -66,6 +66,7 @@ def main() -> None:
         "overload": partial(scenarios.overload, rig, variant),
         "flood": partial(scenarios.flood, rig, variant),
         "swaps": partial(scenarios.swaps, rig, variant),
+        "shadow": partial(scenarios.shadow, rig, variant),
         DEGRADE: partial(scenarios.degrade, rig, variant, [cheaper]),
         DEGRADE_TWICE: partial(scenarios.degrade, rig, way_down[0], way_down[1:]),
         **{f"{LOAD}{share:g}": partial(scenarios.load, rig, variant, share) for share in LOADS},

@@ -85,6 +85,13 @@ def rows(variant: str, cheaper: str, called: str, way_down: Sequence[str]) -> li
         Row("a swap a second: swaps that were made", "swaps", "swaps", "", 0, "", ""),
         Row("a swap a second: frames failed or dropped", "swaps", "failed", "", 0, "0", "0"),
         Row("a swap a second: p99 against none", "swaps", "p99_ratio", "×", 2, "≤ 1.25", "1.05"),
+        Row(
+            "a tenth of the frames in the shadow too, one worker, 50 % load: p99 against none",
+            "shadow",
+            "p99_ratio",
+            "×",
+        ),
+        Row("the same: share of the frames that was compared", "shadow", "share", "", 3),
         *degrading,
         Row("resident memory, two variants loaded", "footprint", "resident_mb", "MB", 0, "≤ 220", "180"),
         Row("1 000 swaps on end, by streams and calls: failed or lost", "storm", "failed", "", 0, "0", "0"),

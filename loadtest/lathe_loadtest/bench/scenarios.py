@@ -36,6 +36,7 @@ Figures = Mapping[str, float]
 CROWD, CROWD_MAX_AGE = 64, 1.0
 FLOOD_FPS = 120.0
 SWAP_SECONDS = 1.0
+SHADOW_SHARE = 0.1
 RAMP, DEGRADE_AFTER = (0.8, 3.0, 0.8), 0.05
 CALLERS = (2, 4, 16)
 DETECT = "lathe.v1.InferenceService/Detect"
@@ -252,6 +253,28 @@ def swaps(rig: Rig, variant: str) -> Figures:
             failed += unanswered(beside)
         done = scrape(server.http).total("lathe_swaps_total", result="done")
     return {"swaps": done, "failed": failed, "p99_ratio": median(ratios)}
+
+
+def shadow(rig: Rig, variant: str) -> Figures:
+    """Half load, with a tenth of the frames judged by the variant's twin too, in turns with none."""
+
+    async def route(server: ServerProcess, beside: str) -> None:
+        async with AsyncClient(server.grpc, server.control) as client:
+            await client.set_route(MODEL, {variant: 1}, author="bench", shadow=beside, shadow_share=SHADOW_SHARE)
+
+    with rig.server({variant: 1}, twin_of=variant) as server:
+        cameras = rig.cameras(STREAMS, 0.5 * capacity_of(rig, server))
+        ratios, frames = [], 0
+        for _ in range(rig.rounds):
+            found = []
+            for beside in ("", TWIN):
+                asyncio.run(route(server, beside))
+                tallies = asyncio.run(play(server, cameras, rig.seconds))
+                found.append(percentile_ms(latencies(tallies), 99))
+            frames += answered(tallies)
+            ratios.append(found[1] / found[0])
+        compared = scrape(server.http).total("lathe_shadow_frames_total", outcome="compared")
+    return {"p99_ratio": median(ratios), "share": compared / frames}
 
 
 def degrade(rig: Rig, variant: str, cheaper: Sequence[str]) -> Figures:
