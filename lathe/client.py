@@ -189,6 +189,7 @@ class AsyncClient:
         shadow: str = "",
         shadow_share: float = 0.1,
         rules: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> control_pb2.Route:
         """Replaces the route, all of it; returns when the new one serves.
 
@@ -201,6 +202,7 @@ class AsyncClient:
             shadow: variant that also judges some of the answered frames, to be compared.
             shadow_share: of the frames, above 0 to 1.
             rules: variants by the beginning of the names of streams that they answer, whatever the weights say.
+            labels: variants by other names, such as `stable`; a request that pins `@stable` means it.
         """
         request = control_pb2.SetRouteRequest(
             model=model, expected_revision=expected_revision, author=author, reason=reason
@@ -221,6 +223,9 @@ class AsyncClient:
         for prefix, name in (rules or {}).items():
             variant, version = variant_and_version(name)
             request.rules.add(prefix=prefix, variant={"variant": variant, "version": version})
+        for label, name in (labels or {}).items():
+            variant, version = variant_and_version(name)
+            request.labels.add(name=label, variant={"variant": variant, "version": version})
         route: control_pb2.Route = (await _translated(self._control.SetRoute(request))).route
         return route
 

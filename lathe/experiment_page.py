@@ -43,7 +43,7 @@ def page(experiment: experiment_pb2.Experiment) -> Report:
         [_row(spec, experiment.rounds, one) for one in experiment.estimates],
     )
     report.paragraph(
-        "For `promote` every line has to hold by these bounds. For a rollback one is enough, so wider bounds count "
+        "For a promotion every line has to hold by these bounds. For a rollback one is enough, so wider bounds count "
         f"for it, which hold for all lines together with {1 - spec.alpha:.0%}.",
         "note",
     )
@@ -61,7 +61,7 @@ def page(experiment: experiment_pb2.Experiment) -> Report:
     again = judge(spec, experiment.rounds, is_over=True)
     report.heading("Once more")
     report.paragraph(
-        f"Judged anew from the rounds in {experiment.id}.json: {word(again.verdict)}. {again.reason}. "
+        f"Judged anew from its rounds: {word(again.verdict)}. {again.reason}. "
         "A guardrail, a stop or another route may have ended the experiment before its rounds did."
     )
     with report.details("all rounds"):
@@ -107,16 +107,13 @@ def _row(
         means = [sum(getattr(effect, side) for effect in effects) / len(effects) for side in ("baseline", "candidate")]
         is_time = METRICS[one.metric].is_time
         sides = [f"{mean * 1e3:.2f} ms" if is_time else f"{mean:.2%}" for mean in means]
-    return [
-        TITLES[one.metric],
-        *sides,
-        *(_percent(number) for number in (one.value, one.low, one.high)),
-        _allowed(spec, one),
-    ]
+    sign = "" if one.metric == AGREEMENT else "+"
+    bounds = (_percent(number, sign) for number in (one.value, one.low, one.high))
+    return [TITLES[one.metric], *sides, *bounds, _allowed(spec, one)]
 
 
-def _percent(number: float) -> str:
-    return f"{number:+.1%}" if math.isfinite(number) else "–"
+def _percent(number: float, sign: str) -> str:
+    return f"{number:{sign}.1%}" if math.isfinite(number) else "–"
 
 
 def _allowed(spec: experiment_pb2.ExperimentSpec, one: experiment_pb2.Estimate) -> str:

@@ -86,6 +86,6 @@ def _named(repository: Repository, model: str, revision: int) -> list[VariantRef
     if route is None:
         return []
     named = [VariantRef(model, one.variant, one.version) for one in route.weights]
-    ruled = [rule.variant for rule in route.rules]
+    ruled = [*(rule.variant for rule in route.rules), *(label.variant for label in route.labels)]
     beside = [*route.degrade.variants, *ruled, route.shadow.variant, route.experiment.candidate]
     return named + [VariantRef(model, one.variant, one.version) for one in beside if one.variant]

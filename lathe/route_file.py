@@ -51,6 +51,16 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Label:
+    """Attributes:
+    name: another one of the variant; a request that pins it with @ before it means the variant.
+    """
+
+    name: str
+    variant: str
+
+
+@dataclass(frozen=True)
 class RouteFile:
     """The file's top level."""
 
@@ -60,6 +70,7 @@ class RouteFile:
     degrade: Degrade | None = None
     shadow: Shadow | None = None
     rules: tuple[Rule, ...] = ()
+    labels: tuple[Label, ...] = ()
 
     def holds(self, route: control_pb2.Route, newest: Mapping[str, int]) -> bool:
         """Whether a route says the same.
@@ -76,11 +87,13 @@ class RouteFile:
             (*named(one.variant.removesuffix(LATEST)), one.weight, one.variant.endswith(LATEST)) for one in self.weights
         ]
         degrade = ([named(name) for name in self.degrade.to], self.degrade.after_seconds) if self.degrade else ([], 0.0)
+        labels = [(one.name, named(one.variant)) for one in self.labels]
         rules = [(one.prefix, named(one.variant)) for one in self.rules]
         shadow = (named(self.shadow.variant), self.shadow.share) if self.shadow else (("", 0), 0.0)
         return (
             weights == [(one.variant, one.version, one.weight, one.latest) for one in route.weights]
             and degrade == ([(one.variant, one.version) for one in route.degrade.variants], route.degrade.after_seconds)
+            and labels == [(one.name, (one.variant.variant, one.variant.version)) for one in route.labels]
             and rules == [(one.prefix, (one.variant.variant, one.variant.version)) for one in route.rules]
             and shadow == ((route.shadow.variant.variant, route.shadow.variant.version), route.shadow.share)
         )

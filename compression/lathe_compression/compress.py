@@ -27,7 +27,8 @@ from lathe_compression.recipe import RecipeFile, Variant
 from lathe_compression.runs import RunRecord
 from lathe_compression.store import disk_full_said
 from lathe_compression.workshop import Workshop
-from lathe_server.engines import RUNTIME, OnnxRuntimeEngine, golden_answers
+from lathe_server.engines import RUNTIME, OnnxRuntimeEngine
+from lathe_server.engines.golden import golden_answers
 
 PRECISIONS = {
     "": "PRECISION_FP32",

@@ -50,5 +50,6 @@ def run(options: argparse.Namespace) -> None:
                 shadow=wanted.shadow.variant if wanted.shadow else "",
                 shadow_share=wanted.shadow.share if wanted.shadow else 0.1,
                 rules={one.prefix: one.variant for one in wanted.rules},
+                labels={one.name: one.variant for one in wanted.labels},
             )
         print_route(route)

@@ -76,6 +76,13 @@ def add_command(commands: Any) -> None:
             metavar="PREFIX=VARIANT[/VERSION]",
             help="streams whose names begin so are answered by that variant, whatever the weights say",
         )
+        verb.add_argument(
+            "--label",
+            nargs="+",
+            default=[],
+            metavar="NAME=VARIANT[/VERSION]",
+            help="another name of a variant; a request that pins @NAME means it",
+        )
     route.set_defaults(run=show_or_set_route)
     swap.set_defaults(run=set_route, weights=None)
 
@@ -114,8 +121,8 @@ def show_or_set_route(options: argparse.Namespace) -> None:
     if options.weights:
         set_route(options)
         return
-    if options.degrade or options.shadow or options.rule:
-        raise InvalidInput("--degrade, --shadow and --rule go with the weights: a route is replaced whole")
+    if options.degrade or options.shadow or options.rule or options.label:
+        raise InvalidInput("--degrade, --shadow, --rule and --label go with the weights: a route is replaced whole")
     with Client(control=options.control) as client:
         print_route(client.route(options.model))
 
@@ -135,7 +142,8 @@ def set_route(options: argparse.Namespace) -> None:
             degrade_after_seconds=options.degrade_after,
             shadow=options.shadow,
             shadow_share=options.shadow_share,
-            rules=parse_rules(options.rule),
+            rules=parse_names(options.rule),
+            labels=parse_names(options.label),
         )
     print_route(route)
 
@@ -191,19 +199,19 @@ def parse_weights(words: list[str]) -> dict[str, int]:
     return weights
 
 
-def parse_rules(words: list[str]) -> dict[str, str]:
+def parse_names(words: list[str]) -> dict[str, str]:
     """`["lobby-=int8"]` as a table.
 
     Raises:
-        InvalidInput: a word that is not PREFIX=VARIANT.
+        InvalidInput: a word that is not NAME=VARIANT.
     """
-    rules = {}
+    names = {}
     for word in words:
-        prefix, _, variant = word.rpartition("=")
-        if not (prefix and variant):
-            raise InvalidInput(f"{word} is not PREFIX=VARIANT")
-        rules[prefix] = variant
-    return rules
+        name, _, variant = word.rpartition("=")
+        if not (name and variant):
+            raise InvalidInput(f"{word} is not NAME=VARIANT")
+        names[name] = variant
+    return names
 
 
 def print_route(route: Any) -> None:
@@ -215,6 +223,8 @@ def print_route(route: Any) -> None:
     if route.degrade.variants:
         cheaper = " ".join(f"{one.variant}/{one.version}" for one in route.degrade.variants)
         print(f"degrades to {cheaper} when streams wait longer than {route.degrade.after_seconds:g} s")
+    for label in route.labels:
+        print(f"@{label.name} is {label.variant.variant}/{label.variant.version}")
     for rule in route.rules:
         print(f"streams whose names begin with {rule.prefix}: {rule.variant.variant}/{rule.variant.version}")
     if route.HasField("shadow"):

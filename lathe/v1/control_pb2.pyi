@@ -507,6 +507,7 @@ class SetRouteRequest(_message.Message):
     DEGRADE_FIELD_NUMBER: _builtins.int
     SHADOW_FIELD_NUMBER: _builtins.int
     RULES_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     expected_revision: _builtins.int
     """Revision that the caller believes to hold; a different one is ABORTED. 0 replaces any."""
@@ -526,6 +527,8 @@ class SetRouteRequest(_message.Message):
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamRule]:
         """Looked at before the weights; the first that fits decides."""
 
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]: ...
     def __init__(
         self,
         *,
@@ -537,10 +540,11 @@ class SetRouteRequest(_message.Message):
         degrade: Global___Degrade | None = ...,
         shadow: Global___Shadow | None = ...,
         rules: _abc.Iterable[Global___StreamRule] | None = ...,
+        labels: _abc.Iterable[Global___Label] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["degrade", b"degrade", "shadow", b"shadow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "degrade", b"degrade", "expected_revision", b"expected_revision", "model", b"model", "reason", b"reason", "rules", b"rules", "shadow", b"shadow", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "degrade", b"degrade", "expected_revision", b"expected_revision", "labels", b"labels", "model", b"model", "reason", b"reason", "rules", b"rules", "shadow", b"shadow", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -632,6 +636,7 @@ class Route(_message.Message):
     SHADOW_FIELD_NUMBER: _builtins.int
     EXPERIMENT_FIELD_NUMBER: _builtins.int
     RULES_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     revision: _builtins.int
     author: _builtins.str
@@ -650,6 +655,8 @@ class Route(_message.Message):
 
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamRule]: ...
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]: ...
     def __init__(
         self,
         *,
@@ -663,14 +670,40 @@ class Route(_message.Message):
         shadow: Global___Shadow | None = ...,
         experiment: Global___RunningExperiment | None = ...,
         rules: _abc.Iterable[Global___StreamRule] | None = ...,
+        labels: _abc.Iterable[Global___Label] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "degrade", b"degrade", "experiment", b"experiment", "shadow", b"shadow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "created_at", b"created_at", "degrade", b"degrade", "experiment", b"experiment", "model", b"model", "reason", b"reason", "revision", b"revision", "rules", b"rules", "shadow", b"shadow", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "created_at", b"created_at", "degrade", b"degrade", "experiment", b"experiment", "labels", b"labels", "model", b"model", "reason", b"reason", "revision", b"revision", "rules", b"rules", "shadow", b"shadow", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Route: _TypeAlias = Route  # noqa: Y015
+
+@_typing.final
+class Label(_message.Message):
+    """Another name of a variant, such as `stable`: a request that pins `@stable` means it. It stays in memory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def variant(self) -> _variant_version_pb2.VariantVersion: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        variant: _variant_version_pb2.VariantVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["variant", b"variant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Label: _TypeAlias = Label  # noqa: Y015
 
 @_typing.final
 class StreamRule(_message.Message):

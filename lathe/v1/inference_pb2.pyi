@@ -114,7 +114,9 @@ class DetectRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     variant: _builtins.str
-    """Pins the variant; empty follows the route, each call by a fresh draw in proportion to the weights."""
+    """Pins the variant, or, as @stable, a label of the route; empty follows the route, each call by a fresh draw in
+    proportion to the weights.
+    """
     priority: Global___Priority.ValueType
     @_builtins.property
     def frame(self) -> Global___Frame: ...
@@ -216,7 +218,7 @@ class StreamConfig(_message.Message):
     max_age_seconds: _builtins.float
     """Frames older than this since their capture are dropped; 0 never drops for age."""
     variant: _builtins.str
-    """Pins the variant; empty follows the route."""
+    """Pins the variant, or, as @stable, a label of the route; empty follows the route."""
     keep_all: _builtins.bool
     """For recordings: the server reads the next frame only when the one before has been taken by a worker,
     so that the sender is held back and no frame is superseded. For cameras leave it off: the newest frame wins.

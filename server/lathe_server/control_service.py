@@ -99,12 +99,14 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
     ) -> control_pb2.SetRouteResponse:
         check_name(request.model, "model")
         shadow = [request.shadow.variant] if request.HasField("shadow") else []
-        ruled = [rule.variant for rule in request.rules]
+        ruled = [*(rule.variant for rule in request.rules), *(label.variant for label in request.labels)]
         everyone: list[Named] = [*request.weights, *request.degrade.variants, *shadow, *ruled]
         for named in everyone:
             check_name(named.variant, "variant")
         for rule in request.rules:
             check_stream_id(rule.prefix)
+        for label in request.labels:
+            check_name(label.name, "label")
         # A caller that hangs up does not undo half a swap.
         return control_pb2.SetRouteResponse(route=await asyncio.shield(self._routes.set_route(request)))
 

@@ -188,6 +188,14 @@ class Experiments:
         self._tasks[model] = asyncio.create_task(self._carry_out(running))
 
     async def _carry_out(self, running: Running) -> None:
+        try:
+            await self._until_it_ends(running)
+        except Exception:  # nobody waits for this task, and an experiment must not go on by itself
+            log.exception("experiment %s broke", running.message.id)
+            self._conclude(running, VERDICT_INVALID, "the server could not go on with it")
+        await self._leave_route(running)
+
+    async def _until_it_ends(self, running: Running) -> None:
         while not running.has_ended:
             if breach := running.breach(is_short_of_memory=self._is_short_of_memory()):
                 self._conclude(running, VERDICT_ROLLBACK, breach)
@@ -200,7 +208,6 @@ class Experiments:
                     await self._keep(running)
             else:
                 await asyncio.sleep(max(0.0, min(TICK_SECONDS, running.seconds_to_go)))
-        await self._leave_route(running)
 
     async def _leave_route(self, running: Running) -> None:
         """Keeps the verdict, and writes the route that follows from it, until that succeeds or another route holds."""

@@ -19,7 +19,7 @@ from lathe.v1 import inference_pb2, inference_pb2_grpc
 from lathe_server.brake import ReadingPace
 from lathe_server.frames import Frame, Result, capture_on_monotonic
 from lathe_server.metrics import Metrics
-from lathe_server.pipeline import Pipeline, as_error, internal_error
+from lathe_server.pipeline import LABEL, Pipeline, as_error, internal_error
 from lathe_server.scheduler import Lane
 from lathe_server.vision import EncodedPicture, Picture
 from lathe_server.wire import check_stream_id, fill, to_picture
@@ -252,7 +252,7 @@ class _Slot:
 def _check_config(config: inference_pb2.StreamConfig) -> None:
     check_name(config.model, "model")
     if config.variant:
-        check_name(config.variant, "variant")
+        check_name(config.variant.removeprefix(LABEL), "variant")
     check_stream_id(config.stream_id)
     if config.priority not in _PRIORITIES:
         raise InvalidInput("priority is PRIORITY_NORMAL or PRIORITY_HIGH")

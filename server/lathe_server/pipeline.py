@@ -17,6 +17,9 @@ from lathe_server.vision import Answer
 
 log = logging.getLogger(__name__)
 
+LABEL = "@"
+"""Before a label that a request pins instead of a variant."""
+
 
 class InternalError(LatheError):
     """Something of ours broke: the caller gets an id, the log the rest."""
@@ -110,6 +113,10 @@ class Pipeline:
         choice = self._router.choice(model)
         if choice is None:
             raise NotFound("no such model is served here")
+        if pinned.startswith(LABEL):
+            route = self._router.route(model)
+            assert route, "whoever chooses does it on a route"
+            return route.labelled(pinned.removeprefix(LABEL))
         if pinned:
             return self._manager.newest_loaded(model, pinned)
         return choice.pick(stream_id)

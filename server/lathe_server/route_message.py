@@ -50,6 +50,7 @@ def to_route(
         tuple(find(one) for one in said.degrade.variants),
         said.degrade.after_seconds,
         rules=tuple((one.prefix, find(one.variant)) for one in said.rules),
+        labels=tuple((one.name, find(one.variant)) for one in said.labels),
         **beside,
     )
 
@@ -65,6 +66,8 @@ def to_message(route: Route) -> control_pb2.Route:
         message.degrade.after_seconds = route.degrade_after_seconds
     for prefix, ref in route.rules:
         message.rules.add(prefix=prefix, variant=to_name(ref))
+    for name, ref in route.labels:
+        message.labels.add(name=name, variant=to_name(ref))
     if route.shadow:
         message.shadow.variant.CopyFrom(to_name(route.shadow))
         message.shadow.share = route.shadow_share
@@ -85,6 +88,7 @@ def words(route: Route) -> str:
     )
     words = [shares]
     words += [f"{prefix}… to {ref.variant}/{ref.version}" for prefix, ref in route.rules]
+    words += [f"@{name} is {ref.variant}/{ref.version}" for name, ref in route.labels]
     if route.degrade:
         words.append("degrades to " + ", ".join(f"{ref.variant}/{ref.version}" for ref in route.degrade))
     if route.shadow:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from time import monotonic
 from typing import Protocol
 
-from lathe.errors import InvalidInput, Refused
+from lathe.errors import InvalidInput, NotFound, Refused
 from lathe.repository import VariantRef
 from lathe_server.degrade import Degrader
 
@@ -60,6 +60,7 @@ class Route:
         shadow: also judges a share of the answered frames.
         experiment: the one that runs.
         rules: beginnings of streams' names, and who answers these streams whatever the weights say.
+        labels: other names of variants, by which requests may pin them.
         latest: names of weighted variants whose newer versions take their place.
         degrade: what streams move to under too much load, one after the other.
         degrade_after_seconds: they do when they wait longer for their turn.
@@ -75,6 +76,7 @@ class Route:
     experiment: RunningExperiment | None = None
     latest: frozenset[str] = frozenset()
     rules: tuple[tuple[str, VariantRef], ...] = ()
+    labels: tuple[tuple[str, VariantRef], ...] = ()
 
     def __post_init__(self) -> None:
         if any(not 0 <= weight <= MAX_WEIGHT for _, weight in self.weights):
@@ -89,6 +91,8 @@ class Route:
             raise InvalidInput("degrading needs the seconds that a stream may wait, above 0")
         if not all(prefix for prefix, _ in self.rules) or len(self.rules) > MAX_RULES:
             raise InvalidInput(f"a route has at most {MAX_RULES} rules, each with the beginning of a stream's name")
+        if len({name for name, _ in self.labels}) < len(self.labels) or len(self.labels) > MAX_RULES:
+            raise InvalidInput(f"a route has at most {MAX_RULES} labels, each once")
         if self.shadow and not 0 < self.shadow_share <= 1:
             raise InvalidInput("a shadow sees a share of the frames, above 0 and at most 1")
 
@@ -107,6 +111,17 @@ class Route:
                 return ref
             place -= weight
         raise AssertionError("the place is below the total")
+
+    def labelled(self, name: str) -> VariantRef:
+        """The variant that a label means.
+
+        Raises:
+            NotFound: there is no such label.
+        """
+        for label, ref in self.labels:
+            if label == name:
+                return ref
+        raise NotFound(f"the route of {self.model} has no label {name}")
 
     def ruled(self, stream_id: str) -> VariantRef | None:
         """The variant that the first fitting rule names."""
@@ -128,7 +143,7 @@ class Route:
         """Every variant that may have to judge, those with weight first."""
         others = [self.shadow, self.experiment.candidate if self.experiment and self.experiment.is_here else None]
         weighted = (ref for ref, weight in self.weights if weight)
-        ruled = (ref for _, ref in self.rules)
+        ruled = (ref for _, ref in self.rules + self.labels)
         return list(dict.fromkeys([*weighted, *ruled, *self.degrade, *filter(None, others)]))
 
     def shadow_of(self, ref: VariantRef) -> tuple[VariantRef, float] | None:
@@ -150,6 +165,7 @@ class Route:
             degrade=tuple(own for own in self.degrade if own != ref),
             shadow=None if self.shadow == ref else self.shadow,
             rules=tuple((prefix, own) for prefix, own in self.rules if own != ref),
+            labels=tuple((name, own) for name, own in self.labels if own != ref),
         )
 
     def weight_of(self, ref: VariantRef) -> int:

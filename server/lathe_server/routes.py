@@ -81,6 +81,7 @@ class Routes:
                 degrade=before.degrade if before.HasField("degrade") else None,
                 shadow=before.shadow if before.HasField("shadow") else None,
                 rules=before.rules,
+                labels=before.labels,
                 expected_revision=request.expected_revision,
                 author=request.author,
                 reason=request.reason or f"back to revision {before.revision}",

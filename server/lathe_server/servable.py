@@ -13,7 +13,8 @@ from lathe.errors import BadVariant
 from lathe.machine import cpu_name
 from lathe.repository import Repository, VariantRef
 from lathe.v1 import card_pb2
-from lathe_server.engines import FREE, Build, Engine, check_golden, default_engine, golden_picture
+from lathe_server.engines import FREE, Build, Engine, default_engine
+from lathe_server.engines.golden import check_golden, golden_picture
 from lathe_server.onnx_file import inspect
 from lathe_server.vision import Detector, RawPicture
 from lathe_server.vision.decoders import OUTPUT_NAMES, Outputs, Shape, needed_shapes

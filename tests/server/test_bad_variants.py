@@ -16,7 +16,8 @@ from lathe.errors import BadVariant
 from lathe.machine import cpu_name
 from lathe.repository import Repository
 from lathe.v1 import card_pb2, control_pb2
-from lathe_server.engines import default_engine, golden_answers
+from lathe_server.engines import default_engine
+from lathe_server.engines.golden import golden_answers
 from lathe_server.servable import load_servable
 from tests.calls import channel, control, metric, refusal
 from tests.conftest import RunningServer

@@ -78,6 +78,7 @@ def test_a_route_in_a_file_is_brought_about_once(
         '[degrade]\nto = ["b"]\nafter_seconds = 0.2\n'
         '[shadow]\nvariant = "b"\nshare = 0.5\n'
         '[[rules]]\nprefix = "lobby-"\nvariant = "b"\n'
+        '[[labels]]\nname = "stable"\nvariant = "a/1"\n'
     )
     command = ["apply", str(file), "--control", server.control]
     assert main([*command, "--dry-run"]) == 0
@@ -91,6 +92,7 @@ def test_a_route_in_a_file_is_brought_about_once(
     assert (route.revision, route.reason) == (1, "lathe apply route.toml")
     assert (route.shadow.variant.variant, route.shadow.share) == ("b", 0.5)
     assert [(rule.prefix, rule.variant.variant) for rule in route.rules] == [("lobby-", "b")]
+    assert [(label.name, label.variant.version) for label in route.labels] == [("stable", 1)]
     file.write_text('model = "spots"\n[[weights]]\nvariant = "a"\nwieght = 3\n')
     assert main(command) == 1
     assert 'line 4: unknown key "wieght"; did you mean "weight"?' in capsys.readouterr().err

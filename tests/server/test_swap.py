@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from lathe.client import AsyncClient
+from lathe.client import AsyncClient, ServerError
 from lathe.exchange import Result
 from lathe.repository import Repository
 from lathe.v1 import control_pb2
@@ -110,6 +110,21 @@ def test_a_rule_decides_for_streams_by_their_names_and_never_for_single_pictures
             results = client.detect_stream("spots", [(spot_jpeg, 0.0)] * 3, stream_id=name)
             assert {result.variant for result in results} == {expected}
         assert {client.detect("spots", spot_jpeg).variant for _ in range(30)} == {"a"}
+
+
+def test_a_label_is_another_name_of_a_variant_that_requests_may_pin(server: RunningServer, spot_jpeg: bytes) -> None:
+    with server.client() as client:
+        client.set_route("spots", {"a": 1}, labels={"stable": "a", "canary": "b/1"})
+        for label, expected in {"@stable": "a", "@canary": "b"}.items():
+            assert client.detect("spots", spot_jpeg, variant=label).variant == expected
+            results = client.detect_stream("spots", [(spot_jpeg, 0.0)] * 2, stream_id="gate", variant=label)
+            assert {result.variant for result in results} == {expected}
+        for label, status in {"@lost": "NOT_FOUND", "@": "INVALID_ARGUMENT", "@@stable": "INVALID_ARGUMENT"}.items():
+            with pytest.raises(ServerError) as caught:
+                client.detect("spots", spot_jpeg, variant=label)
+            assert caught.value.code.name == status
+        client.set_route("spots", {"a": 1}, labels={"stable": "b"})
+        assert client.detect("spots", spot_jpeg, variant="@stable").variant == "b"
 
 
 def test_single_pictures_follow_the_weights(server: RunningServer, spot_jpeg: bytes) -> None:

@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,7 +121,8 @@ def running(
         _wait_until_it_answers(peer, process)
         yield peer
     finally:
-        os.killpg(process.pid, 15)
+        with suppress(ProcessLookupError):  # it ended by itself
+            os.killpg(process.pid, 15)
         try:
             process.wait(10.0)
         except subprocess.TimeoutExpired:

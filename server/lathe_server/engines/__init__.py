@@ -2,7 +2,6 @@
 
 from lathe_server.engines.choose import Build, default_engine, engine_builder, in_batches
 from lathe_server.engines.engine import FREE, Engine, TensorSpec
-from lathe_server.engines.golden import check_golden, golden_answers, golden_picture
 from lathe_server.engines.onnx_runtime import RUNTIME, OnnxRuntimeEngine
 
 __all__ = [
@@ -12,10 +11,7 @@ __all__ = [
     "Engine",
     "OnnxRuntimeEngine",
     "TensorSpec",
-    "check_golden",
     "default_engine",
     "engine_builder",
-    "golden_answers",
-    "golden_picture",
     "in_batches",
 ]
