@@ -72,7 +72,7 @@ def sequential_mean(values: Sequence[float], *, level: float = 0.95) -> Interval
     >>> import numpy as np
     >>> values = np.random.default_rng(0).normal(0.1, 0.02, 12)
     >>> [f"{bound:.3f}" for bound in (sequential_mean(values).low, sequential_mean(values).high)]
-    ['0.077', '0.120']
+    ['0.085', '0.116']
     """
     count = len(values)
     if not count:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lathe.client import LATEST
+from lathe.control_calls import LATEST
 from lathe.v1 import control_pb2
 
 

@@ -150,7 +150,7 @@ def report_experiment(options: argparse.Namespace) -> None:
 
 
 def _spec(options: argparse.Namespace) -> Any:
-    from lathe.client import variant_and_version
+    from lathe.control_calls import variant_and_version
     from lathe.v1 import experiment_pb2
 
     spec = experiment_pb2.ExperimentSpec(model=options.model, promote=options.promote)

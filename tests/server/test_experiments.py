@@ -78,8 +78,9 @@ def spec(candidate: str, **how: Any) -> experiment_pb2.ExperimentSpec:
 class Traffic:
     """Cameras that send a frame after each answer."""
 
-    def __init__(self, client: AsyncClient, picture: bytes) -> None:
+    def __init__(self, client: AsyncClient, picture: bytes, pause: float) -> None:
         self._on = True
+        self._pause = pause
         self._picture = picture
         self.outcomes: set[str] = set()
         self.variants: list[str] = []
@@ -93,7 +94,7 @@ class Traffic:
     async def _frames(self) -> AsyncIterator[tuple[bytes, float]]:
         while self._on:
             yield self._picture, 0.0
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(self._pause)
 
     async def off(self) -> None:
         self._on = False
@@ -120,13 +121,13 @@ async def ended(client: AsyncClient) -> experiment_pb2.Experiment:
 
 
 def run(
-    server: RunningServer, picture: bytes, asked: experiment_pb2.ExperimentSpec
+    server: RunningServer, picture: bytes, asked: experiment_pb2.ExperimentSpec, pause: float = 0.01
 ) -> tuple[experiment_pb2.Experiment, Traffic, control_pb2.Route]:
     """An experiment under traffic, to its end."""
 
     async def act() -> tuple[experiment_pb2.Experiment, Traffic, control_pb2.Route]:
         async with AsyncClient(server.grpc, server.control) as client:
-            traffic = Traffic(client, picture)
+            traffic = Traffic(client, picture, pause)
             await client.start_experiment(asked, author="a test")
             experiment = await ended(client)
             await traffic.off()
@@ -205,7 +206,8 @@ def test_a_candidate_that_fails_loses_the_frames_at_once(one: RunningServer, spo
 
 
 def test_in_the_shadow_a_candidate_that_fails_costs_nobody_a_frame(one: RunningServer, spot_jpeg: bytes) -> None:
-    experiment, traffic, route = run(one, spot_jpeg, spec("failing", shadow_rounds=100, shadow_share=1.0))
+    # Workers that are busy compare nothing, so these cameras are slow.
+    experiment, traffic, route = run(one, spot_jpeg, spec("failing", shadow_rounds=100, shadow_share=1.0), pause=0.08)
     assert (word(experiment.verdict), serves(route)) == ("rollback", ["slow"])
     assert traffic.outcomes == {"answered"}
     assert set(traffic.variants) == {"slow"}
@@ -308,7 +310,7 @@ def test_a_server_that_is_killed_goes_on_with_its_experiment(
 ) -> None:
     async def some_rounds(server: RunningServer) -> experiment_pb2.Experiment:
         async with AsyncClient(server.grpc, server.control) as client:
-            traffic = Traffic(client, spot_jpeg)
+            traffic = Traffic(client, spot_jpeg, 0.01)
             begun = await client.start_experiment(spec("same", minimum_effect=0.001, max_seconds=100.0))
 
             await eventually(lambda: len(repository.experiment("spots").rounds) >= 3)
