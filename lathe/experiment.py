@@ -64,6 +64,8 @@ METRICS: Final = {
 MISMATCH: Final = 0.1
 """A side that is given so many streams less than its share, or more, was not compared with the other. Frames would not
 do: a stream that waits for its answers sends more of them to the side that is faster."""
+MOST: Final = 20.0
+"""An effect on a time, as a logarithm, beyond which the time says nothing."""
 MOST_BLOCKS, MOST_ROUNDS = 100, 5000
 MANY_STREAMS: Final = 50
 DEAD_ROUNDS: Final = 3
@@ -246,7 +248,9 @@ def _effect_of(name: str, margin: float) -> float:
 
 def _estimate(name: str, interval: Interval) -> experiment_pb2.Estimate:
     def shown(effect: float) -> float:
-        return math.expm1(min(effect, 700.0)) if _is_ratio(name) else effect
+        if not _is_ratio(name) or math.isnan(effect):
+            return effect
+        return math.expm1(effect) if abs(effect) < MOST else math.copysign(math.inf, effect)
 
     value, low, high = (shown(effect) for effect in (interval.value, interval.low, interval.high))
     return experiment_pb2.Estimate(metric=name, value=value, low=low, high=high, level=interval.level)
@@ -264,13 +268,16 @@ def said_of(estimate: experiment_pb2.Estimate) -> str:
 
     >>> said_of(experiment_pb2.Estimate(metric="cpu_seconds", value=-0.1, low=-0.12, high=-0.08))
     'CPU time of a prediction: -10.0 % (-12.0 to -8.0)'
+    >>> said_of(experiment_pb2.Estimate(metric="failed_share", value=0.01, low=0.0, high=0.02))
+    'frames that failed: +1.0 points (+0.0 to +2.0)'
     """
     title = TITLES[estimate.metric]
     if not math.isfinite(estimate.low) or not math.isfinite(estimate.high):
         return f"{title}: too few rounds to say"
-    sign, points = ("", "") if estimate.metric == AGREEMENT else ("+", "" if _is_ratio(estimate.metric) else " points")
+    sign = "" if estimate.metric == AGREEMENT else "+"
+    unit = "%" if estimate.metric == AGREEMENT or _is_ratio(estimate.metric) else "points"
     value, low, high = (f"{100 * number:{sign}.1f}" for number in (estimate.value, estimate.low, estimate.high))
-    return f"{title}: {value} %{points} ({low} to {high})"
+    return f"{title}: {value} {unit} ({low} to {high})"
 
 
 def _words(name: str, interval: Interval) -> str:

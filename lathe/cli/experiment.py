@@ -57,7 +57,13 @@ def add_rollout(commands: Any) -> None:
     )
     parser.add_argument("model")
     parser.add_argument("--candidate", required=True, metavar="VARIANT[/VERSION]", dest="b")
-    parser.add_argument("--shadow-rounds", type=int, default=3, metavar="N", help="default %(default)s")
+    parser.add_argument(
+        "--shadow-rounds",
+        type=int,
+        default=8,
+        metavar="N",
+        help="as many as it takes to know the agreement before the candidate answers anybody (default %(default)s)",
+    )
     parser.set_defaults(run=start_experiment, a="", until="verdict")
     _add_output(parser)
     _add_control(parser)

@@ -19,7 +19,7 @@ from lathe.v1.experiment_pb2 import EXPERIMENT_STATE_ENDED
 if TYPE_CHECKING:
     from lathe_loadtest.camera import Camera
 
-BLOCK_SECONDS = 2.0
+BLOCK_SECONDS, SHADOW_ROUNDS = 1.5, 7
 MAX_SECONDS = 300.0
 LOOK_SECONDS = 0.5
 
@@ -35,7 +35,11 @@ async def decide(
     from lathe_loadtest.camera import Tally
 
     spec = experiment_pb2.ExperimentSpec(
-        model=before.model, block_seconds=BLOCK_SECONDS, max_seconds=MAX_SECONDS, shadow_rounds=2, promote=True
+        model=before.model,
+        block_seconds=BLOCK_SECONDS,
+        max_seconds=MAX_SECONDS,
+        shadow_rounds=SHADOW_ROUNDS,
+        promote=True,
     )
     for side, ref in ((spec.baseline, before), (spec.candidate, after)):
         side.variant, side.version = ref.variant, ref.version

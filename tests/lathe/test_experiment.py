@@ -222,6 +222,18 @@ def test_a_difference_of_a_tenth_is_found_nearly_always() -> None:
     assert sum(found) >= 180
 
 
+def test_what_is_not_bounded_yet_is_said_so() -> None:
+    judged = judge(spec(), rounds(3, cpu_seconds=-0.1))
+    assert "CPU time of a prediction: too few rounds to say" in judged.reason
+    assert {(one.low, one.high) for one in judged.estimates} == {(-math.inf, math.inf)}
+    assert "too few rounds" in page(experiment_pb2.Experiment(id="1", spec=spec(), reason=judged.reason)).html()
+
+
+def test_the_default_shadow_rounds_of_a_rollout_tell_a_blind_candidate() -> None:
+    blind = [round_of({}, frames=(500, 0), matched=0) for _ in range(8)]
+    assert verdict(blind, shadow_rounds=8) == "rollback"
+
+
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, 1.1]])
 def test_too_few_values_have_no_bounds(values: list[float]) -> None:
     interval = sequential_mean(values)
