@@ -225,15 +225,15 @@ def _values(
     return [effect.effect for one in compared for effect in one.effects if effect.metric == name]
 
 
-def _mismatch(compared: Sequence[experiment_pb2.Round], frames: Interval, *, is_over: bool) -> str:
+def _mismatch(compared: Sequence[experiment_pb2.Round], streams: Interval, *, is_over: bool) -> str:
     """Why the rounds say nothing, or empty."""
     last = compared[-DEAD_ROUNDS:]
     if len(last) == DEAD_ROUNDS or is_over:
         for side in ("baseline", "candidate"):
             if not any(getattr(one, f"{side}_frames") for one in last):
                 return f"the {side} was given no frames"
-    if frames.low > math.log1p(MISMATCH) or frames.high < math.log1p(-MISMATCH):
-        return f"{_words(STREAMS, frames)}, so not the same was compared"
+    if streams.low > math.log1p(MISMATCH) or streams.high < math.log1p(-MISMATCH):
+        return f"{_words(STREAMS, streams)}, so not the same was compared"
     return ""
 
 

@@ -171,7 +171,11 @@ def _spec(options: argparse.Namespace) -> Any:
         spec.minimum_agreement = -1.0
     elif options.minimum_agreement is not None:
         spec.minimum_agreement = options.minimum_agreement
+    if options.shadow_rounds < 0:
+        raise InvalidInput("--shadow-rounds is a whole number from 0 up")
     spec.shadow_rounds = options.shadow_rounds
+    if options.minimum_agreement == 0:
+        raise InvalidInput("--minimum-agreement is above 0; --no-agreement does not judge it")
     for name in (
         "block_seconds",
         "shadow_share",
@@ -183,8 +187,11 @@ def _spec(options: argparse.Namespace) -> Any:
         "max_latency_ratio",
         "seed",
     ):
-        if getattr(options, name) is not None:
-            setattr(spec, name, getattr(options, name))
+        given = getattr(options, name)
+        if given == 0:  # in the contract 0 stands for what is not given
+            raise InvalidInput(f"--{name.replace('_', '-')} is above 0; left out it takes its default")
+        if given is not None:
+            setattr(spec, name, given)
     for word in options.margin:
         metric, _, margin = word.partition("=")
         try:

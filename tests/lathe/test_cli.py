@@ -153,3 +153,22 @@ def test_as_a_module_with_no_traceback() -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "lathe: no server answers at that address\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--shadow-rounds", "-1"], "--shadow-rounds is a whole number from 0 up"),
+        (["--minimum-agreement", "0"], "--no-agreement does not judge it"),
+        (["--minimum-effect", "0"], "--minimum-effect is above 0"),
+        (["--split", "60"], "its share in percent is 50"),
+        (["--margin", "cpu_seconds"], "is not METRIC=MARGIN"),
+    ],
+)
+def test_a_wrong_experiment_is_said_in_one_line(
+    flags: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["experiment", "start", "face", "--a", "int8", "--b", "fp32", *flags]) == 1
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert printed.count("\n") == 1
