@@ -37,23 +37,24 @@ class Handover(Generic[T]):
             self._turns.put(False)
 
 
-def hands(waiting: int, workers: int, *, high: bool) -> int:
+def hands(waiting: int, workers: int, *, high: bool, once: bool) -> int:
     """How many jobs may be handed over and not done.
 
     A worker that is done with one job finds the next one ready, instead of waiting until the event loop comes to pick
-    it. That costs the frame a job's time of freshness, so it is done only while more streams wait than there are
-    workers, when a turn is several jobs away anyway. The higher class has room of its own before the ready jobs of the
-    lower.
+    it. That costs a stream's frame a job's time of freshness, because no newer one can take its place any more; so it
+    is done only while more streams wait than there are workers, when a turn is several jobs away anyway. A call has
+    no newer frame. The higher class has room of its own before the ready jobs of the lower.
 
     Args:
         waiting: for their turn.
         high: the next of them is of the higher class.
+        once: it is a call.
 
-    >>> [hands(waiting, 2, high=False) for waiting in (1, 2, 3)]
+    >>> [hands(waiting, 2, high=False, once=False) for waiting in (1, 2, 3)]
     [2, 2, 4]
-    >>> hands(3, 2, high=True)
-    6
+    >>> hands(1, 2, high=False, once=True), hands(3, 2, high=True, once=False)
+    (4, 6)
     """
-    if waiting <= workers:
+    if waiting <= workers and not once:
         return workers
     return workers * (3 if high else 2)

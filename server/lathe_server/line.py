@@ -38,6 +38,15 @@ class Line(Generic[T]):
     def high_is_next(self) -> bool:
         return bool(self._high) and not (self._normal and self._in_a_row >= HIGH_IN_A_ROW)
 
+    @property
+    def next(self) -> T:
+        """Whose turn it is.
+
+        Raises:
+            IndexError: nobody waits.
+        """
+        return (self._high if self.high_is_next else self._normal)[0][2]
+
     def append(self, item: T, last_turn: float, *, high: bool = False) -> None:
         insort(self._high if high else self._normal, (last_turn, next(self._number), item))
 

@@ -194,7 +194,7 @@ class Scheduler:
         self._jobs.close(len(self._threads))
 
     def _dispatch(self) -> None:
-        while self._line and self._in_hand < hands(len(self._line), self._workers, high=self._line.high_is_next):
+        while self._line and self._in_hand < self._hands():
             lane = self._line.pop()
             waiting = lane._take()
             assert waiting, "a lane in the line has a frame in its slot"
@@ -208,6 +208,9 @@ class Scheduler:
             begin, self._leisure = self._leisure, None
             if job := begin():
                 self._hand_over(None, job, monotonic(), high=False)
+
+    def _hands(self) -> int:
+        return hands(len(self._line), self._workers, high=self._line.high_is_next, once=self._line.next.once)
 
     def _hand_over(self, lane: Lane | None, job: Job, arrived: float, *, high: bool) -> None:
         self._in_hand += 1
