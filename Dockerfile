@@ -7,11 +7,13 @@ COPY lathe lathe
 COPY server server
 COPY compression compression
 COPY loadtest loadtest
+# Such as [s3,signing]: repositories in object stores, signed variants.
+ARG EXTRAS=
 # The environment has no pip of its own. Wheels only: nothing is compiled, so the slim image needs no compiler.
 RUN python -m pip wheel --no-deps --wheel-dir /build/wheels . \
     && python -m venv --without-pip /opt/lathe \
     && python -m pip --python /opt/lathe install --only-binary=:all: -c constraints.txt \
-       /build/wheels/*.whl
+       "$(ls /build/wheels/*.whl)${EXTRAS}"
 
 FROM python:3.13-slim-trixie
 LABEL org.opencontainers.image.title="lathe" \
@@ -21,7 +23,7 @@ LABEL org.opencontainers.image.title="lathe" \
 RUN useradd --uid 10001 --user-group --no-log-init --no-create-home --shell /usr/sbin/nologin lathe \
     && install --directory --owner=lathe --group=lathe /models
 COPY --from=build /opt/lathe /opt/lathe
-ENV PATH=/opt/lathe/bin:$PATH
+ENV PATH=/opt/lathe/bin:$PATH LATHE_CACHE=/tmp/lathe
 # By number: Kubernetes' runAsNonRoot cannot judge a name.
 USER 10001:10001
 WORKDIR /models

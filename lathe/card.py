@@ -8,6 +8,7 @@ from pathlib import Path
 from google.protobuf import json_format
 
 from lathe.errors import BadVariant, InvalidInput, NotFound
+from lathe.message_file import as_json
 from lathe.v1 import card_pb2
 
 CARD_FILE = "card.json"
@@ -62,7 +63,7 @@ def read_card(path: Path) -> card_pb2.Card:
 
 def write_card(card: card_pb2.Card, path: Path) -> None:
     """Writes a card as JSON, field names as in the proto file."""
-    path.write_text(json_format.MessageToJson(card, preserving_proto_field_name=True, indent=2) + "\n", "utf-8")
+    path.write_bytes(as_json(card))
 
 
 def enum_word(kind: str, value: int) -> str:

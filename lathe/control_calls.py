@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from grpc import aio
 
@@ -12,6 +12,18 @@ from lathe.server_error import server_error, translated
 from lathe.v1 import control_pb2, experiment_pb2
 
 LATEST = "@latest"
+
+
+class Header(NamedTuple):
+    """What a rule of a route may look at in a call's metadata.
+
+    Attributes:
+        name: in lower case.
+        value: the whole of it.
+    """
+
+    name: str
+    value: str
 
 
 class ControlCalls:
@@ -42,7 +54,7 @@ class ControlCalls:
         degrade_after_seconds: float = 0.1,
         shadow: str = "",
         shadow_share: float = 0.1,
-        rules: Mapping[str, str] | None = None,
+        rules: Mapping[str | Header, str] | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> control_pb2.Route:
         """Replaces the route, all of it; returns when the new one serves.
@@ -55,7 +67,8 @@ class ControlCalls:
             degrade_after_seconds: they do when they wait longer for their turn.
             shadow: variant that also judges some of the answered frames, to be compared.
             shadow_share: of the frames, above 0 to 1.
-            rules: variants by the beginning of the names of streams that they answer, whatever the weights say.
+            rules: variants by the beginning of the names of streams that they answer, whatever the weights say, or by
+                a header of the streams and calls; the first that fits decides.
             labels: variants by other names, such as `stable`; a request that pins `@stable` means it.
         """
         request = control_pb2.SetRouteRequest(
@@ -74,9 +87,13 @@ class ControlCalls:
         if shadow:
             request.shadow.variant.variant, request.shadow.variant.version = variant_and_version(shadow)
             request.shadow.share = shadow_share
-        for prefix, name in (rules or {}).items():
+        for fits, name in (rules or {}).items():
             variant, version = variant_and_version(name)
-            request.rules.add(prefix=prefix, variant={"variant": variant, "version": version})
+            rule = request.rules.add(variant={"variant": variant, "version": version})
+            if isinstance(fits, Header):
+                rule.header, rule.value = fits
+            else:
+                rule.prefix = fits
         for label, name in (labels or {}).items():
             variant, version = variant_and_version(name)
             request.labels.add(name=label, variant={"variant": variant, "version": version})

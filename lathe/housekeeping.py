@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lathe.errors import LatheError
 from lathe.repository import Repository, VariantRef
+from lathe.signatures import Verifier
 
 KEPT_ROUTES = 3
 """A model's newest routes, whose versions stay: what serves, and what a rollback or a start may go back to."""
@@ -31,14 +32,20 @@ def versions(repository: Repository) -> Iterator[VariantRef]:
                 yield VariantRef(model, variant, version)
 
 
-def problems(repository: Repository) -> Iterator[Problem]:
+def problems(repository: Repository, verifier: Verifier | None = None) -> Iterator[Problem]:
     """What would not load, or was changed: every file against its card's digest, every route against what is there.
 
     Older routes than `KEPT_ROUTES` may name versions that are gone.
+
+    Args:
+        verifier: looks at signatures too.
     """
     for ref in versions(repository):
         try:
+            repository.fetch(ref)
             repository.model_bytes(ref)
+            if verifier:
+                verifier.check(repository.folder(ref), str(ref))
             repository.used_pictures(ref)
             repository.making(ref)
         except LatheError as error:

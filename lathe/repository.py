@@ -1,13 +1,14 @@
 """The folder of published variants and routes, the only state that outlives a server.
 
-    <root>/<model>/<variant>/<version>/{model.onnx, card.json, pictures.txt, making.json}
+    <root>/<model>/<variant>/<version>/{model.onnx, card.json, pictures.txt, making.json, model.sig}
     <root>/<model>/routes/<revision>.json
     <root>/<model>/experiments/<id>.json
 
 Versions and revisions are whole numbers from 1 up and never change once they are visible: a version
 appears by the renaming of a finished folder, a revision by an exclusive link. `making.json`, how the
 version was made in curves and tables, is optional and read by reports alone; `pictures.txt` is there
-where pictures made the version, and read by evaluation alone.
+where pictures made the version, and read by evaluation alone. `model.sig` comes when somebody signs
+what is there.
 """
 
 from __future__ import annotations
@@ -15,29 +16,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
-import math
 import os
 import re
 import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
-
-from google.protobuf import json_format
-from google.protobuf.message import Message
+from typing import Any
 
 from lathe.card import CARD_FILE, MODEL_FILE, check_name, read_card, write_card
 from lathe.errors import BadVariant, Conflict, InvalidInput, LatheError, NotFound, Refused
-from lathe.used_pictures import PICTURES_FILE, UsedPictures, read_used_pictures
+from lathe.message_file import as_json, read_message, write_durably
+from lathe.used_pictures import UsedPictures, read_used_pictures
 from lathe.v1 import card_pb2, control_pb2, experiment_pb2
+from lathe.version_files import MAKING_FILE, SIGNATURE_FILE, contents, read_making
 
 ROUTES, EXPERIMENTS = "routes", "experiments"
-MAKING_FILE = "making.json"
-MAX_MAKING_BYTES = 16 << 20
 
 
 def check_variant_name(name: str) -> str:
@@ -64,16 +59,31 @@ class VariantRef:
 
 
 class Repository:
-    """Reads and extends a repository; holds no state of its own.
+    """Reads and extends a repository in a folder; holds no state of its own.
+
+    Attributes:
+        look_seconds: between two looks for what others have written; change notification misses network disks.
 
     Raises:
         NotFound: the root is not a folder.
     """
 
+    look_seconds = 1.0
+
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
             raise NotFound(f"there is no repository at {root}")
         self.root = root
+
+    def refresh(self) -> None:
+        """Sees what others have published; a folder always does, `lathe.mirror` has to ask."""
+
+    def fetch(self, ref: VariantRef, max_bytes: int = 0) -> None:
+        """Makes sure that all files of a version are on this machine.
+
+        Args:
+            max_bytes: of its network, where that has to be copied; 0 sets no limit.
+        """
 
     def models(self) -> list[str]:
         return [name for name in _folders(self.root) if self.variants(name)]
@@ -103,6 +113,22 @@ class Repository:
             if (self.root / model / variant / str(version) / CARD_FILE).exists():
                 return VariantRef(model, variant, version)
         raise NotFound(f"model {model} has no variant {variant}; it has {', '.join(self.variants(model))}")
+
+    def named(self, name: str) -> VariantRef:
+        """The version that `MODEL/VARIANT` or `MODEL/VARIANT/VERSION` means; without a number the newest.
+
+        Raises:
+            InvalidInput: it is no such name.
+            NotFound: it is not published.
+        """
+        parts = name.split("/")
+        if len(parts) not in (2, 3) or not _NUMBER.fullmatch(parts[2] if len(parts) == 3 else "1"):
+            raise InvalidInput(f"{name} is not MODEL/VARIANT or MODEL/VARIANT/VERSION")
+        model, variant, *number = parts
+        newest = self.newest(check_name(model, "model"), check_name(variant, "variant"))
+        ref = VariantRef(model, variant, int(number[0])) if number else newest
+        self.folder(ref)
+        return ref
 
     def folder(self, ref: VariantRef) -> Path:
         """Where a version lies.
@@ -158,25 +184,7 @@ class Repository:
         Raises:
             BadVariant: a link, over 16 MiB, or not a JSON object.
         """
-        path = self.folder(ref) / MAKING_FILE
-        if path.is_symlink() or (path.exists() and not path.is_file()):  # a pipe would be waited for without end
-            raise BadVariant(f"{MAKING_FILE} of {ref} is not a plain file", detail=str(path))
-        try:
-            with path.open("rb") as file:
-                content = file.read(MAX_MAKING_BYTES + 1)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise BadVariant(f"{MAKING_FILE} of {ref} cannot be read", detail=f"{path}: {error}") from error
-        if len(content) > MAX_MAKING_BYTES:
-            raise BadVariant(f"{MAKING_FILE} of {ref} is larger than 16 MiB", detail=str(path))
-        try:
-            making = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise BadVariant(f"{MAKING_FILE} of {ref} is not JSON", detail=f"{path}: {error}") from error
-        if not isinstance(making, dict):
-            raise BadVariant(f"{MAKING_FILE} of {ref} is not a JSON object", detail=str(path))
-        return making
+        return read_making(self.folder(ref) / MAKING_FILE, str(ref))
 
     def newest_cards(self, model: str) -> list[card_pb2.Card]:
         """Cards of the newest version of each variant; unreadable ones are left out."""
@@ -205,18 +213,12 @@ class Repository:
             InvalidInput: the model or the variant cannot have its name.
         """
         folder = self.root / check_name(card.model, "model") / check_variant_name(card.variant)
-        card.sha256 = hashlib.sha256(model).hexdigest()
-        card.size_bytes = len(model)
-        card.created_at.FromDatetime(datetime.now(UTC))
-        pictures.fill_in(card.lineage)
+        files = contents(card, model, making, pictures)
         staging = self.root / f".staging-{uuid.uuid4().hex}"
         staging.mkdir()
         try:
-            _write_durably(staging / MODEL_FILE, model)
-            if pictures:
-                _write_durably(staging / PICTURES_FILE, pictures.content())
-            if making is not None:
-                _write_durably(staging / MAKING_FILE, json.dumps(_finite(making), allow_nan=False).encode() + b"\n")
+            for name, content in files.items():
+                write_durably(staging / name, content)
             folder.mkdir(parents=True, exist_ok=True)
             while True:
                 card.version = max(_numbers(folder), default=0) + 1
@@ -231,6 +233,23 @@ class Repository:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         return VariantRef(card.model, card.variant, card.version)
+
+    def add_signature(self, ref: VariantRef, content: bytes) -> None:
+        """Puts a signature beside what it vouches for, in place of another one.
+
+        Raises:
+            NotFound: the version is not published.
+            Refused: the disk is full, or the folder may not be written.
+        """
+        folder, staging = self.folder(ref), self.root / f".staging-{uuid.uuid4().hex}"
+        try:
+            write_durably(staging, content)
+            staging.replace(folder / SIGNATURE_FILE)
+        except OSError as error:
+            raise Refused(f"the signature of {ref} cannot be written", detail=str(error)) from error
+        finally:
+            with contextlib.suppress(OSError):
+                staging.unlink(missing_ok=True)
 
     def revisions(self, model: str) -> list[int]:
         """Numbers of the routes that a model has had, rising; the last one holds."""
@@ -254,7 +273,7 @@ class Repository:
                 return None
             revision = revisions[-1]
         path = self.root / check_name(model, "model") / ROUTES / f"{revision}.json"
-        route = _read_message(path, control_pb2.Route(), f"revision {revision} of the route of {model}")
+        route = read_message(path, control_pb2.Route(), f"revision {revision} of the route of {model}")
         if (route.model, route.revision) != (model, revision):
             raise BadVariant(
                 f"revision {revision} of the route of {model} names another model or revision", detail=str(path)
@@ -272,7 +291,7 @@ class Repository:
         staging = folder / f".{uuid.uuid4().hex}"
         try:
             folder.mkdir(exist_ok=True)
-            _write_durably(staging, _as_json(route))
+            write_durably(staging, as_json(route))
             os.link(staging, folder / f"{route.revision}.json")
         except FileExistsError as error:
             raise Conflict(f"revision {route.revision} of the route of {route.model} exists already") from error
@@ -300,7 +319,7 @@ class Repository:
         if not name:
             raise NotFound(f"{model} has had no experiment")
         path = self.root / check_name(model, "model") / EXPERIMENTS / f"{name}.json"
-        experiment = _read_message(path, experiment_pb2.Experiment(), f"experiment {name} of {model}")
+        experiment = read_message(path, experiment_pb2.Experiment(), f"experiment {name} of {model}")
         if (experiment.spec.model, experiment.id) != (model, name):
             raise BadVariant(f"experiment {name} of {model} names another model or id", detail=str(path))
         return experiment
@@ -315,7 +334,7 @@ class Repository:
         staging = folder / f".{uuid.uuid4().hex}"
         try:
             folder.mkdir(exist_ok=True)
-            _write_durably(staging, _as_json(experiment))
+            write_durably(staging, as_json(experiment))
             staging.replace(folder / f"{experiment.id}.json")
         except OSError as error:
             raise Refused(f"experiment {experiment.id} cannot be written", detail=str(error)) from error
@@ -337,38 +356,6 @@ class Repository:
         staging = self.root / f".removed-{uuid.uuid4().hex}"
         self.folder(ref).rename(staging)
         shutil.rmtree(staging)
-
-
-M = TypeVar("M", bound=Message)
-
-
-def _read_message(path: Path, message: M, what: str) -> M:
-    try:
-        return json_format.Parse(path.read_bytes(), message)
-    except FileNotFoundError as error:
-        raise NotFound(f"there is no {what}") from error
-    except (OSError, UnicodeDecodeError, json_format.ParseError) as error:
-        raise BadVariant(f"{what} cannot be read", detail=f"{path}: {error}") from error
-
-
-def _as_json(message: Message) -> bytes:
-    return json_format.MessageToJson(message, preserving_proto_field_name=True, indent=2).encode() + b"\n"
-
-
-def _finite(value: Any) -> Any:
-    """The same tree with None for NaN and infinities, which JSON has not."""
-    if isinstance(value, Mapping):
-        return {key: _finite(child) for key, child in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(child) for child in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _folders(folder: Path) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lathe.control_calls import LATEST
+from lathe.control_calls import LATEST, Header
 from lathe.v1 import control_pb2
 
 
@@ -42,12 +42,25 @@ class Shadow:
 
 @dataclass(frozen=True)
 class Rule:
-    """Attributes:
-    prefix: streams whose names begin so are answered by the variant, whatever the weights say.
+    """Streams that are answered by the variant whatever the weights say.
+
+    Attributes:
+        prefix: their names begin so.
+        header: or they, and calls, have one of this name, in lower case, with this value.
     """
 
-    prefix: str
     variant: str
+    prefix: str = ""
+    header: str = ""
+    value: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.prefix) == bool(self.header) or bool(self.header) != bool(self.value):
+            raise ValueError("a rule has either a prefix, or a header and its value")
+
+    @property
+    def fits(self) -> str | Header:
+        return Header(self.header, self.value) if self.header else self.prefix
 
 
 @dataclass(frozen=True)
@@ -88,12 +101,13 @@ class RouteFile:
         ]
         degrade = ([named(name) for name in self.degrade.to], self.degrade.after_seconds) if self.degrade else ([], 0.0)
         labels = [(one.name, named(one.variant)) for one in self.labels]
-        rules = [(one.prefix, named(one.variant)) for one in self.rules]
+        rules = [(one.prefix, one.header, one.value, named(one.variant)) for one in self.rules]
         shadow = (named(self.shadow.variant), self.shadow.share) if self.shadow else (("", 0), 0.0)
         return (
             weights == [(one.variant, one.version, one.weight, one.latest) for one in route.weights]
             and degrade == ([(one.variant, one.version) for one in route.degrade.variants], route.degrade.after_seconds)
             and labels == [(one.name, (one.variant.variant, one.variant.version)) for one in route.labels]
-            and rules == [(one.prefix, (one.variant.variant, one.variant.version)) for one in route.rules]
+            and rules
+            == [(one.prefix, one.header, one.value, (one.variant.variant, one.variant.version)) for one in route.rules]
             and shadow == ((route.shadow.variant.variant, route.shadow.variant.version), route.shadow.share)
         )

@@ -28,7 +28,7 @@ class ServerProcess:
         Unavailable: it did not start; the message is the last line of its log.
     """
 
-    def __init__(self, repository: Path, log: Path, flags: Sequence[str] = ()) -> None:
+    def __init__(self, repository: Path | str, log: Path, flags: Sequence[str] = ()) -> None:
         command = [sys.executable, "-m", "lathe", "serve", str(repository)]
         for port in ("--grpc", "--http", "--control"):
             if port not in flags:

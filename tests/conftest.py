@@ -56,7 +56,7 @@ class RunningServer(ServerProcess):
 
 
 @contextmanager
-def start_server(repository: Path, log: Path, *flags: str) -> Iterator[RunningServer]:
+def start_server(repository: Path | str, log: Path, *flags: str) -> Iterator[RunningServer]:
     """Starts `lathe serve` and waits until it says that it is ready."""
     with RunningServer(repository, log, flags) as running:
         yield running

@@ -71,8 +71,9 @@ class Installed:
     def environment(self) -> dict[str, str]:
         """What a process of the image sees: nothing of the tests' own Python or settings."""
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("LATHE_", "PYTHON"))}
-        name, _, value = self.image.value("ENV").partition("=")
-        return inherited | {name: self.moved(value).replace(f"${name}", inherited[name])}
+        for name, value in pairs(self.image.value("ENV")):
+            inherited[name] = self.moved(value).replace(f"${name}", inherited.get(name, ""))
+        return inherited
 
     def run(self, *command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -96,11 +97,18 @@ def carry_out(path: Path, root: Path) -> Installed:
             folder.mkdir(parents=True)
         elif word == "COPY":
             copy(value, path.parent, folder)
+        elif word == "ARG":
+            environment |= dict(pairs(value))
         elif word == "RUN":
             subprocess.run(["sh", "-ec", installed.moved(value)], cwd=folder, env=environment, check=True)
         else:
             assert word == "ENV", f"{word} is not known here"
     return installed
+
+
+def pairs(value: str) -> list[tuple[str, str]]:
+    """Of `NAME=VALUE NAME=VALUE`."""
+    return [(name, text) for name, _, text in (pair.partition("=") for pair in value.split())]
 
 
 def copy(value: str, context: Path, folder: Path) -> None:

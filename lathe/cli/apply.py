@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> None:
                 degrade_after_seconds=wanted.degrade.after_seconds if wanted.degrade else 0.1,
                 shadow=wanted.shadow.variant if wanted.shadow else "",
                 shadow_share=wanted.shadow.share if wanted.shadow else 0.1,
-                rules={one.prefix: one.variant for one in wanted.rules},
+                rules={one.fits: one.variant for one in wanted.rules},
                 labels={one.name: one.variant for one in wanted.labels},
             )
         print_route(route)

@@ -77,6 +77,13 @@ def add_command(commands: Any) -> None:
             help="streams whose names begin so are answered by that variant, whatever the weights say",
         )
         verb.add_argument(
+            "--header-rule",
+            nargs="+",
+            default=[],
+            metavar="NAME:VALUE=VARIANT[/VERSION]",
+            help="streams and calls with that header are answered by that variant; looked at before --rule",
+        )
+        verb.add_argument(
             "--label",
             nargs="+",
             default=[],
@@ -97,7 +104,7 @@ def list_variants(options: argparse.Namespace) -> None:
     with Client(control=options.control) as client:
         statuses = client.variants(options.model)
     table = Table(caption="ms and speed: the network alone, at its serving size, as measured when it was made")
-    for heading in ("model", "variant", "state", "weight", "MB", "ms", "speed", "runs on"):
+    for heading in ("model", "variant", "state", "weight", "MB", "ms", "speed", "runs on, or why not"):
         table.add_column(heading, no_wrap=heading in ("model", "variant"))  # names are to be typed
     for status in statuses:
         card = status.card
@@ -110,7 +117,7 @@ def list_variants(options: argparse.Namespace) -> None:
             f"{card.size_bytes / 1e6:.2f}",
             f"{latency.stages.infer * 1e3:.2f}" if latency else "",
             f"{latency.speedup:.2f}×" if latency else "",
-            status.runtime,
+            status.runtime or status.reason,
         )
     Console().print(table)
 
@@ -121,8 +128,10 @@ def show_or_set_route(options: argparse.Namespace) -> None:
     if options.weights:
         set_route(options)
         return
-    if options.degrade or options.shadow or options.rule or options.label:
-        raise InvalidInput("--degrade, --shadow, --rule and --label go with the weights: a route is replaced whole")
+    if options.degrade or options.shadow or options.rule or options.header_rule or options.label:
+        raise InvalidInput(
+            "--degrade, --shadow, --rule, --header-rule and --label go with the weights: a route is replaced whole"
+        )
     with Client(control=options.control) as client:
         print_route(client.route(options.model))
 
@@ -142,7 +151,7 @@ def set_route(options: argparse.Namespace) -> None:
             degrade_after_seconds=options.degrade_after,
             shadow=options.shadow,
             shadow_share=options.shadow_share,
-            rules=parse_names(options.rule),
+            rules=parse_header_rules(options.header_rule) | parse_names(options.rule),
             labels=parse_names(options.label),
         )
     print_route(route)
@@ -176,12 +185,11 @@ def unload(options: argparse.Namespace) -> None:
 
 def watch(options: argparse.Namespace) -> None:
     from lathe.client import Client
-    from lathe.v1 import control_pb2
+    from lathe.journal import line
 
     with Client(control=options.control) as client:
         for event in client.events(options.model):
-            kind = control_pb2.EventKind.Name(event.kind).removeprefix("EVENT_KIND_").lower().replace("_", " ")
-            print(f"{event.at.ToDatetime():%Y-%m-%d %H:%M:%S} {event.model}: {kind}: {event.text}", flush=True)
+            print(line(event), flush=True)
 
 
 def parse_weights(words: list[str]) -> dict[str, int]:
@@ -214,6 +222,23 @@ def parse_names(words: list[str]) -> dict[str, str]:
     return names
 
 
+def parse_header_rules(words: list[str]) -> dict[Any, str]:
+    """`["x-site:gate=int8"]` as a table.
+
+    Raises:
+        InvalidInput: a word that is not NAME:VALUE=VARIANT.
+    """
+    from lathe.control_calls import Header
+
+    rules = {}
+    for word, variant in parse_names(words).items():
+        name, _, value = word.partition(":")
+        if not (name and value):
+            raise InvalidInput(f"{word} is not NAME:VALUE")
+        rules[Header(name, value)] = variant
+    return rules
+
+
 def print_route(route: Any) -> None:
     shares = " ".join(
         f"{weight.variant}/{weight.version}={weight.weight}{' (follows the latest)' if weight.latest else ''}"
@@ -226,7 +251,8 @@ def print_route(route: Any) -> None:
     for label in route.labels:
         print(f"@{label.name} is {label.variant.variant}/{label.variant.version}")
     for rule in route.rules:
-        print(f"streams whose names begin with {rule.prefix}: {rule.variant.variant}/{rule.variant.version}")
+        who = f"whose header {rule.header} is {rule.value}" if rule.header else f"whose names begin with {rule.prefix}"
+        print(f"streams {who}: {rule.variant.variant}/{rule.variant.version}")
     if route.HasField("shadow"):
         shadow = route.shadow.variant
         print(f"{route.shadow.share:.1%} of the frames also go to {shadow.variant}/{shadow.version}, in the shadow")

@@ -18,12 +18,27 @@ def add_command(commands: Any) -> None:
         "verify", help="check every file against its card; exit code 1 where something is wrong"
     )
     verified.set_defaults(run=verify)
+    verified.add_argument("--signed-by", type=Path, metavar="FILE", help="and its signature, with this public key")
+    copied = verbs.add_parser("copy", help="publish versions in another repository, each under the next number there")
+    copied.set_defaults(run=copy)
+    signed = verbs.add_parser("sign", help="vouch for versions, all their files, with a private key")
+    signed.set_defaults(run=sign_versions)
     cleared = verbs.add_parser("gc", help="remove old versions that none of a model's three newest routes names")
     cleared.add_argument("--keep", type=int, default=2, help="newest versions of each variant (default %(default)s)")
     cleared.add_argument("--dry-run", action="store_true", help="only say which")
     cleared.set_defaults(run=clear_out)
-    for verb in (listed, verified, cleared):
-        verb.add_argument("repository", type=Path)
+    told = verbs.add_parser("log", help="what the servers of a repository have written down: loads, swaps, refusals")
+    told.set_defaults(run=tell)
+    for verb in (listed, verified, cleared, told, copied, signed):
+        verb.add_argument("repository", help="folder, or an object store such as s3://bucket/models")
+    told.add_argument("model", nargs="?", default="")
+    copied.add_argument("to", help="folder or object store")
+    for verb in (copied, signed):
+        verb.add_argument("versions", nargs="+", metavar="MODEL/VARIANT[/VERSION]", help="without a number the newest")
+    signed.add_argument(
+        "--key", type=Path, required=True, metavar="FILE", help="PEM, on the curve P-256, P-384 or P-521"
+    )
+    signed.add_argument("--password-file", type=Path, metavar="FILE", help="where the key has one")
 
 
 def list_versions(options: argparse.Namespace) -> None:
@@ -32,9 +47,9 @@ def list_versions(options: argparse.Namespace) -> None:
 
     from lathe.errors import LatheError
     from lathe.housekeeping import versions
-    from lathe.repository import Repository
+    from lathe.mirror import open_repository
 
-    repository = Repository(options.repository)
+    repository = open_repository(options.repository)
     table = Table()
     for heading in ("version", "made", "MB", "on the route"):
         table.add_column(heading, no_wrap=heading == "version")
@@ -58,25 +73,77 @@ def list_versions(options: argparse.Namespace) -> None:
     Console().print(table)
 
 
+def tell(options: argparse.Namespace) -> None:
+    from lathe.errors import LatheError
+    from lathe.journal import all_events, line
+    from lathe.mirror import open_repository
+
+    repository = open_repository(options.repository)
+    for server, event in all_events(repository.root):
+        if options.model not in ("", event.model):
+            continue
+        who = ""
+        if event.revision:
+            try:
+                route = repository.route(event.model, event.revision)
+            except LatheError:
+                route = None  # `verify` tells
+            said = [" ".join(words.split()) for words in (route.author, route.reason)] if route else []
+            who = f" ({', '.join(filter(None, said))})" if any(said) else ""
+        print(f"{line(event)}{who} [{server}]")
+
+
 def verify(options: argparse.Namespace) -> int:
     from lathe.housekeeping import problems, versions
-    from lathe.repository import Repository
+    from lathe.mirror import open_repository
+    from lathe.signatures import Verifier
 
-    repository = Repository(options.repository)
-    found = list(problems(repository))
+    repository = open_repository(options.repository)
+    verifier = Verifier(options.signed_by) if options.signed_by else None
+    found = list(problems(repository, verifier))
     for problem in found:
         print(f"{problem.where}: {problem.what}")
     print(f"{len(list(versions(repository)))} versions, {len(found)} problems")
     return 1 if found else 0
 
 
+def copy(options: argparse.Namespace) -> None:
+    from lathe.mirror import open_repository
+
+    source, target = open_repository(options.repository), open_repository(options.to)
+    for name in options.versions:
+        ref = source.named(name)
+        source.fetch(ref)
+        card, model, making, pictures = (
+            source.card(ref),
+            source.model_bytes(ref),
+            source.making(ref),
+            source.used_pictures(ref),
+        )
+        print(f"{ref} is {target.publish(card, model, making, pictures)} there")
+
+
+def sign_versions(options: argparse.Namespace) -> None:
+    from lathe.mirror import open_repository
+    from lathe.signatures import sign
+
+    repository = open_repository(options.repository)
+    password = options.password_file.read_bytes().rstrip(b"\r\n") if options.password_file else b""
+    for name in options.versions:
+        ref = repository.named(name)
+        repository.fetch(ref)
+        repository.model_bytes(ref)  # nobody vouches for a file that is not the card's
+        repository.add_signature(ref, sign(repository.folder(ref), options.key, password))
+        print(f"signed {ref}")
+
+
 def clear_out(options: argparse.Namespace) -> None:
     from lathe.housekeeping import unneeded
-    from lathe.repository import Repository
+    from lathe.mirror import open_repository
 
     if options.keep < 1:
         raise InvalidInput("--keep must be at least 1")
-    repository = Repository(options.repository)
+    repository = open_repository(options.repository)
     for ref in unneeded(repository, options.keep):
         if not options.dry_run:
             repository.remove(ref)

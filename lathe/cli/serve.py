@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 
@@ -17,7 +16,9 @@ def add_command(commands: Any) -> None:
         help="serve a repository",
         description="Flags win over LATHE_… variables, these over --config, whose keys are the flags with underscores.",
     )
-    parser.add_argument("repository", type=Path, help="folder that `lathe compress` published into")
+    parser.add_argument(
+        "repository", help="folder that `lathe compress` published into, or an object store such as s3://bucket/models"
+    )
     add_flags(parser)
     parser.set_defaults(run=run)
 

@@ -38,6 +38,10 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """A route or a variant on it was refused; the old one serves on."""
     EVENT_KIND_EXPERIMENT_BEGUN: _EventKind.ValueType  # 5
     EVENT_KIND_EXPERIMENT_ENDED: _EventKind.ValueType  # 6
+    EVENT_KIND_LOADING: _EventKind.ValueType  # 7
+    """A variant begins to load."""
+    EVENT_KIND_FAILED: _EventKind.ValueType  # 8
+    """It was refused; the text says by which check."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper): ...
 
@@ -50,6 +54,10 @@ EVENT_KIND_REFUSED: EventKind.ValueType  # 4
 """A route or a variant on it was refused; the old one serves on."""
 EVENT_KIND_EXPERIMENT_BEGUN: EventKind.ValueType  # 5
 EVENT_KIND_EXPERIMENT_ENDED: EventKind.ValueType  # 6
+EVENT_KIND_LOADING: EventKind.ValueType  # 7
+"""A variant begins to load."""
+EVENT_KIND_FAILED: EventKind.ValueType  # 8
+"""It was refused; the text says by which check."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 class _ServableState:
@@ -62,10 +70,17 @@ class _ServableStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Servabl
     SERVABLE_STATE_FOUND: _ServableState.ValueType  # 1
     """In the repository, not in memory."""
     SERVABLE_STATE_LOADING: _ServableState.ValueType  # 2
+    """Tried in a process of its own where that is due, and read."""
     SERVABLE_STATE_READY: _ServableState.ValueType  # 3
     """In memory, checked and warmed."""
     SERVABLE_STATE_DRAINING: _ServableState.ValueType  # 4
     """No longer wanted; answers the frames it still holds."""
+    SERVABLE_STATE_CHECKING: _ServableState.ValueType  # 5
+    """Read, and being held against its contract and its card."""
+    SERVABLE_STATE_WARMING: _ServableState.ValueType  # 6
+    """Judges a few frames for nobody."""
+    SERVABLE_STATE_FAILED: _ServableState.ValueType  # 7
+    """Refused when it was last loaded; `reason` says why."""
 
 class ServableState(_ServableState, metaclass=_ServableStateEnumTypeWrapper): ...
 
@@ -73,10 +88,17 @@ SERVABLE_STATE_UNSPECIFIED: ServableState.ValueType  # 0
 SERVABLE_STATE_FOUND: ServableState.ValueType  # 1
 """In the repository, not in memory."""
 SERVABLE_STATE_LOADING: ServableState.ValueType  # 2
+"""Tried in a process of its own where that is due, and read."""
 SERVABLE_STATE_READY: ServableState.ValueType  # 3
 """In memory, checked and warmed."""
 SERVABLE_STATE_DRAINING: ServableState.ValueType  # 4
 """No longer wanted; answers the frames it still holds."""
+SERVABLE_STATE_CHECKING: ServableState.ValueType  # 5
+"""Read, and being held against its contract and its card."""
+SERVABLE_STATE_WARMING: ServableState.ValueType  # 6
+"""Judges a few frames for nobody."""
+SERVABLE_STATE_FAILED: ServableState.ValueType  # 7
+"""Refused when it was last loaded; `reason` says why."""
 Global___ServableState: _TypeAlias = ServableState  # noqa: Y015
 
 @_typing.final
@@ -225,6 +247,7 @@ class Event(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     EXPERIMENT_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
     kind: Global___EventKind.ValueType
     model: _builtins.str
     text: _builtins.str
@@ -235,6 +258,10 @@ class Event(_message.Message):
     """Id of the experiment that it is about."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def variant(self) -> _variant_version_pb2.VariantVersion:
+        """The variant that it is about, where it is one."""
+
     def __init__(
         self,
         *,
@@ -244,10 +271,11 @@ class Event(_message.Message):
         text: _builtins.str = ...,
         revision: _builtins.int = ...,
         experiment: _builtins.str = ...,
+        variant: _variant_version_pb2.VariantVersion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "variant", b"variant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "experiment", b"experiment", "kind", b"kind", "model", b"model", "revision", b"revision", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "experiment", b"experiment", "kind", b"kind", "model", b"model", "revision", b"revision", "text", b"text", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -433,11 +461,14 @@ class VariantStatus(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     RUNTIME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     state: Global___ServableState.ValueType
     weight: _builtins.int
     """Weight on the model's present route; 0 when off it."""
     runtime: _builtins.str
     """What executes it, such as `onnxruntime 1.32.0`; empty where it is not in memory."""
+    reason: _builtins.str
+    """Why it was refused when it was last loaded."""
     @_builtins.property
     def card(self) -> _card_pb2.Card: ...
     def __init__(
@@ -447,10 +478,11 @@ class VariantStatus(_message.Message):
         state: Global___ServableState.ValueType = ...,
         weight: _builtins.int = ...,
         runtime: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "runtime", b"runtime", "state", b"state", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "reason", b"reason", "runtime", b"runtime", "state", b"state", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -707,13 +739,21 @@ Global___Label: _TypeAlias = Label  # noqa: Y015
 
 @_typing.final
 class StreamRule(_message.Message):
-    """Streams whose names begin so are answered by one variant, whatever the weights and experiments say."""
+    """Streams whose names begin so are answered by one variant, whatever the weights and experiments say; or streams and
+    calls whose metadata have a header of that value. A rule has a prefix or a header.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PREFIX_FIELD_NUMBER: _builtins.int
     VARIANT_FIELD_NUMBER: _builtins.int
+    HEADER_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
     prefix: _builtins.str
+    header: _builtins.str
+    """In lower case, as gRPC sends it."""
+    value: _builtins.str
+    """The whole of it."""
     @_builtins.property
     def variant(self) -> _variant_version_pb2.VariantVersion: ...
     def __init__(
@@ -721,10 +761,12 @@ class StreamRule(_message.Message):
         *,
         prefix: _builtins.str = ...,
         variant: _variant_version_pb2.VariantVersion | None = ...,
+        header: _builtins.str = ...,
+        value: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["variant", b"variant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["prefix", b"prefix", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "prefix", b"prefix", "value", b"value", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -19,7 +19,6 @@ from lathe_server.manager import Manager
 from lathe_server.route_message import Named, to_message, to_name
 from lathe_server.router import Router
 from lathe_server.routes import Routes
-from lathe_server.wire import check_stream_id
 
 Context: TypeAlias = "aio.ServicerContext[Any, Any]"  # generic in the stubs only
 
@@ -27,7 +26,10 @@ _STATES = {
     None: control_pb2.SERVABLE_STATE_FOUND,
     "loading": control_pb2.SERVABLE_STATE_LOADING,
     "ready": control_pb2.SERVABLE_STATE_READY,
+    "checking": control_pb2.SERVABLE_STATE_CHECKING,
+    "warming": control_pb2.SERVABLE_STATE_WARMING,
     "draining": control_pb2.SERVABLE_STATE_DRAINING,
+    "failed": control_pb2.SERVABLE_STATE_FAILED,
 }
 
 
@@ -61,14 +63,18 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         response = control_pb2.ListVariantsResponse()
         for model in [request.model] if request.model else models:
             route = self._router.route(model)
-            held = {ref for ref in self._manager.loaded() if ref.model == model}
-            held |= {*(ref for ref, _ in route.weights), *route.needs()} if route else set()
+            states = {ref: state for ref, state in self._manager.states().items() if ref.model == model}
+            abouts = {ref: self._manager.about(ref) for ref in states}
+            held = {*states, *(ref for ref, _ in route.weights), *route.needs()} if route else {*states}
             for ref, card in sorted((await asyncio.to_thread(self._cards, model, held)).items()):
+                state = states.get(ref)
+                about = abouts.get(ref, "")
                 response.variants.add(
                     card=card,
-                    state=_STATES[self._manager.state(ref)],
+                    state=_STATES[state],
                     weight=route.weight_of(ref) if route else 0,
-                    runtime=self._manager.runtime(ref),
+                    runtime="" if state == "failed" else about,
+                    reason=about if state == "failed" else "",
                 )
         return response
 
@@ -76,8 +82,12 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         """Cards of the newest version of each variant and of the versions that are held, whatever their age."""
         cards = {VariantRef(model, card.variant, card.version): card for card in self._repository.newest_cards(model)}
         for ref in held - cards.keys():
-            with suppress(LatheError):  # its folder is gone: it serves on from memory
+            try:
                 cards[ref] = self._repository.card(ref)
+            except NotFound:  # it serves on from memory, or is of no interest any more
+                continue
+            except LatheError:  # what cannot be read is told of, because it may be why the variant was refused
+                cards[ref] = card_pb2.Card(model=model, variant=ref.variant, version=ref.version)
         return cards
 
     async def GetRoute(  # noqa: N802
@@ -103,8 +113,6 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         everyone: list[Named] = [*request.weights, *request.degrade.variants, *shadow, *ruled]
         for named in everyone:
             check_name(named.variant, "variant")
-        for rule in request.rules:
-            check_stream_id(rule.prefix)
         for label in request.labels:
             check_name(label.name, "label")
         # A caller that hangs up does not undo half a swap.

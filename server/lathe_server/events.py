@@ -1,14 +1,16 @@
-"""What happened to the models: told to the log, to Prometheus, and to whoever watches."""
+"""What happened to the models: told to the log, to Prometheus, to the journal, and to whoever watches."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
+from lathe.repository import VariantRef
 from lathe.v1 import control_pb2
 from lathe_server.metrics import Metrics
+from lathe_server.route_message import to_name
 
 log = logging.getLogger(__name__)
 
@@ -21,23 +23,40 @@ Kind = control_pb2.EventKind
 
 
 class Events:
-    """The newest events, and those who want to hear of the next; on the event loop only."""
+    """The newest events, and those who want to hear of the next; on the event loop only.
 
-    def __init__(self, metrics: Metrics) -> None:
+    Args:
+        write_down: keeps an event; returns at once.
+    """
+
+    def __init__(self, metrics: Metrics, write_down: Callable[[control_pb2.Event], None] = lambda event: None) -> None:
         self._metrics = metrics
+        self._write_down = write_down
         self._kept: deque[control_pb2.Event] = deque(maxlen=KEPT)
         self._watchers: set[asyncio.Queue[control_pb2.Event | None]] = set()
 
-    def tell(self, kind: Kind.ValueType, model: str, text: str, *, revision: int = 0, experiment: str = "") -> None:
+    def tell(
+        self,
+        kind: Kind.ValueType,
+        model: str,
+        text: str,
+        *,
+        revision: int = 0,
+        experiment: str = "",
+        variant: VariantRef | None = None,
+    ) -> None:
         """Args:
         model: one that is served, because it becomes a label.
         text: one line; without paths, because it is sent.
         """
         event = control_pb2.Event(kind=kind, model=model, text=text, revision=revision, experiment=experiment)
+        if variant:
+            event.variant.CopyFrom(to_name(variant))
         event.at.GetCurrentTime()
         word = Kind.Name(kind).removeprefix("EVENT_KIND_").lower()
         log.info("%s: %s%s: %s", model, word, f" (revision {revision})" if revision else "", text)
-        self._metrics.events.labels(model, word).inc()
+        self._metrics.happened(model, word, event.at.ToNanoseconds() / 1e9)
+        self._write_down(event)
         self._kept.append(event)
         for queue in list(self._watchers):
             if queue.qsize() < MOST_UNREAD:

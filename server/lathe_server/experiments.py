@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from lathe.errors import InvalidInput, LatheError, Refused
@@ -103,7 +104,8 @@ class Experiments:
         try:
             await self._routes.begin_experiment(spec.model, beside, baseline=baseline, author=author)
         except LatheError:
-            await asyncio.to_thread(self._repository.remove_experiment, spec.model, message.id)
+            with suppress(LatheError):  # the repository may have gone: the first error tells more
+                await asyncio.to_thread(self._repository.remove_experiment, spec.model, message.id)
             raise
         return await self.get(spec.model, message.id)
 

@@ -17,11 +17,10 @@ from lathe_server.metrics import Metrics
 from lathe_server.route_message import Named, is_latest, named_ref, to_route
 from lathe_server.router import Route, Router
 from lathe_server.routes import Routes
+from lathe_server.threads import beside
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0
-"""Between two looks for revisions that others have written; change notification misses network disks."""
 RETRY_SECONDS = 30.0
 """Before a revision that could not be carried out is tried again."""
 STEPS_BACK = 3
@@ -36,6 +35,7 @@ class Follower:
         self._router = router
         self._routes = routes
         self._metrics = metrics
+        self._is_away = False  # the repository cannot be reached
         self._put_offs: dict[str, tuple[int, float]] = {}  # by model: what could not be carried out, and when to retry
 
     async def start(self) -> None:
@@ -49,7 +49,7 @@ class Follower:
             raise Refused("the repository holds no variant; make one with `lathe compress`")
         for model in models:
             await self._resume(model)
-        await self._routes.unload_unwanted()  # of routes that failed half-way
+        await self._routes.settle()  # of routes that failed half-way
         if not self._router.models():
             raise Refused("no model of the repository could be loaded; the log says why")
 
@@ -66,12 +66,22 @@ class Follower:
     async def follow(self) -> None:
         """Carries out what other servers, or hands, write into the repository, until it is cancelled."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(self._repository.look_seconds)
             try:
+                await self._refresh()
                 async with self._routes.turn:
                     await self._catch_up()
             except Exception:
                 log.exception("looking for new routes failed; the next look comes")
+
+    async def _refresh(self) -> None:
+        try:
+            await beside(self._repository.refresh, in_haste=True)
+            self._is_away = False
+        except LatheError as error:
+            if not self._is_away:
+                log.error("%s; what is known of it serves on: %s", error.message, error.detail)
+            self._is_away = True
 
     async def _catch_up(self) -> None:
         behind = False
@@ -88,7 +98,7 @@ class Follower:
             except LatheError as error:
                 self._put_off(model, revision, error)
         if behind:
-            await self._routes.unload_unwanted()
+            await self._routes.settle()
 
     def _has_newer(self, route: Route) -> bool:
         """Something has been published that takes its predecessor's place; an experiment goes on with what it has."""

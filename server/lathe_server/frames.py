@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from lathe.errors import LatheError
 from lathe.repository import VariantRef
 from lathe_server.vision import Answer, Picture
+
+Headers: TypeAlias = Sequence[tuple[str, str | bytes]]
+"""A call's metadata, names in lower case."""
 
 Outcome = Literal[
     "answered",
@@ -46,6 +50,7 @@ class Frame:
         max_age_seconds: since the capture; infinite where the stream sets none.
         deadline: on the monotonic clock; infinite where the call has none.
         is_call: it came alone, and its stream's name is made up.
+        headers: of its call, names in lower case; rules of a route look at them.
     """
 
     model: str
@@ -58,6 +63,7 @@ class Frame:
     max_age_seconds: float = math.inf
     deadline: float = math.inf
     is_call: bool = False
+    headers: Headers = field(default=(), repr=False)  # there may be tokens among them
 
 
 @dataclass(frozen=True, slots=True)

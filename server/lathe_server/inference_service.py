@@ -17,7 +17,7 @@ from lathe.card import check_name
 from lathe.errors import BadPicture, InvalidInput, LatheError, NotFound, Overloaded, Refused, Unavailable
 from lathe.v1 import inference_pb2, inference_pb2_grpc
 from lathe_server.brake import ReadingPace
-from lathe_server.frames import Frame, Result, capture_on_monotonic
+from lathe_server.frames import Frame, Headers, Result, capture_on_monotonic
 from lathe_server.metrics import Metrics
 from lathe_server.pipeline import LABEL, Pipeline, as_error, internal_error
 from lathe_server.scheduler import Lane
@@ -56,9 +56,10 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     ) -> inference_pb2.DetectResponse:
         # Each call is a stream of its own, so that calls follow the route's weights.
         config = inference_pb2.StreamConfig(model=request.model, variant=request.variant, priority=request.priority)
-        await self._check(config)
-        config.stream_id = f"\n{next(self._calls)}"  # no stream has such a name, and no rule fits it
-        frame, error = _to_frame(request.frame, config, _deadline(context), self._metrics, is_call=True)
+        headers = _headers(context)
+        await self._check(config, headers)
+        config.stream_id = f"\n{next(self._calls)}"  # no stream has such a name, and no prefix fits it
+        frame, error = _to_frame(request.frame, config, headers, _deadline(context), self._metrics, is_call=True)
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
         def reply(result: Result) -> None:
@@ -87,8 +88,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             first = await anext(requests, None)
             if first is None or first.WhichOneof("message") != "config":
                 raise InvalidInput("the first message of a stream is its configuration")
-            await self._check(first.config)
-            stream = _Stream(first.config, self._pipeline, self._metrics, _deadline(context))
+            headers = _headers(context)
+            await self._check(first.config, headers)
+            stream = _Stream(first.config, headers, self._pipeline, self._metrics, _deadline(context))
             self._streams.add(stream)
             self._metrics.streams.set(len(self._streams))
             reader = asyncio.create_task(stream.read(requests))
@@ -120,7 +122,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         finally:
             self._open -= 1
 
-    async def _check(self, config: inference_pb2.StreamConfig) -> None:
+    async def _check(self, config: inference_pb2.StreamConfig, headers: Headers) -> None:
         """Refuses what could not be answered, before any frame is looked at.
 
         Raises:
@@ -130,7 +132,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         """
         _check_config(config)
         try:
-            self._pipeline.choose(config.model, config.stream_id, config.variant)
+            self._pipeline.choose(config.model, config.stream_id, config.variant, headers)
         except Refused:
             variants = await asyncio.to_thread(self._variants, config.model)
             if config.variant in variants:
@@ -155,9 +157,15 @@ class _Stream:
     """
 
     def __init__(
-        self, config: inference_pb2.StreamConfig, pipeline: Pipeline, metrics: Metrics, deadline: float
+        self,
+        config: inference_pb2.StreamConfig,
+        headers: Headers,
+        pipeline: Pipeline,
+        metrics: Metrics,
+        deadline: float,
     ) -> None:
         self._config = config
+        self._headers = headers
         self._pipeline = pipeline
         self._metrics = metrics
         self._deadline = deadline
@@ -202,7 +210,7 @@ class _Stream:
             if self._pending and self._pending[0] is slot:
                 self._changed.set()
 
-        frame, error = _to_frame(message, self._config, self._deadline, self._metrics)
+        frame, error = _to_frame(message, self._config, self._headers, self._deadline, self._metrics)
         if message.index <= self._last_index:
             error = InvalidInput(f"frame indices count up; {message.index} follows {self._last_index}")
         else:
@@ -267,6 +275,7 @@ def _lane(config: inference_pb2.StreamConfig, *, once: bool = False) -> Lane:
 def _to_frame(
     message: inference_pb2.Frame,
     config: inference_pb2.StreamConfig,
+    headers: Headers,
     deadline: float,
     metrics: Metrics,
     *,
@@ -294,8 +303,13 @@ def _to_frame(
         max_age_seconds=config.max_age_seconds or math.inf,
         deadline=deadline,
         is_call=is_call,
+        headers=headers,
     )
     return frame, error
+
+
+def _headers(context: Context) -> Headers:
+    return tuple(context.invocation_metadata() or ())
 
 
 def _deadline(context: Context) -> float:

@@ -6,31 +6,30 @@ State lives on the event loop; loading and closing happen on low-priority thread
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from time import monotonic
 
-from lathe.errors import BadVariant, Refused
+from lathe.errors import BadVariant, LatheError, Refused
 from lathe.repository import VariantRef
 from lathe_server import memory
+from lathe_server.lifecycle import NEXT, State, plan
 from lathe_server.servable import Servable
-from lathe_server.threads import become_loader
+from lathe_server.threads import beside
 
-T = TypeVar("T")
-
-LOADER_THREAD = "lathe-loader"
-
-State = Literal["loading", "ready", "draining"]
+KEPT_FAILURES = 100
+"""Variants of which it is remembered why they were refused."""
 
 
 @dataclass(slots=True)
 class _Entry:
-    """Leases are taken only while ready; a draining one is `drained` with its last lease, then `gone`."""
+    """One variant's life; `drained` with its last lease, then `gone`."""
 
-    servable: Servable
-    state: State = "ready"
+    state: State | None = None
+    reason: str = ""
+    loading: asyncio.Task[Servable] | None = None
+    servable: Servable | None = None
     leases: int = 0
     drained: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -61,46 +60,49 @@ class Manager:
     """Loads, lends and closes servables.
 
     Args:
-        load: builds a servable; blocking, called on a thread of its own.
+        load: builds a servable, and says which state it reaches; blocking, called on a thread of its own.
         load_seconds: longest time it may take.
-        try_first: once the manager is cautious, called before each load, on its thread; what it raises ends the load.
-        on_change: called on the loop with a variant after it is ready and after it is gone.
+        fetch: brings a variant's files to this machine before it is loaded, for as long as that takes; blocking, on
+            such a thread too.
+        on_change: called on the loop with a variant's new state, None once it is gone, and a line about it.
     """
 
     def __init__(
         self,
-        load: Callable[[VariantRef], Servable],
+        load: Callable[[VariantRef, Callable[[State], None]], Servable],
         *,
         load_seconds: float,
-        try_first: Callable[[VariantRef], None] = lambda ref: None,
-        on_change: Callable[[Servable, bool], None] = lambda servable, loaded: None,
+        fetch: Callable[[VariantRef], None] = lambda ref: None,
+        on_change: Callable[[VariantRef, State | None, str], None] = lambda ref, state, text: None,
     ) -> None:
         self._load = load
         self._load_seconds = load_seconds
-        self._try_first = try_first
-        self._is_cautious = False
+        self._fetch = fetch
         self._on_change = on_change
         self._entries: dict[VariantRef, _Entry] = {}
-        self._loading: dict[VariantRef, asyncio.Task[Servable]] = {}
 
-    def be_cautious(self) -> None:
-        """From now on something serves that a load must not harm."""
-        self._is_cautious = True
+    def states(self) -> dict[VariantRef, State]:
+        """Of all that are in memory, on their way in or out, or were refused."""
+        return {ref: entry.state for ref, entry in self._entries.items() if entry.state}
 
-    def state(self, ref: VariantRef) -> State | None:
-        """None where the variant is not in memory."""
-        if ref in self._loading:
-            return "loading"
+    def about(self, ref: VariantRef) -> str:
+        """What executes a variant, or why it was refused when it was last loaded; empty in between."""
         entry = self._entries.get(ref)
-        return entry.state if entry else None
+        if entry is None:
+            return ""
+        return entry.servable.runtime if entry.servable else entry.reason
 
-    def runtime(self, ref: VariantRef) -> str:
-        """What executes a variant; empty where it is not in memory."""
-        entry = self._entries.get(ref)
-        return entry.servable.runtime if entry else ""
+    async def settle(self, wanted: Iterable[VariantRef]) -> None:
+        """Loads what is wanted and not there, then lets go of what is there and not wanted.
 
-    def loaded(self) -> list[VariantRef]:
-        return list(self._entries)
+        Raises:
+            LatheError: as `load`; nothing is let go of then.
+        """
+        todo = plan(wanted, self.states())
+        for ref in todo.load:
+            await self.load(ref)
+        for ref in todo.unload:
+            await self.unload(ref)
 
     async def load(self, ref: VariantRef) -> Servable:
         """Brings a variant into memory; of any number of simultaneous calls for one, one does the work.
@@ -112,28 +114,55 @@ class Manager:
         entry = self._entries.get(ref)
         if entry and entry.state == "draining":
             await entry.gone.wait()
-        elif entry:
+            entry = self._entries.get(ref)  # of another caller that has waited
+        if entry and entry.servable:
             return entry.servable
-        task = self._loading.get(ref)
-        if task is None:
-            task = asyncio.create_task(self._load_once(ref))
-            self._loading[ref] = task
-            task.add_done_callback(lambda _: self._loading.pop(ref, None))
-        return await asyncio.shield(task)
+        if entry is None:
+            entry = self._entries[ref] = _Entry()
+        if entry.loading is None:
+            entry.reason = ""
+            self._move(ref, entry, "loading")
+            entry.loading = asyncio.create_task(self._load_once(ref, entry))
+        return await asyncio.shield(entry.loading)
 
-    async def _load_once(self, ref: VariantRef) -> Servable:
-        def load() -> Servable:
-            if self._is_cautious:
-                self._try_first(ref)
-            return self._load(ref)
+    async def _load_once(self, ref: VariantRef, entry: _Entry) -> Servable:
+        loop = asyncio.get_running_loop()
+        began = monotonic()
+
+        def reach(state: State) -> None:
+            if entry.loading and state in NEXT[entry.state]:  # it may have been given up meanwhile
+                self._move(ref, entry, state)
+
+        def reached(state: State) -> None:
+            with suppress(RuntimeError):  # the load has outlived the loop
+                loop.call_soon_threadsafe(reach, state)
 
         try:
-            servable = await asyncio.wait_for(_beside(load), self._load_seconds)
+            await beside(lambda: self._fetch(ref))
+            servable = await asyncio.wait_for(beside(lambda: self._load(ref, reached)), self._load_seconds)
         except TimeoutError as error:  # the thread cannot be ended; it finishes or hangs on its own
-            raise BadVariant(f"{ref} was not loaded within {self._load_seconds:g} s") from error
-        self._entries[ref] = _Entry(servable)
-        self._on_change(servable, True)
+            late = BadVariant(f"{ref} was not loaded within {self._load_seconds:g} s")
+            self._fail(ref, entry, late.message)
+            raise late from error
+        except Exception as error:
+            self._fail(ref, entry, error.message if isinstance(error, LatheError) else "an internal error")
+            raise
+        entry.servable, entry.loading = servable, None
+        self._move(ref, entry, "ready", f"on {servable.runtime}, in {monotonic() - began:.2f} s")
         return servable
+
+    def _fail(self, ref: VariantRef, entry: _Entry, reason: str) -> None:
+        entry.reason, entry.loading = reason, None
+        self._move(ref, entry, "failed", reason)
+        self._entries[ref] = self._entries.pop(ref)  # behind those that failed before
+        failed = [own for own, state in self.states().items() if state == "failed"]
+        for own in failed[:-KEPT_FAILURES]:
+            del self._entries[own]
+
+    def _move(self, ref: VariantRef, entry: _Entry, state: State | None, text: str = "") -> None:
+        assert state in NEXT[entry.state], f"{ref} went from {entry.state} to {state}"
+        entry.state = state
+        self._on_change(ref, state, text)
 
     def lease(self, ref: VariantRef) -> Lease:
         """Lends a servable.
@@ -142,7 +171,7 @@ class Manager:
             Refused: it is not in memory, or on its way out.
         """
         entry = self._entries.get(ref)
-        if entry is None or entry.state != "ready":
+        if entry is None or entry.servable is None or entry.state != "ready":
             raise Refused(f"variant {ref.variant} of {ref.model} is not loaded; put it on the route first")
         entry.leases += 1
         return Lease(entry.servable, lambda: self._end_lease(entry))
@@ -155,20 +184,20 @@ class Manager:
     async def unload(self, ref: VariantRef) -> None:
         """Takes a variant out of memory after its last lease, and hands the memory back to the system."""
         entry = self._entries.get(ref)
-        if entry is None:
+        if entry is None or entry.servable is None:
             return
         if entry.state == "draining":
             await entry.gone.wait()
             return
-        entry.state = "draining"
+        self._move(ref, entry, "draining")
         if not entry.leases:
             entry.drained.set()
         await entry.drained.wait()
         del self._entries[ref]
-        self._on_change(entry.servable, False)
+        self._move(ref, entry, None)
         entry.gone.set()
         del entry
-        await _beside(memory.trim)
+        await beside(memory.trim)
 
     def newest_loaded(self, model: str, variant: str) -> VariantRef:
         """The newest version in memory of a variant that a caller pins.
@@ -176,24 +205,11 @@ class Manager:
         Raises:
             Refused: there is none.
         """
-        refs = [ref for ref in self._entries if (ref.model, ref.variant) == (model, variant)]
-        ready = [ref for ref in refs if self._entries[ref].state == "ready"]
+        ready = [
+            ref
+            for ref, entry in self._entries.items()
+            if entry.state == "ready" and (ref.model, ref.variant) == (model, variant)
+        ]
         if not ready:
             raise Refused(f"variant {variant} of {model} is not loaded; put it on the route first")
         return max(ready)
-
-
-async def _beside(work: Callable[[], T]) -> T:
-    """Runs work on a low-priority thread: a daemon, because a load that hangs must not hold the exit."""
-    done: concurrent.futures.Future[T] = concurrent.futures.Future()
-    done.set_running_or_notify_cancel()
-
-    def run() -> None:
-        become_loader()
-        try:
-            done.set_result(work())
-        except BaseException as error:  # noqa: BLE001  raised where it is awaited
-            done.set_exception(error)
-
-    threading.Thread(target=run, name=LOADER_THREAD, daemon=True).start()
-    return await asyncio.wrap_future(done)

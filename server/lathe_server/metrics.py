@@ -94,7 +94,13 @@ class Metrics:
         self.clamped = Counter(
             "lathe_clamped_capture_times_total", "Capture times that could not be true", registry=registry
         )
-        self.events = Counter("lathe_events_total", "What happened to models", ("model", "kind"), registry=registry)
+        self._events = Counter("lathe_events_total", "What happened to models", ("model", "kind"), registry=registry)
+        self._event_times = Gauge(
+            "lathe_event_timestamp_seconds",
+            "When it last happened, for annotations",
+            ("model", "kind"),
+            registry=registry,
+        )
         self.route_revision = Gauge(
             "lathe_route_revision",
             "Revision of the route that serves; 0 where nobody has set one",
@@ -153,6 +159,11 @@ class Metrics:
             postprocess.observe(stages.postprocess)
             children.request.observe(result.age_seconds - (result.frame.arrived - result.frame.captured))
             children.age.observe(result.age_seconds)
+
+    def happened(self, model: str, kind: str, unix_seconds: float) -> None:
+        """Something that `Events` tells of."""
+        self._events.labels(model, kind).inc()
+        self._event_times.labels(model, kind).set(unix_seconds)
 
     def set_estimates(self, model: str, estimates: Iterable[experiment_pb2.Estimate]) -> None:
         for one in estimates:

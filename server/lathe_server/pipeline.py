@@ -9,7 +9,7 @@ from time import monotonic
 
 from lathe.errors import BadPicture, LatheError, NotFound, Overloaded, TooLate, Unavailable
 from lathe.repository import VariantRef
-from lathe_server.frames import Frame, Outcome, Result, fate
+from lathe_server.frames import Frame, Headers, Outcome, Result, fate
 from lathe_server.manager import Lease, Manager
 from lathe_server.router import Router
 from lathe_server.scheduler import Lane, Scheduler
@@ -72,7 +72,7 @@ class Pipeline:
         def begin() -> _Judgement | None:
             try:
                 level = None if frame.variant else self._router.level(frame.model)
-                meant = self.choose(frame.model, frame.stream_id, frame.variant)
+                meant = self.choose(frame.model, frame.stream_id, frame.variant, frame.headers)
                 ref = self._router.degraded(meant, level or 0)
                 lease = self._manager.lease(ref)
             except LatheError as error:
@@ -103,7 +103,7 @@ class Pipeline:
         """The caller of a lane went away."""
         self._scheduler.clear(lane, "dropped_cancelled")
 
-    def choose(self, model: str, stream_id: str, pinned: str) -> VariantRef:
+    def choose(self, model: str, stream_id: str, pinned: str, headers: Headers) -> VariantRef:
         """The variant that answers a stream now.
 
         Raises:
@@ -119,7 +119,7 @@ class Pipeline:
             return route.labelled(pinned.removeprefix(LABEL))
         if pinned:
             return self._manager.newest_loaded(model, pinned)
-        return choice.pick(stream_id)
+        return choice.pick(stream_id, headers)
 
     async def drain(self) -> None:
         """Takes no new frames and waits until the ones in hand are answered."""
@@ -132,7 +132,7 @@ class Pipeline:
 
     def _ref_or_none(self, frame: Frame) -> VariantRef | None:
         try:
-            return self.choose(frame.model, frame.stream_id, frame.variant)
+            return self.choose(frame.model, frame.stream_id, frame.variant, frame.headers)
         except LatheError:
             return None
 

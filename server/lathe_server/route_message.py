@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from lathe.repository import VariantRef
 from lathe.v1 import control_pb2, variant_version_pb2
-from lathe_server.router import Route, RunningExperiment
+from lathe_server.router import Route, Rule, RunningExperiment
 
 Named: TypeAlias = control_pb2.RouteWeight | variant_version_pb2.VariantVersion
 
@@ -49,7 +49,7 @@ def to_route(
         tuple((find(one), one.weight) for one in said.weights),
         tuple(find(one) for one in said.degrade.variants),
         said.degrade.after_seconds,
-        rules=tuple((one.prefix, find(one.variant)) for one in said.rules),
+        rules=tuple(Rule(find(one.variant), one.prefix, one.header, one.value) for one in said.rules),
         labels=tuple((one.name, find(one.variant)) for one in said.labels),
         **beside,
     )
@@ -64,8 +64,8 @@ def to_message(route: Route) -> control_pb2.Route:
     if route.degrade:
         message.degrade.variants.extend(to_name(ref) for ref in route.degrade)
         message.degrade.after_seconds = route.degrade_after_seconds
-    for prefix, ref in route.rules:
-        message.rules.add(prefix=prefix, variant=to_name(ref))
+    for rule in route.rules:
+        message.rules.add(prefix=rule.prefix, header=rule.header, value=rule.value, variant=to_name(rule.ref))
     for name, ref in route.labels:
         message.labels.add(name=name, variant=to_name(ref))
     if route.shadow:
@@ -87,7 +87,9 @@ def words(route: Route) -> str:
         for ref, weight in route.weights
     )
     words = [shares]
-    words += [f"{prefix}… to {ref.variant}/{ref.version}" for prefix, ref in route.rules]
+    for rule in route.rules:
+        who = f"{rule.header}: {rule.value}" if rule.header else f"{rule.prefix}…"
+        words.append(f"{who} to {rule.ref.variant}/{rule.ref.version}")
     words += [f"@{name} is {ref.variant}/{ref.version}" for name, ref in route.labels]
     if route.degrade:
         words.append("degrades to " + ", ".join(f"{ref.variant}/{ref.version}" for ref in route.degrade))

@@ -14,12 +14,14 @@ from typing import Protocol
 from lathe.errors import InvalidInput, NotFound, Refused
 from lathe.repository import VariantRef
 from lathe_server.degrade import Degrader
+from lathe_server.frames import Headers
 
 log = logging.getLogger(__name__)
 
 MAX_WEIGHT = 1_000_000
 MAX_LEVELS = 8
 MAX_RULES = 64
+MAX_WORD = 256
 
 
 @lru_cache(maxsize=4096)
@@ -41,10 +43,39 @@ class RunningExperiment:
     is_here: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Who answers a stream whatever the weights say, where its name or one of its headers fits.
+
+    Attributes:
+        prefix: of the stream's name; empty where the rule looks at a header.
+        header: its name, in lower case.
+        value: the whole of it.
+    """
+
+    ref: VariantRef
+    prefix: str = ""
+    header: str = ""
+    value: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.prefix) == bool(self.header) or bool(self.header) != bool(self.value):
+            raise InvalidInput("a rule has either the beginning of a stream's name, or a header and its value")
+        if any(len(word) > MAX_WORD or not word.isprintable() for word in (self.prefix, self.header, self.value)):
+            raise InvalidInput(f"a rule's words are at most {MAX_WORD} printable characters")
+        if self.header != self.header.lower() or self.header.endswith("-bin"):
+            raise InvalidInput("the header of a rule is in lower case, and one of text: not …-bin")
+
+    def fits(self, stream_id: str, headers: Headers) -> bool:
+        if self.header:
+            return any(name == self.header and value == self.value for name, value in headers)
+        return stream_id.startswith(self.prefix)
+
+
 class Choice(Protocol):
     """What decides who answers: a route, or an experiment on it."""
 
-    def pick(self, stream_id: str) -> VariantRef:
+    def pick(self, stream_id: str, headers: Headers = ()) -> VariantRef:
         """The variant that answers a stream now."""
 
     def shadow_of(self, ref: VariantRef) -> tuple[VariantRef, float] | None:
@@ -59,7 +90,7 @@ class Route:
         revision: 0 where nobody has set a route.
         shadow: also judges a share of the answered frames.
         experiment: the one that runs.
-        rules: beginnings of streams' names, and who answers these streams whatever the weights say.
+        rules: the first that fits a stream decides, before the weights.
         labels: other names of variants, by which requests may pin them.
         latest: names of weighted variants whose newer versions take their place.
         degrade: what streams move to under too much load, one after the other.
@@ -75,7 +106,7 @@ class Route:
     shadow_share: float = 0.0
     experiment: RunningExperiment | None = None
     latest: frozenset[str] = frozenset()
-    rules: tuple[tuple[str, VariantRef], ...] = ()
+    rules: tuple[Rule, ...] = ()
     labels: tuple[tuple[str, VariantRef], ...] = ()
 
     def __post_init__(self) -> None:
@@ -89,21 +120,21 @@ class Route:
             raise InvalidInput(f"a route degrades to at most {MAX_LEVELS} variants, each named once")
         if self.degrade and not 0 < self.degrade_after_seconds < math.inf:
             raise InvalidInput("degrading needs the seconds that a stream may wait, above 0")
-        if not all(prefix for prefix, _ in self.rules) or len(self.rules) > MAX_RULES:
-            raise InvalidInput(f"a route has at most {MAX_RULES} rules, each with the beginning of a stream's name")
+        if len(self.rules) > MAX_RULES:
+            raise InvalidInput(f"a route has at most {MAX_RULES} rules")
         if len({name for name, _ in self.labels}) < len(self.labels) or len(self.labels) > MAX_RULES:
             raise InvalidInput(f"a route has at most {MAX_RULES} labels, each once")
         if self.shadow and not 0 < self.shadow_share <= 1:
             raise InvalidInput("a shadow sees a share of the frames, above 0 and at most 1")
 
-    def pick(self, stream_id: str) -> VariantRef:
+    def pick(self, stream_id: str, headers: Headers = ()) -> VariantRef:
         """The stream's variant: always the same one while the weights are.
 
         The stream's place is the first 8 bytes of SHA-256 of its UTF-8 name, big-endian, over 2^64; the
         weights, in the route's order, divide the line from 0 to 1. So a client can foretell it, and
         shifting weight between neighbours moves only the streams that must move.
         """
-        if self.rules and (ruled := self.ruled(stream_id)):
+        if self.rules and (ruled := self.ruled(stream_id, headers)):
             return ruled
         place = _place(stream_id) * sum(weight for _, weight in self.weights) >> 64
         for ref, weight in self.weights:
@@ -123,9 +154,9 @@ class Route:
                 return ref
         raise NotFound(f"the route of {self.model} has no label {name}")
 
-    def ruled(self, stream_id: str) -> VariantRef | None:
+    def ruled(self, stream_id: str, headers: Headers = ()) -> VariantRef | None:
         """The variant that the first fitting rule names."""
-        return next((ref for prefix, ref in self.rules if stream_id.startswith(prefix)), None)
+        return next((rule.ref for rule in self.rules if rule.fits(stream_id, headers)), None)
 
     def degraded(self, ref: VariantRef, level: int) -> VariantRef:
         """What a stream of a variant gets at a level: that level's variant, unless its own is no dearer.
@@ -143,8 +174,8 @@ class Route:
         """Every variant that may have to judge, those with weight first."""
         others = [self.shadow, self.experiment.candidate if self.experiment and self.experiment.is_here else None]
         weighted = (ref for ref, weight in self.weights if weight)
-        ruled = (ref for _, ref in self.rules + self.labels)
-        return list(dict.fromkeys([*weighted, *ruled, *self.degrade, *filter(None, others)]))
+        named = [*(rule.ref for rule in self.rules), *(ref for _, ref in self.labels)]
+        return list(dict.fromkeys([*weighted, *named, *self.degrade, *filter(None, others)]))
 
     def shadow_of(self, ref: VariantRef) -> tuple[VariantRef, float] | None:
         """Which variant also judges the frames that one answered, and which share of them."""
@@ -164,7 +195,7 @@ class Route:
             weights=weights,
             degrade=tuple(own for own in self.degrade if own != ref),
             shadow=None if self.shadow == ref else self.shadow,
-            rules=tuple((prefix, own) for prefix, own in self.rules if own != ref),
+            rules=tuple(rule for rule in self.rules if rule.ref != ref),
             labels=tuple((name, own) for name, own in self.labels if own != ref),
         )
 
@@ -236,6 +267,6 @@ class Router:
     def models(self) -> Sequence[str]:
         return list(self._routes)
 
-    def wanted(self) -> set[VariantRef]:
+    def wanted(self) -> list[VariantRef]:
         """Every variant that some route needs."""
-        return {ref for route in self._routes.values() for ref in route.needs()}
+        return [ref for route in self._routes.values() for ref in route.needs()]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -15,6 +16,7 @@ from lathe_server.manager import Manager
 from lathe_server.metrics import Metrics
 from lathe_server.route_message import Named, is_latest, named_ref, to_message, to_route, words
 from lathe_server.router import Route, Router, RunningExperiment
+from lathe_server.threads import beside
 
 
 class Routes:
@@ -56,7 +58,7 @@ class Routes:
             Conflict: another revision holds than the caller expects.
             Refused: the server is shutting down.
         """
-        async with self.turn:
+        async with self._turn():
             return await self._set(request)
 
     async def rollback(self, request: control_pb2.RollbackRequest) -> control_pb2.Route:
@@ -67,7 +69,7 @@ class Routes:
             Conflict: another revision holds than the caller expects.
             BadVariant: what it names cannot be read or fails a check.
         """
-        async with self.turn:
+        async with self._turn():
             revisions = await asyncio.to_thread(self._repository.revisions, request.model)
             if len(revisions) < 2:
                 raise Refused(f"the route of {request.model} has no revision to go back to")
@@ -96,7 +98,7 @@ class Routes:
             BadVariant: it fails a check.
             Refused: the server is shutting down.
         """
-        async with self.turn:
+        async with self._turn():
             if self._closed:
                 raise Refused("the server is shutting down")
             ref = await asyncio.to_thread(self._published, model, named)
@@ -116,7 +118,7 @@ class Routes:
         async with self.turn:
             newest = self._manager.newest_loaded(model, named.variant)
             ref = named_ref(model, named) if named.version else newest
-            if not self._manager.state(ref):
+            if self._manager.states().get(ref) in (None, "failed"):
                 raise Refused(f"{ref} is not in memory")
             held = self._router.route(model)
             if held and ref in held.needs():
@@ -128,7 +130,7 @@ class Routes:
                     model, lambda revision: replace(left, revision=revision), author=author, reason="unload"
                 )
             self._kept.discard(ref)
-            await self.unload_unwanted()
+            await self.settle()
             return ref
 
     async def begin_experiment(
@@ -141,7 +143,7 @@ class Routes:
             Refused: the baseline does not serve alone, an experiment runs, or the server is shutting down.
             BadVariant: the candidate fails a check.
         """
-        async with self.turn:
+        async with self._turn():
             held = self.route(model)
             _refuse_in_experiment(held)
             weighted = [ref for ref, weight in held.weights if weight]
@@ -162,7 +164,7 @@ class Routes:
             Refused: no experiment is on the route, or the server is shutting down.
             Conflict: somebody else has just written a route.
         """
-        async with self.turn:
+        async with self._turn():
             held = self.route(model)
             experiment = held.experiment
             if experiment is None:
@@ -174,6 +176,17 @@ class Routes:
 
             author = f"experiment {experiment.id}"
             return await self._change(model, resolve, expected=held.revision, author=author, reason=reason[:1024])
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """The turn, with what others have written in view.
+
+        Raises:
+            Refused: the repository cannot be reached.
+        """
+        async with self.turn:
+            await beside(self._repository.refresh, in_haste=True)
+            yield
 
     async def _set(self, request: control_pb2.SetRouteRequest) -> control_pb2.Route:
         held = self._router.route(request.model)
@@ -198,7 +211,7 @@ class Routes:
                 self._events.tell(control_pb2.EVENT_KIND_REFUSED, model, error.message)
             raise
         finally:
-            await self.unload_unwanted()  # the old variants; after a failure those that were loaded in vain
+            await self.settle()  # without the old variants; after a failure without those that were loaded in vain
         self._metrics.swaps.labels(model, "done").inc()
         return route
 
@@ -213,8 +226,7 @@ class Routes:
         if expected and expected != revision:
             raise Conflict(f"revision {revision} of the route of {model} holds, not {expected}")
         route = await asyncio.to_thread(resolve, revision + 1)
-        for ref in route.needs():
-            await self._manager.load(ref)
+        await self.settle(route)
         message = to_message(route)
         message.author, message.reason = author, reason
         message.created_at.FromDatetime(datetime.now(UTC))
@@ -241,8 +253,7 @@ class Routes:
         Raises:
             BadVariant: a variant on it fails a check; the old route serves on.
         """
-        for ref in route.needs():
-            await self._manager.load(ref)
+        await self.settle(route)
         before = self._router.route(route.model)
         self._router.replace(route)
         for ref, _ in before.weights if before else ():
@@ -253,12 +264,14 @@ class Routes:
         self._events.tell(control_pb2.EVENT_KIND_ROUTED, route.model, words(route), revision=route.revision)
         await self.on_route(route)
 
-    async def unload_unwanted(self) -> None:
-        """Lets go of what no route needs; the caller has the turn."""
-        wanted = self._router.wanted() | self._kept
-        for ref in self._manager.loaded():
-            if ref not in wanted:
-                await self._manager.unload(ref)
+    async def settle(self, coming: Route | None = None) -> None:
+        """Brings memory to hold what the routes need, with one that is about to serve; the caller has the turn.
+
+        Raises:
+            LatheError: a variant cannot be loaded; what serves stays as it is.
+        """
+        needed = coming.needs() if coming else []
+        await self._manager.settle([*self._router.wanted(), *self._kept, *needed])
 
     def route(self, model: str) -> Route:
         """The route that holds.

@@ -12,7 +12,7 @@ from lathe.experiment import judge
 from lathe.repository import VariantRef
 from lathe.v1 import experiment_pb2
 from lathe.v1.experiment_pb2 import EXPERIMENT_STATE_ENDED, EXPERIMENT_STATE_RUNNING, EXPERIMENT_STATE_SHADOW
-from lathe_server.frames import Result
+from lathe_server.frames import Headers, Result
 from lathe_server.rounds import LATE, OpenRound, worst
 from lathe_server.shadow import Comparison
 
@@ -34,7 +34,7 @@ class Running:
     def __init__(
         self,
         message: experiment_pb2.Experiment,
-        ruled: Callable[[str], VariantRef | None] = lambda stream_id: None,
+        ruled: Callable[[str, Headers], VariantRef | None] = lambda stream_id, headers: None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         spec = message.spec
@@ -67,9 +67,9 @@ class Running:
     def has_ended(self) -> bool:
         return self.message.state == EXPERIMENT_STATE_ENDED
 
-    def pick(self, stream_id: str) -> VariantRef:
+    def pick(self, stream_id: str, headers: Headers = ()) -> VariantRef:
         """A stream that a rule names is in no experiment."""
-        if ruled := self._ruled(stream_id):
+        if ruled := self._ruled(stream_id, headers):
             return ruled
         return self.candidate if self._round.is_candidate(stream_id, self._clock()) else self.baseline
 
@@ -83,7 +83,7 @@ class Running:
         now, frame = self._clock(), result.frame
         if self.has_ended or frame.variant or result.degraded or self._round.is_washout(now):
             return
-        if self._ruled(frame.stream_id):
+        if self._ruled(frame.stream_id, frame.headers):
             return
         is_candidate = self._round.is_candidate(frame.stream_id, now)
         if result.ref != (self.candidate if is_candidate else self.baseline):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from time import thread_time
 
@@ -12,15 +13,19 @@ from lathe.card import enum_word
 from lathe.errors import BadVariant
 from lathe.machine import cpu_name
 from lathe.repository import Repository, VariantRef
+from lathe.signatures import Verifier
 from lathe.v1 import card_pb2
 from lathe_server.engines import FREE, Build, Engine, default_engine
 from lathe_server.engines.golden import check_golden, golden_picture
+from lathe_server.lifecycle import State
 from lathe_server.onnx_file import inspect
 from lathe_server.vision import Detector, RawPicture
 from lathe_server.vision.decoders import OUTPUT_NAMES, Outputs, Shape, needed_shapes
 from lathe_server.vision.detections import Thresholds
 
 WARM_UP_RUNS, TIMED_RUNS = 3, 5
+MAX_OTHER_BYTES = 256 << 20
+"""Of a signed version's files beside its network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +50,14 @@ def load_servable(
     max_model_bytes: int,
     max_slowdown: float = 0.0,
     build: Build = default_engine,
+    verifier: Verifier | None = None,
+    reached: Callable[[State], None] = lambda state: None,
 ) -> Servable:
     """Loads a published variant.
 
     Args:
+        verifier: looks at its signature; None loads what nobody vouches for, too.
+        reached: told of each state on the way.
         max_slowdown: CPU time of a run against what the card says of this very processor; 0 does not look.
         build: makes the engine.
 
@@ -57,11 +66,14 @@ def load_servable(
         BadVariant: it fails a check; the message names which.
         Refused: this machine lacks what the engine needs.
     """
-    card = repository.card(ref)
-    if card.size_bytes > max_model_bytes:
-        raise BadVariant(f"the model has {card.size_bytes} bytes; at most {max_model_bytes} are loaded")
-    _check_card(card, max_pixels)
-    content = repository.model_bytes(ref)
+    room = max_model_bytes + MAX_OTHER_BYTES
+    with verifier.checked(repository, ref, room) if verifier else nullcontext(repository) as checked:
+        card = checked.card(ref)
+        if card.size_bytes > max_model_bytes:
+            raise BadVariant(f"the model has {card.size_bytes} bytes; at most {max_model_bytes} are loaded")
+        _check_card(card, max_pixels)
+        content = checked.model_bytes(ref)
+    reached("checking")
     _check_file(content)
     limit_wh = card.serving_size.width, card.serving_size.height
     engine = build(content, limit_wh)
@@ -75,7 +87,9 @@ def load_servable(
         card.size_multiple,
         max_pixels,
     )
-    _warm_up(detector, engine, card)
+    _check_answers(detector, engine, card)
+    reached("warming")
+    _warm_up(detector)
     _check_speed(engine, card, max_slowdown)
     return Servable(ref, card, detector, engine.runtime)
 
@@ -115,26 +129,43 @@ def _check_contract(engine: Engine, decoder: str) -> None:
         raise BadVariant(f"the model lacks the output {min(missing)}, which its decoder needs")
 
 
-def _warm_up(detector: Detector, engine: Engine, card: card_pb2.Card) -> None:
-    """Runs whole frames of the serving size, and looks at what comes out.
+def _check_answers(detector: Detector, engine: Engine, card: card_pb2.Card) -> None:
+    """Looks at what comes out for pictures of the serving size.
 
     Raises:
         BadVariant: the network fails, gives NaN or infinity, outputs that its decoder cannot read, or other ones than
             its card says.
     """
     width, height = detector.limit_wh
-    ramp = bytes(range(256)) * (width * height // 256 + 1)
-    picture = RawPicture(width, height, 0, "gray8", ramp[: width * height])
-    try:
+    with _blamed_on_the_model():
         outputs = engine.run(np.full((1, height, width, 3), 127, np.uint8))
         _check_outputs(outputs, needed_shapes(detector.decoder, outputs, detector.limit_wh, len(card.classes)))
         if card.golden:
             check_golden(engine.run(golden_picture(detector.limit_wh)), card.golden)
+
+
+def _warm_up(detector: Detector) -> None:
+    """Judges a few whole frames, so that the first that somebody waits for is no slower than others.
+
+    Raises:
+        BadVariant: the network fails.
+    """
+    width, height = detector.limit_wh
+    ramp = bytes(range(256)) * (width * height // 256 + 1)
+    picture = RawPicture(width, height, 0, "gray8", ramp[: width * height])
+    with _blamed_on_the_model():
         for _ in range(WARM_UP_RUNS):
             detector.detect(picture)
+
+
+@contextmanager
+def _blamed_on_the_model() -> Iterator[None]:
+    """Runtimes raise what they like; the variant is refused either way."""
+    try:
+        yield
     except BadVariant:
         raise
-    except Exception as error:  # runtimes raise what they like; the variant is refused either way
+    except Exception as error:
         raise BadVariant("the model fails on a picture of its serving size", detail=str(error)) from error
 
 

@@ -11,8 +11,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import uvloop
 from grpc import aio
@@ -21,7 +20,8 @@ from grpc_reflection.v1alpha import reflection
 
 from lathe.errors import AlreadyExists
 from lathe.machine import allowed_cores, available_cores, memory_limit
-from lathe.repository import Repository
+from lathe.mirror import open_repository
+from lathe.repository import Repository, VariantRef
 from lathe.v1 import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2_grpc
 from lathe_server.control_service import ControlService
 from lathe_server.events import Events
@@ -32,7 +32,9 @@ from lathe_server.heartbeat import Heartbeat, MemoryGuard, resident_memory
 from lathe_server.http import HttpServer, pages
 from lathe_server.inference_service import InferenceService
 from lathe_server.interceptor import ErrorsToStatus
-from lathe_server.manager import LOADER_THREAD, Manager
+from lathe_server.journal import Journal
+from lathe_server.lifecycle import State
+from lathe_server.manager import Manager
 from lathe_server.metrics import Metrics
 from lathe_server.pipeline import Pipeline
 from lathe_server.router import Router
@@ -41,6 +43,7 @@ from lathe_server.scheduler import Scheduler
 from lathe_server.servable import Servable
 from lathe_server.settings import OWN_CORES, Settings
 from lathe_server.shadow import Comparison, Shadows
+from lathe_server.threads import LOADER_THREAD
 from lathe_server.trial import Trials, loader
 
 log = logging.getLogger(__name__)
@@ -48,6 +51,12 @@ log = logging.getLogger(__name__)
 INFERENCE_NAME = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
 CONTROL_NAME = control_pb2.DESCRIPTOR.services_by_name["ControlService"].full_name
 WAITING_FRAMES_PER_STREAM = 1
+_TOLD: Mapping[State | None, control_pb2.EventKind.ValueType] = {
+    "loading": control_pb2.EVENT_KIND_LOADING,
+    "ready": control_pb2.EVENT_KIND_LOADED,
+    "failed": control_pb2.EVENT_KIND_FAILED,
+    None: control_pb2.EVENT_KIND_UNLOADED,
+}
 FAREWELL_SECONDS = 1.0
 """What streams get to be told of their end, however long their last frames took."""
 
@@ -64,14 +73,19 @@ class Server:
 
     def __init__(self, repository: Repository, settings: Settings) -> None:
         self._settings = settings
+        self._is_cautious = False  # something serves that a load must not harm
         self.metrics = Metrics(price_per_core_hour=settings.price_per_core_hour, currency=settings.currency)
-        self._events = Events(self.metrics)
+        name = settings.server_name or f"{socket.gethostname()}:{settings.control.rpartition(':')[2]}"
+        self._journal = Journal(repository.root, name)
+        self._events = Events(self.metrics, self._journal.write)
         guard = MemoryGuard(settings.max_memory_bytes or memory_limit())
         resident = resident_memory()
+        self._load = loader(repository, settings)
+        self._try = Trials(repository, settings, lambda: guard.room(resident()))
         self._manager = Manager(
-            loader(repository, settings),
+            self._load_carefully,
             load_seconds=settings.load_seconds,
-            try_first=Trials(repository, settings, lambda: guard.room(resident())),
+            fetch=lambda ref: repository.fetch(ref, settings.max_model_bytes),
             on_change=self._on_change,
         )
         workers = settings.workers or available_cores()
@@ -84,7 +98,6 @@ class Server:
             on_turn=lambda frame, waited, now: self._router.turn(frame.model, waited, now),
         )
         self._heartbeat = Heartbeat(guard, self.metrics, resident)
-        name = settings.server_name or f"{socket.gethostname()}:{settings.control.rpartition(':')[2]}"
         self._routes = Routes(repository, self._router, self._manager, self.metrics, self._events, name)
         self._follower = Follower(repository, self._router, self._routes, self.metrics)
         self._experiments = Experiments(
@@ -112,10 +125,19 @@ class Server:
         self._http = HttpServer(pages(self.metrics, lambda: self._ready, self._refresh))
         self.addresses: dict[str, str] = {}
 
-    def _on_change(self, servable: Servable, loaded: bool) -> None:
-        self.metrics.set_loaded(servable.ref, loaded)
-        kind = control_pb2.EVENT_KIND_LOADED if loaded else control_pb2.EVENT_KIND_UNLOADED
-        self._events.tell(kind, servable.ref.model, f"{servable.ref} on {servable.runtime}")
+    def _load_carefully(self, ref: VariantRef, reached: Callable[[State], None]) -> Servable:
+        """Loads a variant, on a thread of its own, and first in a process of its own where it could do harm: beside
+        others that serve, or where an earlier run may have died of it."""
+        self._journal.flush()  # that this load has begun
+        if self._is_cautious or ref in self._journal.suspects:
+            self._try(ref)
+        return self._load(ref, reached)
+
+    def _on_change(self, ref: VariantRef, state: State | None, text: str) -> None:
+        if state in ("ready", None):
+            self.metrics.set_loaded(ref, state == "ready")
+        if kind := _TOLD.get(state):
+            self._events.tell(kind, ref.model, f"{ref} {text}".strip(), variant=ref)
 
     def _observe(self, result: Result) -> None:
         self.metrics.observe(result)
@@ -147,7 +169,7 @@ class Server:
             AlreadyExists: an address is in use.
         """
         await self._follower.start()
-        self._manager.be_cautious()
+        self._is_cautious = True
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(self._inference, self._grpc)
         control_pb2_grpc.add_ControlServiceServicer_to_server(self._control, self._control_grpc)
         for server, name in ((self._grpc, INFERENCE_NAME), (self._control_grpc, CONTROL_NAME)):
@@ -183,6 +205,7 @@ class Server:
         await self._http.close()
         self._beating.cancel()
         self._scheduler.close()
+        await asyncio.to_thread(self._journal.flush)
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", INFERENCE_NAME, CONTROL_NAME, *self._router.models()):
@@ -240,14 +263,15 @@ async def serve(repository: Repository, settings: Settings, announce: Callable[[
     await server.drain()
 
 
-def run(repository_root: Path, settings: Settings) -> None:
+def run(location: str, settings: Settings) -> None:
     """Blocks until the server has drained.
 
     Raises:
         LatheError: it could not start.
     """
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    uvloop.run(serve(Repository(repository_root), settings, lambda line: print(line, flush=True)))
+    repository = open_repository(location, settings.cache)
+    uvloop.run(serve(repository, settings, lambda line: print(line, flush=True)))
     if any(thread.name == LOADER_THREAD for thread in threading.enumerate()):
         logging.shutdown()
         os._exit(0)  # a load that hangs is still inside the runtime, which aborts when it is torn down under it

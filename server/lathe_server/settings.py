@@ -52,6 +52,8 @@ class Settings:
         4.0,
         "a variant is not loaded that takes so many times its card's CPU time on the same processor; 0 does not look",
     )
+    signed_by: str = _setting("", "public key, a PEM file: only variants that its owner has signed are loaded")
+    cache: str = _setting("", "folder for copies of object stores; default ~/.cache/lathe")
     drain_seconds: float = _setting(10.0, "time that frames in hand get after SIGTERM")
     load_seconds: float = _setting(60.0, "longest time that a variant may take to load and warm up")
     price_per_core_hour: float = _setting(0.0, "prices each prediction's CPU seconds; 0 exports no cost")

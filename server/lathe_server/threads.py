@@ -7,10 +7,17 @@ SCHED_BATCH (sched(7)): it gets its share, and an idle core at once, but pushes 
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+LOADER_THREAD = "lathe-loader"
 
 
 @contextlib.contextmanager
@@ -43,3 +50,24 @@ def become_loader() -> None:
     """For the calling thread: what others leave over."""
     with _as_far_as_allowed():
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+
+
+async def beside(work: Callable[[], T], *, in_haste: bool = False) -> T:
+    """Runs blocking work on a thread of its own: a daemon, because what hangs must not hold the exit.
+
+    Args:
+        in_haste: somebody waits for it, and it computes little; else it takes what others leave over.
+    """
+    done: concurrent.futures.Future[T] = concurrent.futures.Future()
+    done.set_running_or_notify_cancel()
+
+    def run() -> None:
+        if not in_haste:
+            become_loader()
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001  raised where it is awaited
+            done.set_exception(error)
+
+    threading.Thread(target=run, name=LOADER_THREAD, daemon=True).start()
+    return await asyncio.wrap_future(done)

@@ -16,11 +16,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lathe.errors import BadVariant, LatheError, NotFound, Refused
 from lathe.repository import Repository, VariantRef
+from lathe.signatures import Verifier
 from lathe_server.engines import Build, engine_builder, in_batches
+from lathe_server.lifecycle import State
 from lathe_server.servable import Servable, load_servable
 from lathe_server.settings import FALL_BACK, Settings
 from lathe_server.threads import become_loader
@@ -29,16 +31,24 @@ ERRORS: dict[str, type[LatheError]] = {kind.__name__: kind for kind in (BadVaria
 COMMAND = (sys.executable, "-m", "lathe_server.trial")
 
 
-def loader(repository: Repository, settings: Settings) -> Callable[[VariantRef], Servable]:
+class Load(Protocol):
+    """Brings a variant into memory."""
+
+    def __call__(self, ref: VariantRef, reached: Callable[[State], None] = ..., /) -> Servable: ...
+
+
+def loader(repository: Repository, settings: Settings) -> Load:
     """What loads variants, here or in a trial.
 
     Raises:
-        Refused: this machine has not the engine that the settings ask for.
+        Refused: this machine has not the engine that the settings ask for, or not what checks signatures.
+        LatheError: there is no such key.
     """
+    verifier = Verifier(Path(settings.signed_by)) if settings.signed_by else None
     engine = engine_builder(settings.engine, or_default=settings.engine_missing == FALL_BACK)
     build: Build = in_batches(engine, settings.max_batch, settings.batch_wait_seconds)
 
-    def load(ref: VariantRef) -> Servable:
+    def load(ref: VariantRef, reached: Callable[[State], None] = lambda state: None, /) -> Servable:
         return load_servable(
             repository,
             ref,
@@ -46,6 +56,8 @@ def loader(repository: Repository, settings: Settings) -> Callable[[VariantRef],
             max_model_bytes=settings.max_model_bytes,
             max_slowdown=settings.max_slowdown,
             build=build,
+            verifier=verifier,
+            reached=reached,
         )
 
     return load
@@ -129,6 +141,7 @@ def _of_loading(settings: Settings) -> dict[str, Any]:
         "max_frame_pixels",
         "max_model_bytes",
         "max_slowdown",
+        "signed_by",
     )
     return {name: getattr(settings, name) for name in names}
 

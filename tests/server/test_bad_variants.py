@@ -155,7 +155,8 @@ def test_a_swap_to_a_bad_variant_is_refused_and_the_old_one_goes_on_serving(
         states = {status.card.variant: status.state for status in client.variants("spots")}
     assert not marker.exists()
     assert states["a"] == control_pb2.SERVABLE_STATE_READY
-    assert {states[name] for name in ("b", "bad", "tampered")} == {control_pb2.SERVABLE_STATE_FOUND}
+    assert states["b"] == control_pb2.SERVABLE_STATE_FOUND
+    assert {states[name] for name in ("bad", "tampered")} == {control_pb2.SERVABLE_STATE_FAILED}
     assert repository.route("spots") is None
     assert metric(server, "lathe_swaps_total", model="spots", result="refused") == 9
 

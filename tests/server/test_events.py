@@ -31,8 +31,10 @@ def test_a_watcher_hears_of_swaps_refused_ones_too(server: RunningServer) -> Non
             if event.kind == control_pb2.EVENT_KIND_REFUSED:
                 break
     assert [(kind(event), event.text.partition(" on ")[0]) for event in heard] == [
+        ("loading", "spots/a/1"),
         ("loaded", "spots/a/1"),
         ("routed", "a/1=1"),
+        ("loading", "spots/b/1"),
         ("loaded", "spots/b/1"),
         ("routed", "b/1=1"),
         ("unloaded", "spots/a/1"),
@@ -41,14 +43,17 @@ def test_a_watcher_hears_of_swaps_refused_ones_too(server: RunningServer) -> Non
     assert [event.revision for event in heard if kind(event) == "routed"] == [0, 1]
     assert metric(server, "lathe_events_total", kind="routed") == 2
     assert metric(server, "lathe_route_revision", model="spots") == 1
+    at = metric(server, "lathe_event_timestamp_seconds", kind="refused")
+    assert at == pytest.approx(heard[-1].at.ToNanoseconds() / 1e9)
+    assert heard[3].variant.variant == "b"
 
 
 def test_watchers_are_let_go_when_the_server_goes(server: RunningServer) -> None:
     with server.client() as client:
         events = client.events()
-        assert kind(next(events)) == "loaded"
+        assert kind(next(events)) == "loading"
         server.process.terminate()
-        assert {kind(event) for event in events} <= {"routed", "unloaded"}
+        assert {kind(event) for event in events} <= {"loaded", "routed", "unloaded"}
     assert server.process.wait(10) == 0
 
 
@@ -78,6 +83,7 @@ def test_a_route_in_a_file_is_brought_about_once(
         '[degrade]\nto = ["b"]\nafter_seconds = 0.2\n'
         '[shadow]\nvariant = "b"\nshare = 0.5\n'
         '[[rules]]\nprefix = "lobby-"\nvariant = "b"\n'
+        '[[rules]]\nheader = "x-site"\nvalue = "gate"\nvariant = "b"\n'
         '[[labels]]\nname = "stable"\nvariant = "a/1"\n'
     )
     command = ["apply", str(file), "--control", server.control]
@@ -91,7 +97,8 @@ def test_a_route_in_a_file_is_brought_about_once(
         route = client.route("spots")
     assert (route.revision, route.reason) == (1, "lathe apply route.toml")
     assert (route.shadow.variant.variant, route.shadow.share) == ("b", 0.5)
-    assert [(rule.prefix, rule.variant.variant) for rule in route.rules] == [("lobby-", "b")]
+    told = [(rule.prefix, rule.header, rule.value, rule.variant.variant) for rule in route.rules]
+    assert told == [("lobby-", "", "", "b"), ("", "x-site", "gate", "b")]
     assert [(label.name, label.variant.version) for label in route.labels] == [("stable", 1)]
     file.write_text('model = "spots"\n[[weights]]\nvariant = "a"\nwieght = 3\n')
     assert main(command) == 1

@@ -38,8 +38,10 @@ class Pending:
             self.answer_first = lambda: reply(Result(frame, "answered"))
 
 
-class NoDeadline:
+class BareContext:
     def time_remaining(self) -> None: ...
+
+    def invocation_metadata(self) -> None: ...
 
 
 def test_results_that_wait_for_one_before_them_hold_no_pictures() -> None:
@@ -55,7 +57,7 @@ def test_results_that_wait_for_one_before_them_hold_no_pictures() -> None:
             taken.set()
 
         async def indices() -> list[int]:
-            responses = service.DetectStream(requests(), cast(Any, NoDeadline()))
+            responses = service.DetectStream(requests(), cast(Any, BareContext()))
             return [response.result.index async for response in responses]
 
         answers = asyncio.create_task(indices())

@@ -51,7 +51,7 @@ def judged(detector: Detector, frames: Sequence[Frame]) -> list[Result]:
 
     async def act() -> list[Result]:
         turns = Scheduler(1, max_waiting=10)
-        manager = Manager(lambda ref: Servable(ref, card_pb2.Card(), detector, "a stand-in"), load_seconds=5)
+        manager = Manager(lambda ref, reached: Servable(ref, card_pb2.Card(), detector, "a stand-in"), load_seconds=5)
         router = Router(1)
         await manager.load(A)
         router.replace(Route("spots", 1, ((A, 1),)))

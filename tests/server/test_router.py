@@ -9,7 +9,7 @@ import pytest
 
 from lathe.errors import InvalidInput
 from lathe.repository import VariantRef
-from lathe_server.router import MAX_WEIGHT, Route, Router
+from lathe_server.router import MAX_WEIGHT, Route, Router, Rule
 
 NAMES = [f"camera-{number}" for number in range(10_000)]
 
@@ -78,19 +78,35 @@ def test_only_what_some_route_gives_weight_is_wanted() -> None:
     router = Router(1)
     router.replace(route(a=1, b=0))
     router.replace(Route("person", 1, ((VariantRef("person", "x", 3), 1),)))
-    assert router.wanted() == {ref("a"), VariantRef("person", "x", 3)}
+    assert router.wanted() == [ref("a"), VariantRef("person", "x", 3)]
     router.replace(route(b=1))
-    assert router.wanted() == {ref("b"), VariantRef("person", "x", 3)}
+    assert router.wanted() == [ref("b"), VariantRef("person", "x", 3)]
 
 
 def test_a_rule_takes_streams_out_of_the_weights_and_the_first_that_fits_decides() -> None:
-    ruled = Route("face", 1, route(a=1).weights, rules=(("lobby-", ref("b")), ("lob", ref("c"))))
+    ruled = Route("face", 1, route(a=1).weights, rules=(Rule(ref("b"), "lobby-"), Rule(ref("c"), "lob")))
     assert [ruled.pick(name).variant for name in ("lobby-1", "lobster", "gate", "")] == ["b", "c", "a", "a"]
     assert [needed.variant for needed in ruled.needs()] == ["a", "b", "c"]
-    assert ruled.without(ref("b")).rules == (("lob", ref("c")),)
+    assert ruled.without(ref("b")).rules == (Rule(ref("c"), "lob"),)
 
 
-@pytest.mark.parametrize("rules", [(("", ref("b")),), tuple((f"{n}-", ref("b")) for n in range(65))])
-def test_rules_that_cannot_be_are_refused(rules: tuple[tuple[str, VariantRef], ...]) -> None:
+def test_a_rule_may_look_at_a_header() -> None:
+    rules = (Rule(ref("b"), header="x-site", value="gate"), Rule(ref("c"), "gate"))
+    ruled = Route("face", 1, route(a=1).weights, rules=rules)
+    headers = [("user-agent", "grpc"), ("x-site", "gate")]
+    assert ruled.pick("gate-1", headers).variant == "b"
+    assert ruled.pick("gate-1", [("x-site", "gate-2"), ("x-site-bin", b"gate")]).variant == "c"
+    assert ruled.pick("lobby").variant == "a"
+
+
+def test_rules_that_cannot_be_are_refused() -> None:
     with pytest.raises(InvalidInput, match="at most 64 rules"):
-        Route("face", 1, route(a=1).weights, rules=rules)
+        Route("face", 1, route(a=1).weights, rules=tuple(Rule(ref("b"), f"{n}-") for n in range(65)))
+    for said in ({}, {"prefix": "a", "header": "b"}, {"prefix": "a", "value": "b"}, {"header": "b"}):
+        with pytest.raises(InvalidInput, match="either the beginning of a stream's name, or a header"):
+            Rule(ref("b"), **said)
+    for header in ("X-Site", "x-site-bin"):
+        with pytest.raises(InvalidInput, match="lower case, and one of text"):
+            Rule(ref("b"), header=header, value="gate")
+    with pytest.raises(InvalidInput, match="printable"):
+        Rule(ref("b"), "lobby\n")

@@ -37,7 +37,7 @@ class Stage:
         spec.baseline.version = spec.candidate.version = 1
         self.message = experiment_pb2.Experiment(id="x", spec=completed(spec))
         self.clock = Clock()
-        self.running = Running(self.message, lambda name: BASELINE if name.startswith("lobby") else None, self.clock)
+        self.running = Running(self.message, lambda name, _: BASELINE if name.startswith("lobby") else None, self.clock)
 
     def to_block_of(self, ref: VariantRef) -> None:
         """Moves the clock into the middle of a side's block of the first round."""

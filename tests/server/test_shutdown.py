@@ -167,7 +167,7 @@ def test_sigterm_before_the_server_is_ready_ends_it_at_once(repository: Reposito
 @pytest.mark.fault(58)
 def test_a_swap_after_the_drain_has_begun_is_refused(repository: Repository) -> None:
     async def swap() -> None:
-        manager = Manager(lambda ref: pytest.fail("nothing may be loaded"), load_seconds=5)
+        manager = Manager(lambda ref, reached: pytest.fail("nothing may be loaded"), load_seconds=5)
         metrics = Metrics()
         routes = Routes(repository, Router(1), manager, metrics, Events(metrics))
         routes.close()

@@ -10,10 +10,11 @@ from itertools import pairwise
 import pytest
 
 from lathe.client import AsyncClient, ServerError
+from lathe.control_calls import Header
 from lathe.exchange import Result
 from lathe.repository import Repository
-from lathe.v1 import control_pb2
-from tests.calls import eventually, exposition, metric
+from lathe.v1 import control_pb2, inference_pb2
+from tests.calls import channel, eventually, exposition, inference, metric
 from tests.conftest import RunningServer, start_server
 
 STREAMS = 4
@@ -125,6 +126,24 @@ def test_a_label_is_another_name_of_a_variant_that_requests_may_pin(server: Runn
             assert caught.value.code.name == status
         client.set_route("spots", {"a": 1}, labels={"stable": "b"})
         assert client.detect("spots", spot_jpeg, variant="@stable").variant == "b"
+
+
+def test_rules_look_at_headers_of_streams_and_of_single_pictures(server: RunningServer, spot_jpeg: bytes) -> None:
+    with server.client() as client:
+        client.set_route("spots", {"a": 1}, rules={Header("x-site", "gate"): "b"})
+    picture = inference_pb2.Frame(encoded=spot_jpeg)
+    stream = [
+        inference_pb2.DetectStreamRequest(config={"model": "spots", "stream_id": "1"}),
+        inference_pb2.DetectStreamRequest(frame=picture),
+    ]
+    with channel(server.grpc) as opened:
+        stub = inference(opened)
+        for site, variant in (("gate", "b"), ("hall", "a")):
+            metadata = (("x-site", site),)
+            request = inference_pb2.DetectRequest(model="spots", frame=picture)
+            assert stub.Detect(request, metadata=metadata).result.served_by.variant == variant
+            (response,) = stub.DetectStream(iter(stream), metadata=metadata)
+            assert response.result.served_by.variant == variant
 
 
 def test_single_pictures_follow_the_weights(server: RunningServer, spot_jpeg: bytes) -> None:
