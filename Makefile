@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help demo test check proto bench peers verdicts swaps soak results faults clean
+.PHONY: help demo test check proto bench peers clients verdicts swaps soak results faults clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -36,6 +36,8 @@ proto: $(VENV)/.installed ## generate the stubs from proto/
 	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=.. --mypy_out=.. lathe/v1/*.proto
 	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I. --grpc_python_out=.. --mypy_grpc_out=.. \
 	  lathe/v1/inference.proto lathe/v1/control.proto
+	cd proto/open_inference && ../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=../../server/lathe_server/open_inference \
+	  --mypy_out=../../server/lathe_server/open_inference open_inference.proto
 
 BENCH = work/bench
 # The bars speak of networks of 6 to 7, 2 to 3 and 12 ms: on a faster processor --variant fp32 --cheaper int8 --unary-ms 12.
@@ -53,6 +55,15 @@ peers: ## install the servers that bench compares with, each in an environment o
 		$(PEERS)/$$name/bin/python -m pip --disable-pip-version-check -q install \
 			-r loadtest/peers/requirements/$$name.txt || exit 1; \
 	done
+
+CLIENTS = work/clients
+clients: ## install clients of other servers, for the tests: Triton's, and its perf_analyzer
+	for name in triton perf_analyzer; do \
+		test -x $(CLIENTS)/$$name/bin/python || $(PYTHON) -m venv $(CLIENTS)/$$name || exit 1; \
+	done
+	$(CLIENTS)/triton/bin/python -m pip --disable-pip-version-check -q install -r tests/foreign/requirements.txt
+	$(CLIENTS)/perf_analyzer/bin/python -m pip --disable-pip-version-check -q install --no-deps \
+		-r tests/foreign/perf_analyzer.txt
 
 verdicts: $(VENV)/.installed ## how often experiments err, and how soon they find a difference: an hour
 	test -d $(BENCH)/repository || { mkdir -p $(BENCH) && cp -r models $(BENCH)/repository; }

@@ -56,7 +56,8 @@ def read_card(path: Path) -> card_pb2.Card:
         raise BadVariant("the card is not valid", detail=f"{path}: {error}") from error
     if not re.fullmatch(r"[0-9a-f]{64}", card.sha256):
         raise BadVariant("the card holds no sha256 of the model", detail=str(path))
-    if not (card.serving_size.width and card.serving_size.height and card.size_multiple):
+    has_size = card.serving_size.width and card.serving_size.height and card.size_multiple
+    if not has_size and card.task != card_pb2.TASK_TENSORS:
         raise BadVariant("the card holds no serving size", detail=str(path))
     return card
 

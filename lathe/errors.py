@@ -5,6 +5,8 @@
     │   └── BadPicture         INVALID_ARGUMENT     send another picture
     ├── NotFound               NOT_FOUND            name something that exists
     ├── AlreadyExists          ALREADY_EXISTS       choose another name, address or number
+    ├── Unauthenticated        UNAUTHENTICATED      say who you are, with a token that is good
+    ├── PermissionDenied       PERMISSION_DENIED    ask as somebody who may, or from where it is allowed
     ├── Conflict               ABORTED              read the newest state and try again
     ├── Refused                FAILED_PRECONDITION  bring about the state that the message names
     │   └── BadVariant         FAILED_PRECONDITION  publish a variant that passes the named check
@@ -53,6 +55,14 @@ class NotFound(LatheError):
 
 class AlreadyExists(LatheError):
     status = "ALREADY_EXISTS"
+
+
+class Unauthenticated(LatheError):
+    status = "UNAUTHENTICATED"
+
+
+class PermissionDenied(LatheError):
+    status = "PERMISSION_DENIED"
 
 
 class Conflict(LatheError):

@@ -96,3 +96,42 @@ def spots(box_pixels: float, work: int = 0) -> tuple[list[onnx.NodeProto], dict[
             helper.make_node("AveragePool", ["worked"], ["cells"], kernel_shape=[4, 4], strides=[4, 4]),
         ]
     return nodes, constants
+
+
+def echo_of_every_type() -> bytes:
+    """A network that gives back one input of each type that ONNX Runtime's tensors have, under other names."""
+    kinds = {
+        "BOOL": TensorProto.BOOL,
+        "UINT8": TensorProto.UINT8,
+        "UINT16": TensorProto.UINT16,
+        "UINT32": TensorProto.UINT32,
+        "UINT64": TensorProto.UINT64,
+        "INT8": TensorProto.INT8,
+        "INT16": TensorProto.INT16,
+        "INT32": TensorProto.INT32,
+        "INT64": TensorProto.INT64,
+        "FP16": TensorProto.FLOAT16,
+        "FP32": TensorProto.FLOAT,
+        "FP64": TensorProto.DOUBLE,
+        "BYTES": TensorProto.STRING,
+    }
+    graph = helper.make_graph(
+        [helper.make_node("Identity", [f"in_{name}"], [f"out_{name}"]) for name in kinds],
+        "echo",
+        [helper.make_tensor_value_info(f"in_{name}", kind, ["rows", 3]) for name, kind in kinds.items()],
+        [helper.make_tensor_value_info(f"out_{name}", kind, ["rows", 3]) for name, kind in kinds.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def doubler(width: int = 16) -> bytes:
+    """Rows of so many numbers, each twice as large."""
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "x"], ["y"])],
+        "doubler",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", width])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", width])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())

@@ -55,12 +55,16 @@ def test_the_stubs_are_what_make_proto_writes(tmp_path: Path) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
     shutil.copytree(ROOT / "proto", tmp_path / "proto")
     (tmp_path / ".venv").symlink_to(sys.prefix)
-    (tmp_path / "lathe/v1").mkdir(parents=True)
+    folders = ("lathe/v1", "server/lathe_server/open_inference")
+    for folder in folders:
+        (tmp_path / folder).mkdir(parents=True)
     command = ["make", "-s", "VENV=.venv", "-o", ".venv/.installed", "proto"]  # taken as installed: the tests run in it
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
-    generated = {path.name: path.read_bytes() for path in (tmp_path / "lathe/v1").iterdir()}
-    committed = {path.name: path.read_bytes() for path in (ROOT / "lathe/v1").glob("*_pb2*")}
+    generated, committed = (
+        {path.name: path.read_bytes() for folder in folders for path in (root / folder).glob("*_pb2*")}
+        for root in (tmp_path, ROOT)
+    )
     assert generated.keys() == committed.keys()
     assert [name for name in generated if generated[name] != committed[name]] == [], "run `make proto`"
 

@@ -28,7 +28,7 @@ from lathe_compression.runs import RunRecord
 from lathe_compression.store import disk_full_said
 from lathe_compression.workshop import Workshop
 from lathe_server.engines import RUNTIME, OnnxRuntimeEngine
-from lathe_server.engines.golden import golden_answers
+from lathe_server.engines.golden import golden_answers, golden_picture
 
 PRECISIONS = {
     "": "PRECISION_FP32",
@@ -112,7 +112,8 @@ def compress(
         for card, one, there in zip(cards, made, published, strict=True):
             making = _with_figures(one.making, figures)
             if not there:
-                card.golden.extend(golden_answers(OnnxRuntimeEngine(one.content), workshop.serving_size))
+                golden = OnnxRuntimeEngine(one.content).run(golden_picture(workshop.serving_size))
+                card.golden.extend(golden_answers(golden))
             refs.append(there or repository.publish(card, one.content, making, one.pictures))
             record.event("variant", variant=one.variant.name, version=refs[-1].version, sha256=card.sha256)
     record.close()

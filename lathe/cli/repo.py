@@ -19,6 +19,10 @@ def add_command(commands: Any) -> None:
     )
     verified.set_defaults(run=verify)
     verified.add_argument("--signed-by", type=Path, metavar="FILE", help="and its signature, with this public key")
+    published = verbs.add_parser(
+        "publish", help="publish an ONNX file as it is: a network of tensors, for the Open Inference Protocol"
+    )
+    published.set_defaults(run=publish)
     copied = verbs.add_parser("copy", help="publish versions in another repository, each under the next number there")
     copied.set_defaults(run=copy)
     signed = verbs.add_parser("sign", help="vouch for versions, all their files, with a private key")
@@ -29,9 +33,18 @@ def add_command(commands: Any) -> None:
     cleared.set_defaults(run=clear_out)
     told = verbs.add_parser("log", help="what the servers of a repository have written down: loads, swaps, refusals")
     told.set_defaults(run=tell)
-    for verb in (listed, verified, cleared, told, copied, signed):
+    for verb in (listed, verified, cleared, told, published, copied, signed):
         verb.add_argument("repository", help="folder, or an object store such as s3://bucket/models")
     told.add_argument("model", nargs="?", default="")
+    published.add_argument("file", type=Path)
+    published.add_argument("name", metavar="MODEL/VARIANT")
+    published.add_argument(
+        "--shape",
+        nargs="+",
+        default=[],
+        metavar="INPUT=1,3,224,224",
+        help="of inputs with free dimensions, to try the network with (default: 1 for each)",
+    )
     copied.add_argument("to", help="folder or object store")
     for verb in (copied, signed):
         verb.add_argument("versions", nargs="+", metavar="MODEL/VARIANT[/VERSION]", help="without a number the newest")
@@ -105,6 +118,40 @@ def verify(options: argparse.Namespace) -> int:
         print(f"{problem.where}: {problem.what}")
     print(f"{len(list(versions(repository)))} versions, {len(found)} problems")
     return 1 if found else 0
+
+
+def publish(options: argparse.Namespace) -> None:
+    from lathe.card import check_name
+    from lathe.errors import NotFound
+    from lathe.mirror import open_repository
+    from lathe_server.tensor_card import tensor_card
+
+    model, _, variant = options.name.partition("/")
+    check_name(model, "model")
+    check_name(variant, "variant")
+    try:
+        content = options.file.read_bytes()
+    except OSError as error:
+        raise NotFound(f"{options.file} cannot be read", detail=str(error)) from error
+    if "://" not in options.repository:
+        Path(options.repository).mkdir(parents=True, exist_ok=True)
+    repository = open_repository(options.repository)
+    card = tensor_card(model, variant, content, dict(map(parse_shape, options.shape)), options.file.name)
+    print(repository.publish(card, content))
+
+
+def parse_shape(word: str) -> tuple[str, list[int]]:
+    """
+    Raises:
+        InvalidInput: it is not INPUT=1,3,224,224.
+
+    >>> parse_shape("pixels=1,3")
+    ('pixels', [1, 3])
+    """
+    name, _, sides = word.rpartition("=")
+    if not name or not all(side.isdecimal() for side in sides.split(",")):
+        raise InvalidInput(f"{word} is not INPUT=1,3,224,224")
+    return name, [int(side) for side in sides.split(",")]
 
 
 def copy(options: argparse.Namespace) -> None:

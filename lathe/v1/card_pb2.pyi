@@ -28,12 +28,16 @@ class _TaskEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Task.ValueType],
     DESCRIPTOR: _descriptor.EnumDescriptor
     TASK_UNSPECIFIED: _Task.ValueType  # 0
     TASK_DETECTION: _Task.ValueType  # 1
+    TASK_TENSORS: _Task.ValueType  # 2
+    """Any network: named tensors in and out, by the Open Inference Protocol alone."""
 
 class Task(_Task, metaclass=_TaskEnumTypeWrapper):
     """What a model does."""
 
 TASK_UNSPECIFIED: Task.ValueType  # 0
 TASK_DETECTION: Task.ValueType  # 1
+TASK_TENSORS: Task.ValueType  # 2
+"""Any network: named tensors in and out, by the Open Inference Protocol alone."""
 Global___Task: _TypeAlias = Task  # noqa: Y015
 
 class _Decoder:
@@ -108,6 +112,7 @@ class Card(_message.Message):
     RECOMMENDED_FIELD_NUMBER: _builtins.int
     NOTICES_FIELD_NUMBER: _builtins.int
     GOLDEN_FIELD_NUMBER: _builtins.int
+    GOLDEN_SHAPES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     variant: _builtins.str
     version: _builtins.int
@@ -153,6 +158,10 @@ class Card(_message.Message):
     def golden(self) -> _containers.RepeatedCompositeFieldContainer[Global___GoldenAnswer]:
         """What the network answers to the golden picture at its serving size; compared when it is loaded."""
 
+    @_builtins.property
+    def golden_shapes(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorShape]:
+        """Shapes of the inputs that the golden answer belongs to, of a network of tensors."""
+
     def __init__(
         self,
         *,
@@ -178,14 +187,38 @@ class Card(_message.Message):
         recommended: _builtins.bool = ...,
         notices: _abc.Iterable[_builtins.str] | None = ...,
         golden: _abc.Iterable[Global___GoldenAnswer] | None = ...,
+        golden_shapes: _abc.Iterable[Global___TensorShape] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "lineage", b"lineage", "serving_size", b"serving_size", "thresholds", b"thresholds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "created_at", b"created_at", "decoder", b"decoder", "golden", b"golden", "latency", b"latency", "lineage", b"lineage", "macs", b"macs", "model", b"model", "notices", b"notices", "parameters", b"parameters", "precision", b"precision", "quality", b"quality", "recommended", b"recommended", "serving_size", b"serving_size", "sha256", b"sha256", "size_bytes", b"size_bytes", "size_multiple", b"size_multiple", "sparsity", b"sparsity", "task", b"task", "thresholds", b"thresholds", "variant", b"variant", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "created_at", b"created_at", "decoder", b"decoder", "golden", b"golden", "golden_shapes", b"golden_shapes", "latency", b"latency", "lineage", b"lineage", "macs", b"macs", "model", b"model", "notices", b"notices", "parameters", b"parameters", "precision", b"precision", "quality", b"quality", "recommended", b"recommended", "serving_size", b"serving_size", "sha256", b"sha256", "size_bytes", b"size_bytes", "size_multiple", b"size_multiple", "sparsity", b"sparsity", "task", b"task", "thresholds", b"thresholds", "variant", b"variant", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Card: _TypeAlias = Card  # noqa: Y015
+
+@_typing.final
+class TensorShape(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INPUT_FIELD_NUMBER: _builtins.int
+    DIMS_FIELD_NUMBER: _builtins.int
+    input: _builtins.str
+    @_builtins.property
+    def dims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        input: _builtins.str = ...,
+        dims: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dims", b"dims", "input", b"input"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TensorShape: _TypeAlias = TensorShape  # noqa: Y015
 
 @_typing.final
 class GoldenAnswer(_message.Message):

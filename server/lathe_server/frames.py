@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 from lathe.errors import LatheError
 from lathe.repository import VariantRef
+from lathe_server.tensors import TensorAnswer, Tensors
 from lathe_server.vision import Answer, Picture
 
 Headers: TypeAlias = Sequence[tuple[str, str | bytes]]
@@ -41,11 +42,12 @@ CREDIBLE_AGE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture to be judged.
+    """One picture to be judged, or the tensors of one call.
 
     Attributes:
+        asked: the picture, or the tensors.
         stream_id: whose; decides the variant.
-        variant: pins the variant; empty follows the route.
+        variant: pins the variant, or variant/version; empty follows the route.
         captured, arrived: on the server's monotonic clock, in seconds.
         max_age_seconds: since the capture; infinite where the stream sets none.
         deadline: on the monotonic clock; infinite where the call has none.
@@ -57,7 +59,7 @@ class Frame:
     stream_id: str
     variant: str
     index: int
-    picture: Picture
+    asked: Picture | Tensors
     captured: float
     arrived: float
     max_age_seconds: float = math.inf
@@ -81,7 +83,7 @@ class Result:
     frame: Frame
     outcome: Outcome
     ref: VariantRef | None = None
-    answer: Answer | None = None
+    answer: Answer | TensorAnswer | None = None
     queue_seconds: float = 0.0
     cpu_seconds: float = 0.0
     age_seconds: float = 0.0

@@ -1,4 +1,4 @@
-"""The HTTP port: metrics for Prometheus, and whether the server lives and is ready.
+"""The HTTP port: metrics for Prometheus, whether the server lives and is ready, and what else is asked by HTTP.
 
 HTTP/1.1 is h11's; here are its bytes, on the event loop that serves gRPC.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import h11
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -18,22 +18,44 @@ from lathe_server.metrics import Metrics
 log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 10.0
-"""For a whole request and its reply, and between two of one connection."""
+"""For a request without its body, for each part of the body, for the reply to be taken, and between two requests of one
+connection."""
 MAX_CONNECTIONS = 100
-READ_BYTES = 16_384
+READ_BYTES = 65_536
+
+
+@dataclass(frozen=True)
+class Request:
+    """Attributes:
+    path: without what is asked behind a question mark.
+    headers: names in lower case.
+    is_from_here: the caller is on this machine.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[bytes, bytes] = field(default_factory=dict, repr=False)  # there may be tokens among them
+    body: bytes = field(default=b"", repr=False)
+    is_from_here: bool = False
 
 
 @dataclass(frozen=True)
 class Reply:
+    """Attributes:
+    headers: beside those of the body's type and length.
+    """
+
     status: int
-    body: bytes
+    body: bytes = b""
     content_type: str = "text/plain; charset=utf-8"
+    headers: Sequence[tuple[str, str]] = ()
 
 
 Page = Callable[[], Awaitable[Reply]]
+Api = Callable[[Request], Awaitable[Reply]]
 
 
-def pages(metrics: Metrics, is_ready: Callable[[], bool], refresh: Callable[[], None]) -> dict[bytes, Page]:
+def pages(metrics: Metrics, is_ready: Callable[[], bool], refresh: Callable[[], None]) -> dict[str, Page]:
     """/metrics, /healthz (the process lives) and /readyz (frames are taken).
 
     Args:
@@ -50,14 +72,22 @@ def pages(metrics: Metrics, is_ready: Callable[[], bool], refresh: Callable[[], 
     async def ready() -> Reply:
         return Reply(200, b"ok\n") if is_ready() else Reply(503, b"not ready\n")
 
-    return {b"/metrics": scrape, b"/healthz": live, b"/readyz": ready}
+    return {"/metrics": scrape, "/healthz": live, "/readyz": ready}
 
 
 class HttpServer:
-    """Serves pages by their paths to whoever asks by GET or HEAD."""
+    """Serves pages by their paths to whoever asks by GET or HEAD, and an API below a path.
 
-    def __init__(self, pages: Mapping[bytes, Page]) -> None:
+    Args:
+        prefix: of the API's paths; it takes any method, and requests with a body.
+        max_body: of those, in bytes.
+    """
+
+    def __init__(self, pages: Mapping[str, Page], api: Api | None = None, prefix: str = "/", max_body: int = 0) -> None:
         self._pages = pages
+        self._api = api
+        self._prefix = prefix
+        self._max_body = max_body
         self._connections: set[asyncio.Task[None]] = set()
 
     async def start(self, host: str, port: int) -> int:
@@ -85,17 +115,20 @@ class HttpServer:
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER)
+        is_from_here = _is_loopback(writer.get_extra_info("peername"))
         try:
             while True:
+                try:
+                    async with asyncio.timeout(PATIENCE_SECONDS):
+                        head = await _next_head(connection, reader)
+                    if head is None:
+                        break
+                    request = await self._whole(connection, reader, writer, head, is_from_here)
+                    reply = await self._reply(request)
+                except h11.RemoteProtocolError as error:
+                    head, reply = None, Reply(error.error_status_hint)
                 async with asyncio.timeout(PATIENCE_SECONDS):
-                    try:
-                        request = await _next_request(connection, reader)
-                        if request is None:
-                            break
-                        reply = await self._reply(request)
-                    except h11.RemoteProtocolError as error:
-                        request, reply = None, Reply(error.error_status_hint, b"")
-                    writer.write(_bytes_of(connection, request, reply))
+                    writer.write(_bytes_of(connection, head, reply))
                     await writer.drain()
                 if connection.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
                     break
@@ -105,40 +138,80 @@ class HttpServer:
         finally:
             writer.close()
 
-    async def _reply(self, request: h11.Request) -> Reply:
-        if request.method not in (b"GET", b"HEAD"):
+    async def _whole(
+        self,
+        connection: h11.Connection,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        head: h11.Request,
+        is_from_here: bool,
+    ) -> Request:
+        """A request with its body.
+
+        Raises:
+            h11.RemoteProtocolError: the body is longer than it may be, or breaks the protocol.
+            TimeoutError: it comes too slowly.
+        """
+        path = head.target.partition(b"?")[0].decode("latin-1")
+        most = self._max_body if self._is_for_api(path) else 0
+        told = next((value for name, value in head.headers if name == b"content-length"), b"0")
+        if int(told) > most:  # h11 has seen that it is a number
+            raise h11.RemoteProtocolError("the body is too long", error_status_hint=413)
+        parts, size = [], 0
+        while True:
+            event = connection.next_event()
+            if event is h11.NEED_DATA:
+                if connection.they_are_waiting_for_100_continue and most:
+                    writer.write(connection.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    connection.receive_data(await reader.read(READ_BYTES))
+            elif isinstance(event, h11.Data):
+                size += len(event.data)
+                if size > most:
+                    raise h11.RemoteProtocolError("the body is too long", error_status_hint=413)
+                parts.append(bytes(event.data))
+            else:
+                break
+        return Request(head.method.decode("latin-1"), path, dict(head.headers), b"".join(parts), is_from_here)
+
+    def _is_for_api(self, path: str) -> bool:
+        return self._api is not None and (path == self._prefix or path.startswith(f"{self._prefix}/"))
+
+    async def _reply(self, request: Request) -> Reply:
+        if self._api and self._is_for_api(request.path):
+            return await self._api(request)
+        if request.method not in ("GET", "HEAD"):
             return Reply(405, b"GET or HEAD only\n")
-        page = self._pages.get(request.target.partition(b"?")[0])
+        page = self._pages.get(request.path)
         try:
             return await page() if page else Reply(404, b"no such page\n")
         except Exception:
             log.exception("a page failed")
-            return Reply(500, b"")
+            return Reply(500)
 
 
-async def _next_request(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
-    """The next request once it is complete; None where the client has no more.
+async def _next_head(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
+    """The next request, its body not read yet; None where the client has no more.
 
     Raises:
-        h11.RemoteProtocolError: it is none, is too long, or has a body.
+        h11.RemoteProtocolError: it is none, or is too long.
     """
-    request: h11.Request | None = None
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
             connection.receive_data(await reader.read(READ_BYTES))
         elif isinstance(event, h11.Request):
-            request = event
-        elif isinstance(event, h11.EndOfMessage):
-            return request
-        elif isinstance(event, h11.Data):
-            raise h11.RemoteProtocolError("a body is not read", error_status_hint=413)
+            return event
         else:
             return None
 
 
+def _is_loopback(peer: object) -> bool:
+    return isinstance(peer, tuple) and (str(peer[0]).startswith("127.") or peer[0] == "::1")
+
+
 def _bytes_of(connection: h11.Connection, request: h11.Request | None, reply: Reply) -> bytes:
-    headers = [("content-type", reply.content_type), ("content-length", str(len(reply.body)))]
+    headers = [("content-type", reply.content_type), ("content-length", str(len(reply.body))), *reply.headers]
     if request is None:  # it broke the protocol: what follows would be guesswork
         headers.append(("connection", "close"))
     body = b"" if request and request.method == b"HEAD" else reply.body

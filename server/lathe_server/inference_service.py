@@ -6,20 +6,18 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager
-from itertools import count
-from typing import Any, TypeAlias
-
-from grpc import aio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 from lathe.card import check_name
-from lathe.errors import BadPicture, InvalidInput, LatheError, NotFound, Overloaded, Refused, Unavailable
+from lathe.errors import BadPicture, InvalidInput, LatheError, Unavailable
 from lathe.v1 import inference_pb2, inference_pb2_grpc
 from lathe_server.brake import ReadingPace
+from lathe_server.calls import Calls, Context, deadline_of, headers_of
 from lathe_server.frames import Frame, Headers, Result, capture_on_monotonic
 from lathe_server.metrics import Metrics
-from lathe_server.pipeline import LABEL, Pipeline, as_error, internal_error
+from lathe_server.pipeline import LABEL, Pipeline, internal_error
+from lathe_server.places import Places
 from lathe_server.scheduler import Lane
 from lathe_server.vision import EncodedPicture, Picture
 from lathe_server.wire import check_stream_id, fill, to_picture
@@ -29,54 +27,29 @@ MAX_PENDING = 256
 
 _PRIORITIES = frozenset(inference_pb2.Priority.values())
 
-Context: TypeAlias = "aio.ServicerContext[Any, Any]"  # generic in the stubs only
-
 
 class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     """A thin layer over the pipeline.
 
     Args:
-        variants: the published ones of a model; blocking, asked only when a pinned one is not loaded.
-        max_streams: open at the same time; more are refused.
+        places: that streams take.
     """
 
-    def __init__(
-        self, pipeline: Pipeline, metrics: Metrics, variants: Callable[[str], list[str]], *, max_streams: int
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, calls: Calls, metrics: Metrics, places: Places) -> None:
         self._pipeline = pipeline
+        self._calls = calls
         self._metrics = metrics
-        self._variants = variants
-        self._max_streams = max_streams
-        self._streams: set[_Stream] = set()
-        self._calls = count()
-        self._open = 0  # streams, and those that have not sent their configuration yet
+        self._places = places
 
     async def Detect(  # noqa: N802  the contract's name
         self, request: inference_pb2.DetectRequest, context: Context
     ) -> inference_pb2.DetectResponse:
-        # Each call is a stream of its own, so that calls follow the route's weights.
         config = inference_pb2.StreamConfig(model=request.model, variant=request.variant, priority=request.priority)
-        headers = _headers(context)
+        headers = headers_of(context)
         await self._check(config, headers)
-        config.stream_id = f"\n{next(self._calls)}"  # no stream has such a name, and no prefix fits it
-        frame, error = _to_frame(request.frame, config, headers, _deadline(context), self._metrics, is_call=True)
-        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-
-        def reply(result: Result) -> None:
-            if not answer.done():
-                answer.set_result(result)
-
-        lane = _lane(config, once=True)
-        try:
-            if error:
-                self._pipeline.reject(frame, error, reply)
-            else:
-                self._pipeline.submit(lane, frame, reply)
-            result = await answer
-        finally:
-            self._pipeline.cancel(lane)
-        if result.outcome != "answered":
-            raise as_error(result)
+        config.stream_id = self._calls.new_stream_id()
+        frame, error = _to_frame(request.frame, config, headers, deadline_of(context), self._metrics, is_call=True)
+        result = await self._calls.answer(frame, high=request.priority == inference_pb2.PRIORITY_HIGH, error=error)
         response = inference_pb2.DetectResponse()
         fill(response.result, result)
         return response
@@ -84,15 +57,16 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     async def DetectStream(  # noqa: N802
         self, requests: AsyncIterator[inference_pb2.DetectStreamRequest], context: Context
     ) -> AsyncIterator[inference_pb2.DetectStreamResponse]:
-        with self._place():
+        with self._places.taken() as place:
             first = await anext(requests, None)
             if first is None or first.WhichOneof("message") != "config":
                 raise InvalidInput("the first message of a stream is its configuration")
-            headers = _headers(context)
+            headers = headers_of(context)
             await self._check(first.config, headers)
-            stream = _Stream(first.config, headers, self._pipeline, self._metrics, _deadline(context))
-            self._streams.add(stream)
-            self._metrics.streams.set(len(self._streams))
+            stream = _Stream(first.config, headers, self._pipeline, self._metrics, deadline_of(context))
+            place.on_end = lambda: stream.end(Unavailable("the server is shutting down"))
+            if place.ended:
+                place.on_end()
             reader = asyncio.create_task(stream.read(requests))
             try:
                 async with aclosing(stream.responses()) as responses:
@@ -101,26 +75,6 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             finally:
                 reader.cancel()
                 stream.abandon()
-                self._streams.discard(stream)
-                self._metrics.streams.set(len(self._streams))
-
-    @contextmanager
-    def _place(self) -> Iterator[None]:
-        """One of the streams that may be open.
-
-        Raises:
-            Unavailable: the server is going.
-            Overloaded: all are taken.
-        """
-        if self._pipeline.draining:
-            raise Unavailable("the server is shutting down")
-        if self._open >= self._max_streams:
-            raise Overloaded(f"{self._max_streams} streams are open; no more are taken")
-        self._open += 1
-        try:
-            yield
-        finally:
-            self._open -= 1
 
     async def _check(self, config: inference_pb2.StreamConfig, headers: Headers) -> None:
         """Refuses what could not be answered, before any frame is looked at.
@@ -131,23 +85,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             Refused: the pinned variant is published but not loaded.
         """
         _check_config(config)
-        try:
-            self._pipeline.choose(config.model, config.stream_id, config.variant, headers)
-        except Refused:
-            variants = await asyncio.to_thread(self._variants, config.model)
-            if config.variant in variants:
-                raise
-            message = f"model {config.model} has no variant {config.variant}; it has {', '.join(variants)}"
-            raise NotFound(message) from None
-
-    @property
-    def open_streams(self) -> int:
-        return len(self._streams)
-
-    def end_streams(self) -> None:
-        """Ends every stream once it has its answers: the server is going."""
-        for stream in self._streams:
-            stream.end(Unavailable("the server is shutting down"))
+        await self._calls.check(config.model, config.stream_id, config.variant, headers)
 
 
 class _Stream:
@@ -169,7 +107,7 @@ class _Stream:
         self._pipeline = pipeline
         self._metrics = metrics
         self._deadline = deadline
-        self._lane = _lane(config)
+        self._lane = Lane(high=config.priority == inference_pb2.PRIORITY_HIGH)
         self._pending: deque[_Slot] = deque()
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
@@ -268,10 +206,6 @@ def _check_config(config: inference_pb2.StreamConfig) -> None:
         raise InvalidInput("max_age_seconds is 0 (no limit) or above")
 
 
-def _lane(config: inference_pb2.StreamConfig, *, once: bool = False) -> Lane:
-    return Lane(high=config.priority == inference_pb2.PRIORITY_HIGH, once=once)
-
-
 def _to_frame(
     message: inference_pb2.Frame,
     config: inference_pb2.StreamConfig,
@@ -297,7 +231,7 @@ def _to_frame(
         stream_id=config.stream_id,
         variant=config.variant,
         index=message.index,
-        picture=picture,
+        asked=picture,
         captured=captured,
         arrived=now,
         max_age_seconds=config.max_age_seconds or math.inf,
@@ -306,13 +240,3 @@ def _to_frame(
         headers=headers,
     )
     return frame, error
-
-
-def _headers(context: Context) -> Headers:
-    return tuple(context.invocation_metadata() or ())
-
-
-def _deadline(context: Context) -> float:
-    """On the monotonic clock; infinite where the caller set none."""
-    remaining = context.time_remaining()
-    return math.inf if remaining is None else time.monotonic() + remaining

@@ -199,17 +199,18 @@ class Manager:
         del entry
         await beside(memory.trim)
 
-    def newest_loaded(self, model: str, variant: str) -> VariantRef:
-        """The newest version in memory of a variant that a caller pins.
+    def ready(self, model: str, variant: str, version: int = 0) -> VariantRef:
+        """The version in memory of a variant that a caller pins; 0 means the newest.
 
         Raises:
             Refused: there is none.
         """
-        ready = [
+        found = [
             ref
             for ref, entry in self._entries.items()
-            if entry.state == "ready" and (ref.model, ref.variant) == (model, variant)
+            if entry.state == "ready" and (ref.model, ref.variant) == (model, variant) and version in (0, ref.version)
         ]
-        if not ready:
-            raise Refused(f"variant {variant} of {model} is not loaded; put it on the route first")
-        return max(ready)
+        if not found:
+            named = f"{variant}/{version}" if version else variant
+            raise Refused(f"variant {named} of {model} is not loaded; put it on the route first")
+        return max(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import generate_latest
@@ -17,6 +18,19 @@ _VARIANT = ("model", "variant", "version")
 _STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0)
 _REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """One variant's frames, and the seconds of all that were answered, in all and by stage."""
+
+    answered: int
+    failed: int
+    seconds: float
+    queue_seconds: float
+    input_seconds: float
+    infer_seconds: float
+    output_seconds: float
 
 
 class Metrics:
@@ -169,6 +183,20 @@ class Metrics:
         for one in estimates:
             for bound in ("value", "low", "high"):
                 self._estimate.labels(model, one.metric, bound).set(getattr(one, bound))
+
+    def totals(self, ref: VariantRef) -> Totals:
+        """What a variant's frames came to since the server began."""
+        children = self._of(ref)
+        decode, queue, preprocess, infer, postprocess = (stage.total for stage in children.stages)
+        return Totals(
+            answered=round(children.frames["answered"].value),
+            failed=round(children.frames["failed"].value + children.frames["rejected"].value),
+            seconds=children.request.total,
+            queue_seconds=queue,
+            input_seconds=decode + preprocess,
+            infer_seconds=infer,
+            output_seconds=postprocess,
+        )
 
     def compared(self, ref: VariantRef, matched: int, found: int, *, failed: bool) -> None:
         """A variant judged a frame in the shadow."""

@@ -46,6 +46,19 @@ def inspect(content: bytes) -> ModelFacts:
     return ModelFacts(facts.ir_version, facts.opsets, frozenset(facts.domains), facts.has_external_data)
 
 
+def check_file(content: bytes) -> None:
+    """
+    Raises:
+        BadVariant: not a whole ONNX model; one in several files; or one with operators of somebody's own.
+    """
+    facts = inspect(content)
+    if facts.has_external_data:
+        raise BadVariant("the model keeps tensors in other files; publish it in one file")
+    foreign = facts.domains - {"", "ai.onnx", "com.microsoft"}
+    if foreign:
+        raise BadVariant("the model uses operators outside the standard and com.microsoft domains")
+
+
 class _Facts:
     def __init__(self) -> None:
         self.ir_version = 0

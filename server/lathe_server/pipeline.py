@@ -7,12 +7,13 @@ import uuid
 from collections.abc import Callable
 from time import monotonic
 
-from lathe.errors import BadPicture, LatheError, NotFound, Overloaded, TooLate, Unavailable
+from lathe.errors import InvalidInput, LatheError, NotFound, Overloaded, TooLate, Unavailable
 from lathe.repository import VariantRef
 from lathe_server.frames import Frame, Headers, Outcome, Result, fate
 from lathe_server.manager import Lease, Manager
 from lathe_server.router import Router
 from lathe_server.scheduler import Lane, Scheduler
+from lathe_server.tensors import TensorAnswer
 from lathe_server.vision import Answer
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,8 @@ class Pipeline:
             assert route, "whoever chooses does it on a route"
             return route.labelled(pinned.removeprefix(LABEL))
         if pinned:
-            return self._manager.newest_loaded(model, pinned)
+            variant, _, version = pinned.partition("/")
+            return self._manager.ready(model, variant, int(version or 0))
         return choice.pick(stream_id, headers)
 
     async def drain(self) -> None:
@@ -159,17 +161,17 @@ class _Judgement:
         self._lease = lease
         self._finish = finish
         self._degraded = degraded
-        self._answer: Answer | None = None
+        self._answer: Answer | TensorAnswer | None = None
         self._late: Outcome | None = None
         self._error: BaseException | None = None
 
     def run(self) -> None:
         try:
             self._stop_if_late()
-            self._answer = self._lease.servable.detector.detect(self._frame.picture, self._stop_if_late)
+            self._answer = self._lease.servable.judge(self._frame.asked, self._stop_if_late)
         except _Late as late:
             self._late = late.outcome
-        except BadPicture as bad:
+        except InvalidInput as bad:
             self._error = bad.with_traceback(None)
         except BaseException as error:  # noqa: BLE001  a worker thread survives anything; done() tells
             self._error = error
@@ -185,7 +187,7 @@ class _Judgement:
         broken, self._error = self._error, None
         error: LatheError | None = None
         outcome: Outcome = self._late or "answered"
-        if isinstance(broken, BadPicture):
+        if isinstance(broken, InvalidInput):
             outcome, error = "rejected", broken
         elif broken:
             outcome, error = "failed", internal_error(broken)

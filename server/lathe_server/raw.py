@@ -52,7 +52,7 @@ def measure(
     def loop(_: int) -> list[Stages]:
         stages: list[Stages] = []
         while time.perf_counter() - began < seconds:
-            stages.append(servable.detector.detect(pictures[len(stages) % len(pictures)]).stages)
+            stages.append(servable.judge(pictures[len(stages) % len(pictures)]).stages)
         return stages
 
     began, cpu = time.perf_counter(), time.process_time()

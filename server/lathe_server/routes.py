@@ -116,7 +116,7 @@ class Routes:
             Refused: it is not in memory, or a route needs it and it is not forced, or nothing else is on the route.
         """
         async with self.turn:
-            newest = self._manager.newest_loaded(model, named.variant)
+            newest = self._manager.ready(model, named.variant)
             ref = named_ref(model, named) if named.version else newest
             if self._manager.states().get(ref) in (None, "failed"):
                 raise Refused(f"{ref} is not in memory")

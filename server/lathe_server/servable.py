@@ -10,16 +10,17 @@ from time import thread_time
 import numpy as np
 
 from lathe.card import enum_word
-from lathe.errors import BadVariant
+from lathe.errors import BadVariant, InvalidInput
 from lathe.machine import cpu_name
 from lathe.repository import Repository, VariantRef
 from lathe.signatures import Verifier
 from lathe.v1 import card_pb2
 from lathe_server.engines import FREE, Build, Engine, default_engine
-from lathe_server.engines.golden import check_golden, golden_picture
+from lathe_server.engines.golden import check_golden, golden_picture, golden_tensors
 from lathe_server.lifecycle import State
-from lathe_server.onnx_file import inspect
-from lathe_server.vision import Detector, RawPicture
+from lathe_server.onnx_file import check_file
+from lathe_server.tensors import TensorAnswer, Tensors, check_types, infer
+from lathe_server.vision import Answer, Detector, Picture, RawPicture
 from lathe_server.vision.decoders import OUTPUT_NAMES, Outputs, Shape, needed_shapes
 from lathe_server.vision.detections import Thresholds
 
@@ -33,13 +34,32 @@ class Servable:
     """A variant in memory, checked and warmed.
 
     Attributes:
-        runtime: what executes its network.
+        engine: its network; what takes tensors.
+        detector: what takes pictures; None for a network of tensors.
     """
 
     ref: VariantRef
     card: card_pb2.Card
-    detector: Detector
-    runtime: str
+    engine: Engine
+    detector: Detector | None = None
+
+    @property
+    def runtime(self) -> str:
+        """What executes its network."""
+        return self.engine.runtime
+
+    def judge(self, asked: Picture | Tensors, before_infer: Callable[[], None] = lambda: None) -> Answer | TensorAnswer:
+        """Args:
+            before_infer: called when the network could run; what it raises ends the work there.
+
+        Raises:
+            InvalidInput: the picture or the tensors are not what it takes.
+        """
+        if isinstance(asked, Tensors):
+            return infer(self.engine, asked, before_infer)
+        if self.detector is None:
+            raise InvalidInput(f"model {self.ref.model} takes tensors, by the Open Inference Protocol")
+        return self.detector.detect(asked, before_infer)
 
 
 def load_servable(
@@ -71,12 +91,17 @@ def load_servable(
         card = checked.card(ref)
         if card.size_bytes > max_model_bytes:
             raise BadVariant(f"the model has {card.size_bytes} bytes; at most {max_model_bytes} are loaded")
-        _check_card(card, max_pixels)
+        if card.task != card_pb2.TASK_TENSORS:
+            _check_card(card, max_pixels)
         content = checked.model_bytes(ref)
     reached("checking")
-    _check_file(content)
+    check_file(content)
     limit_wh = card.serving_size.width, card.serving_size.height
     engine = build(content, limit_wh)
+    if card.task == card_pb2.TASK_TENSORS:
+        _check_tensors(engine, card)
+        reached("warming")
+        return Servable(ref, card, engine)
     decoder = enum_word("Decoder", card.decoder)
     _check_contract(engine, decoder)
     detector = Detector(
@@ -91,7 +116,7 @@ def load_servable(
     reached("warming")
     _warm_up(detector)
     _check_speed(engine, card, max_slowdown)
-    return Servable(ref, card, detector, engine.runtime)
+    return Servable(ref, card, engine, detector)
 
 
 def _check_card(card: card_pb2.Card, max_pixels: int) -> None:
@@ -102,15 +127,6 @@ def _check_card(card: card_pb2.Card, max_pixels: int) -> None:
         raise BadVariant("the card's thresholds must be from 0 to 1, and max_detections above 0")
     if not card.classes or (card.decoder == card_pb2.DECODER_HEATMAP and len(card.classes) > 1):
         raise BadVariant(f"the card names {len(card.classes)} classes, which its decoder cannot have")
-
-
-def _check_file(content: bytes) -> None:
-    facts = inspect(content)
-    if facts.has_external_data:
-        raise BadVariant("the model keeps tensors in other files; publish it in one file")
-    foreign = facts.domains - {"", "ai.onnx", "com.microsoft"}
-    if foreign:
-        raise BadVariant("the model uses operators outside the standard and com.microsoft domains")
 
 
 def _check_contract(engine: Engine, decoder: str) -> None:
@@ -127,6 +143,19 @@ def _check_contract(engine: Engine, decoder: str) -> None:
     missing = needed - {spec.name for spec in engine.outputs}
     if missing:
         raise BadVariant(f"the model lacks the output {min(missing)}, which its decoder needs")
+
+
+def _check_tensors(engine: Engine, card: card_pb2.Card) -> None:
+    """Asks a network of tensors for its golden answer; one without a golden answer is asked nothing.
+
+    Raises:
+        BadVariant: a type is not served, the network fails, or its answer is another one than the card says.
+    """
+    check_types(engine)
+    if card.golden:
+        with _blamed_on_the_model():
+            shapes = {one.input: one.dims for one in card.golden_shapes}
+            check_golden(engine.infer(golden_tensors(engine.inputs, shapes)), card.golden)
 
 
 def _check_answers(detector: Detector, engine: Engine, card: card_pb2.Card) -> None:
@@ -166,7 +195,7 @@ def _blamed_on_the_model() -> Iterator[None]:
     except BadVariant:
         raise
     except Exception as error:
-        raise BadVariant("the model fails on a picture of its serving size", detail=str(error)) from error
+        raise BadVariant("the model fails on what it is tried with", detail=str(error)) from error
 
 
 def _check_speed(engine: Engine, card: card_pb2.Card, max_slowdown: float) -> None:

@@ -23,6 +23,7 @@ from lathe.machine import allowed_cores, available_cores, memory_limit
 from lathe.mirror import open_repository
 from lathe.repository import Repository, VariantRef
 from lathe.v1 import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2_grpc
+from lathe_server.calls import Calls
 from lathe_server.control_service import ControlService
 from lathe_server.events import Events
 from lathe_server.experiments import Experiments
@@ -36,7 +37,12 @@ from lathe_server.journal import Journal
 from lathe_server.lifecycle import State
 from lathe_server.manager import Manager
 from lathe_server.metrics import Metrics
+from lathe_server.open_inference.data_plane import DataPlane
+from lathe_server.open_inference.grpc_service import OPEN_INFERENCE_NAME, OpenInferenceService
+from lathe_server.open_inference.rest import PREFIX as REST_PREFIX
+from lathe_server.open_inference.rest import Rest
 from lathe_server.pipeline import Pipeline
+from lathe_server.places import Places
 from lathe_server.router import Router
 from lathe_server.routes import Routes
 from lathe_server.scheduler import Scheduler
@@ -108,13 +114,15 @@ class Server:
             self._events,
             name,
             is_short_of_memory=lambda: guard.is_short,
-            streams=lambda: self._inference.open_streams,
+            streams=lambda: self._places.open,
         )
         self._shadows = Shadows(self._router, self._manager, self._scheduler, self._compared)
         self._pipeline = Pipeline(self._router, self._manager, self._scheduler, self._observe, lambda: guard.is_short)
-        self._inference = InferenceService(
-            self._pipeline, self.metrics, repository.variants, max_streams=settings.max_streams
-        )
+        calls = Calls(self._pipeline, repository.variants)
+        self._places = Places(settings.max_streams, lambda: self._pipeline.draining)
+        self._inference = InferenceService(self._pipeline, calls, self.metrics, self._places)
+        plane = DataPlane(repository, self._router, self._manager, self._routes, self._pipeline, calls, self.metrics)
+        self._open_inference = OpenInferenceService(plane, self._places)
         self._control = ControlService(
             repository, self._router, self._manager, self._routes, self._experiments, self._events
         )
@@ -122,7 +130,12 @@ class Server:
         self._ready = False
         self._grpc = self._new_grpc()
         self._control_grpc = self._new_grpc()
-        self._http = HttpServer(pages(self.metrics, lambda: self._ready, self._refresh))
+        self._http = HttpServer(
+            pages(self.metrics, lambda: self._ready, self._refresh),
+            Rest(plane, settings.max_message_bytes).answer,
+            REST_PREFIX,
+            settings.max_message_bytes,
+        )
         self.addresses: dict[str, str] = {}
 
     def _load_carefully(self, ref: VariantRef, reached: Callable[[State], None]) -> Servable:
@@ -171,10 +184,11 @@ class Server:
         await self._follower.start()
         self._is_cautious = True
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(self._inference, self._grpc)
+        self._grpc.add_generic_rpc_handlers([self._open_inference.handlers()])
         control_pb2_grpc.add_ControlServiceServicer_to_server(self._control, self._control_grpc)
-        for server, name in ((self._grpc, INFERENCE_NAME), (self._control_grpc, CONTROL_NAME)):
+        for server, own in ((self._grpc, (INFERENCE_NAME, OPEN_INFERENCE_NAME)), (self._control_grpc, (CONTROL_NAME,))):
             health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-            names = (name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            names = (*own, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, server)
         self.addresses["grpc"] = _bind(self._grpc, self._settings.grpc)
         self.addresses["control"] = _bind(self._control_grpc, self._settings.control)
@@ -199,7 +213,7 @@ class Server:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end):
                 await self._pipeline.drain()
-        self._inference.end_streams()
+        self._places.end()
         grace = max(end - asyncio.get_running_loop().time(), min(allowed, FAREWELL_SECONDS))
         await asyncio.gather(self._grpc.stop(grace), self._control_grpc.stop(grace))
         await self._http.close()
@@ -208,7 +222,7 @@ class Server:
         await asyncio.to_thread(self._journal.flush)
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for name in ("", INFERENCE_NAME, CONTROL_NAME, *self._router.models()):
+        for name in ("", INFERENCE_NAME, OPEN_INFERENCE_NAME, CONTROL_NAME, *self._router.models()):
             await self._health.set(name, status)
 
     async def _bind_http(self) -> str:
@@ -220,6 +234,7 @@ class Server:
         return f"{host}:{number}"
 
     def _refresh(self) -> None:
+        self.metrics.streams.set(self._places.open)
         self.metrics.waiting.set(self._scheduler.waiting)
         for model in self._router.models():
             self.metrics.degrade_level.labels(model).set(self._router.level(model))

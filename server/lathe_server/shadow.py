@@ -42,8 +42,10 @@ class Comparison:
     def run(self) -> None:
         one = self._answer.detections
         try:
-            other = self._lease.servable.detector.detect(self.given.frame.picture).detections
-            self.matched, self.found = matched_pairs(one, other), len(one) + len(other)
+            other = self._lease.servable.judge(self.given.frame.asked)
+            assert isinstance(other, Answer), "a picture's answer is detections"
+            found = other.detections
+            self.matched, self.found = matched_pairs(one, found), len(one) + len(found)
         except BaseException as error:  # noqa: BLE001  a worker thread survives anything; done() tells
             self._error = error
 
@@ -76,7 +78,7 @@ class Shadows:
         """A frame has its answer; it may be taken for a comparison."""
         answer, ref = given.answer, given.ref
         choice = self._router.choice(given.frame.model)
-        if not (answer and ref and choice) or given.frame.variant or given.degraded:
+        if not (isinstance(answer, Answer) and ref and choice) or given.frame.variant or given.degraded:
             return
         shadow = choice.shadow_of(ref)
         if shadow is None:

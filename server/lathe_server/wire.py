@@ -8,7 +8,7 @@ from lathe.errors import BadPicture, InvalidInput
 from lathe.repository import VariantRef
 from lathe.v1 import inference_pb2
 from lathe_server.frames import OUTCOMES, Result
-from lathe_server.vision import EncodedPicture, Picture, RawPicture
+from lathe_server.vision import Answer, EncodedPicture, Picture, RawPicture
 
 _FORMATS = {
     inference_pb2.PIXEL_FORMAT_RGB8: "rgb8",
@@ -60,7 +60,7 @@ def fill(message: inference_pb2.Result, result: Result) -> None:
     if result.error:
         message.error.code = grpc.StatusCode[result.error.status].value[0]
         message.error.message = result.error.message
-    if result.answer:
+    if isinstance(result.answer, Answer):
         found, stages = result.answer.detections, result.answer.stages
         detections, seconds = message.detections, message.stage_seconds
         detections.xyxy.extend(found.xyxy.ravel().tolist())

@@ -17,7 +17,7 @@ from lathe.machine import cpu_name
 from lathe.repository import Repository
 from lathe.v1 import card_pb2, control_pb2
 from lathe_server.engines import default_engine
-from lathe_server.engines.golden import golden_answers
+from lathe_server.engines.golden import golden_answers, golden_picture
 from lathe_server.servable import load_servable
 from tests.calls import channel, control, metric, refusal
 from tests.conftest import RunningServer
@@ -197,7 +197,7 @@ def test_a_card_that_makes_no_sense_is_refused(repository: Repository, field: st
 def remembered(model: bytes) -> card_pb2.Card:
     """A card that holds what a network answers to the golden picture."""
     card = card_for("spots", "golden")
-    card.golden.extend(golden_answers(default_engine(model, (160, 128)), (160, 128)))
+    card.golden.extend(golden_answers(default_engine(model, (160, 128)).run(golden_picture((160, 128)))))
     return card
 
 

@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
 from lathe.v1 import inference_pb2
+from lathe_server.calls import Calls
 from lathe_server.frames import Frame, Result
 from lathe_server.inference_service import InferenceService
 from lathe_server.metrics import Metrics
 from lathe_server.pipeline import Pipeline
+from lathe_server.places import Places
 from lathe_server.scheduler import Lane
 from tests.calls import config, frame
 
@@ -44,10 +46,14 @@ class BareContext:
     def invocation_metadata(self) -> None: ...
 
 
+def new_service(pipeline: Pipeline) -> InferenceService:
+    return InferenceService(pipeline, Calls(pipeline, lambda model: []), Metrics(), Places(1, lambda: False))
+
+
 def test_results_that_wait_for_one_before_them_hold_no_pictures() -> None:
     async def run() -> tuple[int, list[int]]:
         pipeline = Pending()
-        service = InferenceService(cast(Pipeline, pipeline), Metrics(), lambda model: [], max_streams=1)
+        service = new_service(cast(Pipeline, pipeline))
         taken = asyncio.Event()
 
         async def requests() -> AsyncIterator[inference_pb2.DetectStreamRequest]:

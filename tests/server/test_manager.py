@@ -12,10 +12,12 @@ import pytest
 from lathe.errors import BadVariant, NotFound, Refused
 from lathe.repository import VariantRef
 from lathe.v1 import card_pb2
+from lathe_server.engines import default_engine
 from lathe_server.lifecycle import State
 from lathe_server.manager import KEPT_FAILURES, Manager
 from lathe_server.servable import Servable
 from lathe_server.vision import Detector
+from tests.models import bright_spots
 
 A, A2, B = (VariantRef("face", "a", 1), VariantRef("face", "a", 2), VariantRef("face", "b", 1))
 
@@ -37,7 +39,7 @@ class Shelf:
         if ref.variant == "broken":
             raise BadVariant("the model file is not an ONNX file")
         reached("warming")
-        return Servable(ref, card_pb2.Card(), self._detector, "a stand-in")
+        return Servable(ref, card_pb2.Card(), default_engine(bright_spots(), (160, 128)), self._detector)
 
     def note(self, ref: VariantRef, state: State | None, text: str) -> None:
         self.changes.append((ref, state))
@@ -186,12 +188,12 @@ def test_what_is_not_in_memory_is_not_lent(shelf: Shelf) -> None:
 def test_a_pinned_variant_means_its_newest_version_in_memory(shelf: Shelf) -> None:
     async def act(manager: Manager) -> None:
         with pytest.raises(Refused):
-            manager.newest_loaded("face", "a")
+            manager.ready("face", "a")
         await manager.load(A2)
         await manager.load(A)
-        assert manager.newest_loaded("face", "a") == A2
+        assert manager.ready("face", "a") == A2
         await manager.unload(A2)
-        assert manager.newest_loaded("face", "a") == A
+        assert manager.ready("face", "a") == A
 
     managed(shelf, act)
 

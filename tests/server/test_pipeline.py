@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from time import monotonic
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from lathe.repository import VariantRef
 from lathe.v1 import card_pb2
 from lathe_server import pipeline, scheduler
+from lathe_server.engines import Engine
 from lathe_server.frames import Frame, Result
 from lathe_server.manager import Manager
 from lathe_server.metrics import Metrics
@@ -29,6 +31,8 @@ A = VariantRef("spots", "a", 1)
 
 class Breaking:
     """A network that raises what it is given, one after the other, and works when nothing is left."""
+
+    runtime = "a stand-in"
 
     def __init__(self, network: object, errors: list[BaseException]) -> None:
         self._network = network
@@ -51,7 +55,8 @@ def judged(detector: Detector, frames: Sequence[Frame]) -> list[Result]:
 
     async def act() -> list[Result]:
         turns = Scheduler(1, max_waiting=10)
-        manager = Manager(lambda ref, reached: Servable(ref, card_pb2.Card(), detector, "a stand-in"), load_seconds=5)
+        servable = Servable(A, card_pb2.Card(), cast(Engine, detector.network), detector)
+        manager = Manager(lambda ref, reached: servable, load_seconds=5)
         router = Router(1)
         await manager.load(A)
         router.replace(Route("spots", 1, ((A, 1),)))
@@ -94,6 +99,8 @@ def test_frame_that_becomes_late_while_it_is_decoded_does_not_reach_the_network(
     ran: list[int] = []
 
     class Counting:
+        runtime = "a stand-in"
+
         def run(self, tensor: np.ndarray) -> Outputs:
             ran.append(1)
             return detector.network.run(tensor)

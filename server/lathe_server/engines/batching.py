@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +69,10 @@ class BatchingEngine:
         if batch.outputs is None:  # one frame must not spoil the others: each has its own run, and its own error
             return self._engine.run(tensor)
         return {name: value[place : place + 1] for name, value in batch.outputs.items()}
+
+    def infer(self, tensors: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """One by one: whoever sends tensors can batch them."""
+        return self._engine.infer(tensors)
 
     def _lead(self, batch: _Batch, shape: tuple[int, ...]) -> None:
         try:

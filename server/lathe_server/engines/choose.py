@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 ROUNDS, WARM_UP_ROUNDS = 15, 3
 
 Build = Callable[[bytes, tuple[int, int]], Engine]
-"""Loads the content of an ONNX file; the second is the width and height that it will mostly be run at."""
+"""Loads the content of an ONNX file; the second is the width and height that it will mostly be run at, 0 where it takes
+no pictures."""
 
 
 def default_engine(model: bytes, size_wh: tuple[int, int]) -> Engine:
@@ -66,7 +67,8 @@ def in_batches(build: Build, largest: int, wait_seconds: float) -> Build:
     """What loads the same engines, running batches of up to so many frames; as they are where that is one."""
 
     def load(model: bytes, size_wh: tuple[int, int]) -> Engine:
-        return BatchingEngine(build(model, size_wh), largest, wait_seconds)
+        engine = build(model, size_wh)
+        return BatchingEngine(engine, largest, wait_seconds) if all(size_wh) else engine
 
     return load if largest > 1 else build
 
@@ -102,11 +104,14 @@ def _open_vino(model: bytes) -> Engine:
 
 
 def _fastest(model: bytes, size_wh: tuple[int, int]) -> Engine:
-    """Of those on the processor that can run the model, the one with the least median time, taking turns at one size.
+    """Of those on the processor that can run the model, the one with the least median time, taking turns at one size;
+    the default where there is no size to take turns at.
 
     Raises:
         BadVariant: none can.
     """
+    if not all(size_wh):
+        return default_engine(model, size_wh)
     candidates, refusals = [], []
     tensor = np.full((1, size_wh[1], size_wh[0], 3), 127, np.uint8)
     for name, build in _builders().items():
@@ -134,4 +139,4 @@ def _fastest(model: bytes, size_wh: tuple[int, int]) -> Engine:
     return chosen
 
 
-_FAILS = "the model fails on a picture of its serving size"
+_FAILS = "the model fails on what it is tried with"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,3 +35,6 @@ class Engine(Protocol):
 
     def run(self, tensor: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         """Runs the network on its only input; outputs by name, the caller's to keep."""
+
+    def infer(self, tensors: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """Runs it on all its inputs by name, of whatever types; outputs as of `run`."""

@@ -1,4 +1,5 @@
-"""What a network answers to one fixed picture: how a runtime, or a machine, that computes something else is found out.
+"""What a network answers to one fixed picture, or to fixed tensors: how a runtime, or a machine, that computes
+something else is found out.
 
 INT8 on a processor whose multiplications saturate, a converter with a fault, a file whose card is another's: all
 of them run, and find nothing. The answer to the golden picture, as the machine that made the variant gave it, lies in
@@ -8,16 +9,20 @@ the card; who loads the variant compares.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lathe.errors import BadVariant
 from lathe.v1 import card_pb2
-from lathe_server.engines.engine import Engine
+from lathe_server.engines.engine import FREE, TensorSpec
 
 SAMPLES = 64
+MAX_ELEMENTS = 1 << 26
+"""Of each input that a network of tensors is tried with."""
 MAX_DEVIATION = 0.1
 """Root mean square of what the answers differ by, as a share of the output's range. ONNX Runtime and OpenVINO, which
 round INT8 differently, differ by up to .036 on the shipped variants."""
@@ -32,16 +37,40 @@ def golden_picture(size_wh: tuple[int, int]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(picture, np.uint8)
 
 
-def golden_answers(engine: Engine, size_wh: tuple[int, int]) -> list[card_pb2.GoldenAnswer]:
-    """What a card keeps of the network's answer: of each output its range and evenly spaced values."""
-    outputs = engine.run(golden_picture(size_wh))
+def golden_tensors(specs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]]) -> dict[str, NDArray[Any]]:
+    """The same inputs on every machine: fractions from 0 to 1, and small whole numbers, because they may be indices.
+
+    Args:
+        shapes: by input; what is not there has 1 for each free dimension.
+
+    Raises:
+        BadVariant: a shape is too large.
+    """
+    values: dict[str, NDArray[Any]] = {}
+    for spec in specs:
+        shape = tuple(shapes.get(spec.name, [1 if side == FREE else side for side in spec.shape]))
+        size = math.prod(shape)
+        if not 0 <= size <= MAX_ELEMENTS:
+            raise BadVariant(f"the golden shape of {spec.name[:64]} is larger than is tried")
+        if spec.dtype == "object":
+            values[spec.name] = np.full(shape, "golden", object)
+        elif spec.dtype.startswith("float"):
+            values[spec.name] = np.linspace(0, 1, size).astype(spec.dtype).reshape(shape)
+        else:
+            values[spec.name] = (np.arange(size) % 2).astype(spec.dtype).reshape(shape)
+    return values
+
+
+def golden_answers(outputs: Mapping[str, NDArray[Any]]) -> list[card_pb2.GoldenAnswer]:
+    """What a card keeps of a network's answer: of each output of numbers its range and evenly spaced values."""
     return [
         card_pb2.GoldenAnswer(output=name, low=float(value.min()), high=float(value.max()), values=_samples(value))
         for name, value in sorted(outputs.items())
+        if value.size and value.dtype != object
     ]
 
 
-def check_golden(outputs: Mapping[str, NDArray[np.float32]], answers: Sequence[card_pb2.GoldenAnswer]) -> None:
+def check_golden(outputs: Mapping[str, NDArray[Any]], answers: Sequence[card_pb2.GoldenAnswer]) -> None:
     """Compares what a network answers here to the golden picture with what its card says.
 
     Raises:
@@ -61,7 +90,7 @@ def check_golden(outputs: Mapping[str, NDArray[np.float32]], answers: Sequence[c
             )
 
 
-def _samples(value: NDArray[np.float32]) -> NDArray[np.float64]:
+def _samples(value: NDArray[Any]) -> NDArray[np.float64]:
     """Evenly spaced ones, all where there are few."""
     flat = value.ravel().astype(np.float64)
     return flat[np.linspace(0, flat.size - 1, min(SAMPLES, flat.size)).astype(np.int64)] if flat.size else flat

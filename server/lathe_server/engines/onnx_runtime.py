@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -53,6 +54,10 @@ class OnnxRuntimeEngine:
         outputs = self._session.run(self._output_names, {self.inputs[0].name: tensor})
         return dict(zip(self._output_names, outputs, strict=True))
 
+    def infer(self, tensors: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        outputs = self._session.run(self._output_names, dict(tensors))
+        return dict(zip(self._output_names, outputs, strict=True))
+
 
 def _told(message: str) -> str:
     """What the runtime says, for those who published the model."""
@@ -64,9 +69,16 @@ def _told(message: str) -> str:
 
 
 _DTYPES = {
+    "tensor(bool)": "bool",
     "tensor(uint8)": "uint8",
+    "tensor(uint16)": "uint16",
+    "tensor(uint32)": "uint32",
+    "tensor(uint64)": "uint64",
     "tensor(int8)": "int8",
+    "tensor(int16)": "int16",
+    "tensor(int32)": "int32",
     "tensor(int64)": "int64",
+    "tensor(string)": "object",
     "tensor(float16)": "float16",
     "tensor(float)": "float32",
     "tensor(double)": "float64",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import queue
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import openvino
@@ -51,9 +52,15 @@ class OpenVinoEngine:
             self._idle.put(network.create_infer_request())
 
     def run(self, tensor: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        return self._run([tensor])
+
+    def infer(self, tensors: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        return self._run([tensors[spec.name] for spec in self.inputs])
+
+    def _run(self, tensors: list[NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
         request = self._idle.get()
         try:
-            results = request.infer([tensor], share_inputs=True)  # outputs are copied
+            results = request.infer(tensors, share_inputs=True)  # outputs are copied
             return {spec.name: results[place] for place, spec in enumerate(self.outputs)}
         finally:
             self._idle.put(request)

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol, version 2: Lathe for the clients of Triton, KServe and MLServer."""

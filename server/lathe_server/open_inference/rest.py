@@ -1,0 +1,352 @@
+"""The protocol over HTTP: JSON, with the extension that carries tensors as bytes behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+from numpy.typing import NDArray
+
+from lathe.errors import InvalidInput, LatheError, NotFound
+from lathe_server.http import Reply, Request
+from lathe_server.open_inference.data_plane import EXTENSIONS, NAME, DataPlane, Inferred, check_is_here, durations
+from lathe_server.open_inference.description import Description, Tensor
+from lathe_server.open_inference.encoding import MAX_RANK, datatype_of, from_elements, from_raw, to_elements, to_raw
+from lathe_server.open_inference.names import target
+from lathe_server.pipeline import internal_error
+
+PREFIX = "/v2"
+JSON_LENGTH = b"inference-header-content-length"
+"""Header with the length of the JSON before the bytes of tensors."""
+
+LARGE_BYTES = 65_536
+_WINDOWS = {b"gzip": 31, b"deflate": 15}
+"""As zlib tells its formats apart."""
+
+T = TypeVar("T")
+
+_STATUS = {
+    "INVALID_ARGUMENT": 400,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
+    "FAILED_PRECONDITION": 409,
+    "ABORTED": 409,
+    "RESOURCE_EXHAUSTED": 429,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+}
+
+
+class Rest:
+    """A thin layer over the data plane.
+
+    Args:
+        max_body: bytes of a request, once it is unpacked.
+    """
+
+    def __init__(self, plane: DataPlane, max_body: int) -> None:
+        self._plane = plane
+        self._max_body = max_body
+
+    async def answer(self, request: Request) -> Reply:
+        """Of a request whose path begins with /v2; raises nothing."""
+        try:
+            return await self._answer(request, [unquote(part) for part in request.path.split("/")[2:] if part])
+        except LatheError as error:
+            return _json({"error": error.message}, _STATUS.get(error.status, 500))
+        except Exception as error:  # noqa: BLE001  the boundary of the process
+            return _json({"error": internal_error(error).message}, 500)
+
+    async def _answer(self, request: Request, parts: list[str]) -> Reply:
+        plane = self._plane
+        match request.method, parts:
+            case "GET", []:
+                return _json({"name": NAME, "version": plane.version, "extensions": EXTENSIONS})
+            case "GET", ["health", "live"]:
+                return Reply(200)
+            case "GET", ["health", "ready"]:
+                return Reply(200 if plane.is_ready() else 503)
+            case "GET", ["models", "stats"]:
+                return self._statistics()
+            case "POST", ["repository", "index"]:
+                return await self._index(bool(_parsed(request.body).get("ready")))
+            case "POST", ["repository", "models", *name, ("load" | "unload") as verb]:
+                check_is_here(request.is_from_here)
+                await (plane.load if verb == "load" else plane.unload)("/".join(name))
+                return Reply(200)
+            case _, ["models", *rest] if rest:
+                return await self._of_model(request, rest)
+        raise NotFound("there is no such resource")
+
+    async def _of_model(self, request: Request, parts: list[str]) -> Reply:
+        """MODEL[/VARIANT][/versions/VERSION][/VERB]."""
+        verb = parts.pop() if parts[-1] in _VERBS and len(parts) > 1 else ""
+        version = ""
+        if len(parts) > 2 and parts[-2] == "versions":
+            version = parts.pop()
+            parts.pop()
+        name = "/".join(parts)
+        match request.method, verb:
+            case "POST", "infer":
+                return await self._infer(request, name, version)
+            case "GET", "ready":
+                return Reply(200 if self._plane.is_model_ready(target(name, version)) else 503)
+            case "GET", "stats":
+                return self._statistics(name, version)
+            case "GET", "":
+                return _json(_metadata(name, await self._plane.describe(target(name, version))))
+            case "GET", "config":
+                return _json(_config(name, await self._plane.describe(target(name, version))))
+        raise NotFound("there is no such resource")
+
+    async def _infer(self, request: Request, name: str, version: str) -> Reply:
+        asked = target(name, version)
+
+        def read() -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+            body = _unpacked(request, self._max_body)
+            length = _json_length(request.headers, len(body))
+            told = _parsed(body[:length])
+            return told, _inputs(told, body[length:])
+
+        is_large = len(request.body) > LARGE_BYTES and JSON_LENGTH not in request.headers
+        told, inputs = await _aside(read, is_large or b"content-encoding" in request.headers)
+        wanted = _listed(told, "outputs")
+        inferred = await self._plane.infer(
+            asked,
+            inputs,
+            [_text(one, "name") for one in wanted],
+            headers=[(key.decode("latin-1"), value.decode("latin-1")) for key, value in request.headers.items()],
+            deadline=math.inf,
+        )
+        by_bytes = {_text(one, "name") for one in wanted if _parameters(one).get("binary_data")}
+        if _parameters(told).get("binary_data_output"):
+            by_bytes |= inferred.outputs.keys()
+        in_json = sum(value.nbytes for output, value in inferred.outputs.items() if output not in by_bytes)
+        return await _aside(lambda: _reply(name, told.get("id"), inferred, by_bytes), in_json > LARGE_BYTES)
+
+    def _statistics(self, name: str = "", version: str = "") -> Reply:
+        rows = [
+            {
+                "name": told,
+                "version": number,
+                "inference_count": totals.answered,
+                "execution_count": totals.answered,
+                "inference_stats": {
+                    kind: {"count": count, "ns": nanoseconds}
+                    for kind, (count, nanoseconds) in durations(totals).items()
+                },
+                "batch_stats": [],
+            }
+            for told, number, totals in self._plane.statistics(name, version)
+        ]
+        return _json({"model_stats": rows})
+
+    async def _index(self, only_ready: bool) -> Reply:
+        lines = await self._plane.index(only_ready=only_ready)
+        return _json(
+            [{"name": one.name, "version": one.version, "state": one.state, "reason": one.reason} for one in lines]
+        )
+
+
+async def _aside(work: Callable[[], T], is_large: bool) -> T:
+    """Numbers as JSON take their time: many of them are read and written beside the event loop."""
+    return await asyncio.to_thread(work) if is_large else work()
+
+
+_VERBS = frozenset({"infer", "ready", "stats", "config"})
+
+
+def _json(content: object, status: int = 200) -> Reply:
+    return Reply(status, json.dumps(content).encode(), "application/json")
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    """
+    Raises:
+        InvalidInput: it is not a JSON object.
+    """
+    try:
+        content = json.loads(body or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput("the body is not JSON") from error
+    if not isinstance(content, dict):
+        raise InvalidInput("the body is not a JSON object")
+    return content
+
+
+def _unpacked(request: Request, most: int) -> bytes:
+    """The body as it was before it was compressed.
+
+    Raises:
+        InvalidInput: it is compressed in another way, damaged, or longer than so many bytes.
+    """
+    encoding = request.headers.get(b"content-encoding", b"identity").lower()
+    if encoding == b"identity":
+        return request.body
+    if encoding not in _WINDOWS:
+        raise InvalidInput("a body is compressed by gzip or deflate")
+    unpacking = zlib.decompressobj(_WINDOWS[encoding])
+    try:
+        body = unpacking.decompress(request.body, most)
+    except zlib.error as error:
+        raise InvalidInput("the body is not what its content-encoding says") from error
+    if not unpacking.eof or unpacking.unused_data:
+        raise InvalidInput(f"the body is longer than {most} bytes, or not whole")
+    return body
+
+
+def _json_length(headers: Mapping[bytes, bytes], size: int) -> int:
+    """Of the body's beginning that is JSON.
+
+    Args:
+        size: of the body.
+    """
+    told = headers.get(JSON_LENGTH)
+    if told is None:
+        return size
+    if not told.isdigit() or len(told) > 12 or int(told) > size:
+        raise InvalidInput(f"{JSON_LENGTH.decode()} is the length of the JSON at the body's beginning")
+    return int(told)
+
+
+def _inputs(told: Mapping[str, Any], content: bytes) -> dict[str, NDArray[Any]]:
+    """The tensors of a request by name.
+
+    Args:
+        content: what follows the JSON.
+
+    Raises:
+        InvalidInput: they are not as they are said to be.
+    """
+    inputs: dict[str, NDArray[Any]] = {}
+    place = 0
+    for one in _listed(told, "inputs"):
+        name, datatype, shape = _text(one, "name"), _text(one, "datatype"), _shape(one)
+        parameters = _parameters(one)
+        if name in inputs:
+            raise InvalidInput("each input is named once")
+        if "shared_memory_region" in parameters:
+            raise InvalidInput("tensors come with their request; shared memory is not served")
+        size = parameters.get("binary_data_size")
+        if size is None:
+            inputs[name] = from_elements(name, datatype, shape, _elements(one, name, datatype, parameters))
+            continue
+        if type(size) is not int or not 0 <= size <= len(content) - place:
+            raise InvalidInput(f"the bytes of {name[:64]} go beyond the body")
+        inputs[name] = from_raw(name, datatype, shape, content[place : place + size])
+        place += size
+    if place != len(content):
+        raise InvalidInput("the body holds more bytes than its inputs say")
+    return inputs
+
+
+def _elements(one: Mapping[str, Any], name: str, datatype: str, parameters: Mapping[str, Any]) -> Sequence[Any]:
+    data = _flat(one.get("data"), name)
+    if datatype != "BYTES":
+        return data
+    if not {str}.issuperset(map(type, data)):
+        raise InvalidInput(f"{name[:64]} holds elements that are no texts")
+    if parameters.get("content_type") != "base64":
+        return [text.encode() for text in data]
+    try:
+        return [base64.b64decode(text, validate=True) for text in data]
+    except (binascii.Error, ValueError) as error:
+        raise InvalidInput(f"{name[:64]} holds elements that are not base64") from error
+
+
+def _flat(data: object, name: str, depth: int = 0) -> list[Any]:
+    if not isinstance(data, list) or depth > MAX_RANK:
+        raise InvalidInput(f"the data of {name[:64]} is a list, nested by its shape or flat")
+    if data and isinstance(data[0], list):
+        return [element for part in data for element in _flat(part, name, depth + 1)]
+    return data
+
+
+def _listed(told: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    value = told.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise InvalidInput(f"{key} is a list of objects")
+    return value
+
+
+def _text(one: Mapping[str, Any], key: str) -> str:
+    value = one.get(key)
+    if not isinstance(value, str):
+        raise InvalidInput(f"each input and output has a {key}, which is a text")
+    return value
+
+
+def _shape(one: Mapping[str, Any]) -> list[int]:
+    value = one.get("shape")
+    if not isinstance(value, list) or not {int}.issuperset(map(type, value)):
+        raise InvalidInput("each input has a shape, which is a list of whole numbers")
+    return value
+
+
+def _parameters(one: Mapping[str, Any]) -> Mapping[str, Any]:
+    value = one.get("parameters", {})
+    if not isinstance(value, dict):
+        raise InvalidInput("parameters are an object")
+    return value
+
+
+def _reply(name: str, call_id: object, inferred: Inferred, by_bytes: set[str]) -> Reply:
+    outputs: list[dict[str, Any]] = []
+    contents = []
+    for output, value in inferred.outputs.items():
+        told: dict[str, Any] = {"name": output, "datatype": datatype_of(value), "shape": list(value.shape)}
+        if output in by_bytes:
+            contents.append(to_raw(value))
+            told["parameters"] = {"binary_data_size": len(contents[-1])}
+        elif value.dtype == object:
+            told["data"] = [element.decode("utf-8", "replace") for element in to_elements(value)]
+        else:
+            told["data"] = to_elements(value)
+        outputs.append(told)
+    content: dict[str, Any] = {"model_name": name, "model_version": str(inferred.ref.version), "outputs": outputs}
+    content["parameters"] = {"variant": inferred.ref.variant}
+    if isinstance(call_id, str):
+        content["id"] = call_id
+    head = json.dumps(content).encode()
+    if not contents:
+        return Reply(200, head, "application/json")
+    length = ((JSON_LENGTH.decode(), str(len(head))),)
+    return Reply(200, b"".join((head, *contents)), "application/octet-stream", length)
+
+
+def _metadata(name: str, found: Description) -> dict[str, Any]:
+    def told(tensors: Sequence[Tensor]) -> list[dict[str, Any]]:
+        return [{"name": one.name, "datatype": one.datatype, "shape": list(one.shape)} for one in tensors]
+
+    return {
+        "name": name,
+        "versions": [str(found.ref.version)],
+        "platform": found.platform,
+        "inputs": told(found.inputs),
+        "outputs": told(found.outputs),
+    }
+
+
+def _config(name: str, found: Description) -> dict[str, Any]:
+    inner = slice(1 if found.max_batch else 0, None)
+
+    def told(one: Tensor) -> dict[str, Any]:
+        kind = "STRING" if one.datatype == "BYTES" else one.datatype
+        return {"name": one.name, "data_type": f"TYPE_{kind}", "dims": list(one.shape[inner])}
+
+    return {
+        "name": name,
+        "platform": found.platform,
+        "backend": found.platform.partition("_")[0],
+        "max_batch_size": found.max_batch,
+        "input": [told(one) | {"optional": one.optional} for one in found.inputs],
+        "output": [told(one) for one in found.outputs],
+        "model_transaction_policy": {"decoupled": False},
+    }
