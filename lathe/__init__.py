@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lathe.client import AsyncClient, Client
+    from lathe.connection import Connection
 
-__all__ = ["AsyncClient", "Client"]
+__all__ = ["AsyncClient", "Client", "Connection"]
 
 
 def __getattr__(name: str) -> Any:

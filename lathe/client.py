@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import grpc
 from grpc import aio
 
+from lathe.connection import Connection
 from lathe.control_calls import ControlCalls
 from lathe.exchange import Picture, Result, frame_message
 from lathe.server_error import ServerError, server_error, translated
@@ -29,8 +30,6 @@ two workers busy, few enough that no old ones pile up in the network's buffers."
 
 _END_OF_STREAM: Any = aio.EOF  # type: ignore[attr-defined]  # missing from the stubs
 
-_OPTIONS = [("grpc.max_receive_message_length", 64 * 2**20), ("grpc.max_send_message_length", 64 * 2**20)]
-
 
 def _priority(*, high: bool) -> inference_pb2.Priority.ValueType:
     return inference_pb2.PRIORITY_HIGH if high else inference_pb2.PRIORITY_UNSPECIFIED
@@ -42,13 +41,20 @@ class AsyncClient(ControlCalls):
     Args:
         address: HOST:PORT of the inference port.
         control: HOST:PORT of the control port, where routes are read or set.
+        connection: token and certificates; those of the environment where there is none.
     """
 
-    def __init__(self, address: str = "127.0.0.1:8500", control: str = "127.0.0.1:8502") -> None:
-        self._channel = aio.insecure_channel(address, options=_OPTIONS)
-        self._control_channel = aio.insecure_channel(control, options=_OPTIONS)
-        self._inference: Any = inference_pb2_grpc.InferenceServiceStub(self._channel)
-        self._control: Any = control_pb2_grpc.ControlServiceStub(self._control_channel)
+    def __init__(
+        self,
+        address: str = "127.0.0.1:8500",
+        control: str = "127.0.0.1:8502",
+        connection: Connection | None = None,
+    ) -> None:
+        how = connection or Connection.from_environment()
+        self._channel = how.channel(address)
+        self._control_channel = how.channel(control)
+        self._inference: Any = how.on(inference_pb2_grpc.InferenceServiceStub(self._channel))
+        self._control: Any = how.on(control_pb2_grpc.ControlServiceStub(self._control_channel))
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -167,10 +173,15 @@ def _at_once(coroutine: Any) -> Any:
 class Client:
     """The same, blocking: its own event loop runs in the calling thread. Not for several threads at once."""
 
-    def __init__(self, address: str = "127.0.0.1:8500", control: str = "127.0.0.1:8502") -> None:
+    def __init__(
+        self,
+        address: str = "127.0.0.1:8500",
+        control: str = "127.0.0.1:8502",
+        connection: Connection | None = None,
+    ) -> None:
         self._runner = asyncio.Runner()
         self._runner.get_loop()
-        self._client: AsyncClient = self._runner.run(_connect(address, control))
+        self._client: AsyncClient = self._runner.run(_connect(address, control, connection))
 
     def __enter__(self) -> Client:
         return self
@@ -269,8 +280,8 @@ class Client:
         return self._runner.run(self._client.stop_experiment(model, reason, promote=promote))
 
 
-async def _connect(address: str, control: str) -> AsyncClient:
-    return AsyncClient(address, control)  # its channels belong to the running loop
+async def _connect(address: str, control: str, connection: Connection | None) -> AsyncClient:
+    return AsyncClient(address, control, connection)  # its channels belong to the running loop
 
 
 async def _next(results: AsyncIterator[T]) -> T | None:

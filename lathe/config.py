@@ -42,6 +42,8 @@ def read(path: Path) -> tuple[Mapping[str, Any], str, str]:
         return tomllib.loads(text), text, path.name
     except (FileNotFoundError, IsADirectoryError) as error:
         raise NotFound(f"there is no file {path}") from error
+    except OSError as error:
+        raise NotFound(f"the file {path.name} cannot be read", detail=str(error)) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path.name} is not valid TOML: {error}") from error
 

@@ -10,8 +10,12 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lathe.errors import Unavailable
+
+if TYPE_CHECKING:
+    from lathe.client import AsyncClient
 
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
@@ -56,6 +60,13 @@ class ServerProcess:
             lines = self.log.read_text("utf-8").strip().splitlines() or ["it said nothing"]
             raise Unavailable(f"the server did not start: {lines[-1]}")
         return dict(word.split("=", 1) for word in line.split()[1:])
+
+    def async_client(self) -> AsyncClient:
+        """A client of it, whatever the environment says of other servers."""
+        from lathe.client import AsyncClient
+        from lathe.connection import Connection
+
+        return AsyncClient(self.grpc, self.control, Connection())
 
     def stop(self) -> int:
         """SIGTERM; returns the exit code once it has drained."""

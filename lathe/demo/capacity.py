@@ -46,7 +46,7 @@ async def measure_capacity(
         advance: called after each variant.
     """
     found: dict[str, Capacity] = {}
-    async with AsyncClient(server.grpc, server.control) as client:
+    async with server.async_client() as client:
         for ref in reversed(refs):
             await client.set_route(ref.model, {ref.variant: 1}, author="demo", reason="capacity")
             await _saturate(client, ref, footage, 0.5)  # the first frames pay for threads and arenas

@@ -93,7 +93,7 @@ async def watch_cameras(
 
     cameras = four_cameras(before.model, footage)
     tallies = [Tally() for _ in cameras]
-    async with AsyncClient(server.grpc, server.control) as client:
+    async with server.async_client() as client:
         await client.set_route(before.model, {before.variant: 1}, author="demo", reason="live part")
         start = time.time()
         players = [

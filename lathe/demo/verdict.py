@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from lathe.client import AsyncClient
 from lathe.experiment import verdict_word
 from lathe.repository import VariantRef
 from lathe.server_process import ServerProcess
@@ -43,7 +42,7 @@ async def decide(
     )
     for side, ref in ((spec.baseline, before), (spec.candidate, after)):
         side.variant, side.version = ref.variant, ref.version
-    async with AsyncClient(server.grpc, server.control) as client:
+    async with server.async_client() as client:
         await client.set_route(before.model, {f"{before.variant}/{before.version}": 1}, author="demo")
         playing = [asyncio.create_task(camera.play(client, math.inf, Tally())) for camera in cameras]
         begun = await client.start_experiment(spec, author="demo")

@@ -9,10 +9,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import h11
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from lathe_server.access.tls import Tls
 from lathe_server.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,7 @@ class Request:
     path: without what is asked behind a question mark.
     headers: names in lower case.
     is_from_here: the caller is on this machine.
+    has_certificate: it has shown one that the server's root vouches for.
     """
 
     method: str
@@ -37,6 +40,7 @@ class Request:
     headers: Mapping[bytes, bytes] = field(default_factory=dict, repr=False)  # there may be tokens among them
     body: bytes = field(default=b"", repr=False)
     is_from_here: bool = False
+    has_certificate: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,13 @@ class Reply:
     body: bytes = b""
     content_type: str = "text/plain; charset=utf-8"
     headers: Sequence[tuple[str, str]] = ()
+
+
+class _Caller(NamedTuple):
+    """Of all requests of one connection."""
+
+    is_from_here: bool
+    has_certificate: bool
 
 
 Page = Callable[[], Awaitable[Reply]]
@@ -81,9 +92,18 @@ class HttpServer:
     Args:
         prefix: of the API's paths; it takes any method, and requests with a body.
         max_body: of those, in bytes.
+        tls: None talks in plain text. Where it asks callers for certificates, the API does; pages are for probes.
     """
 
-    def __init__(self, pages: Mapping[str, Page], api: Api | None = None, prefix: str = "/", max_body: int = 0) -> None:
+    def __init__(
+        self,
+        pages: Mapping[str, Page],
+        api: Api | None = None,
+        prefix: str = "/",
+        max_body: int = 0,
+        tls: Tls | None = None,
+    ) -> None:
+        self._tls = tls
         self._pages = pages
         self._api = api
         self._prefix = prefix
@@ -96,7 +116,7 @@ class HttpServer:
         Raises:
             OSError: the address cannot be opened.
         """
-        self._server = await asyncio.start_server(self._accept, host, port)
+        self._server = await asyncio.start_server(self._accept, host, port, ssl=self._tls.http if self._tls else None)
         return int(self._server.sockets[0].getsockname()[1])
 
     async def close(self) -> None:
@@ -115,7 +135,7 @@ class HttpServer:
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER)
-        is_from_here = _is_loopback(writer.get_extra_info("peername"))
+        caller = _Caller(_is_loopback(writer.get_extra_info("peername")), bool(writer.get_extra_info("peercert")))
         try:
             while True:
                 try:
@@ -123,7 +143,7 @@ class HttpServer:
                         head = await _next_head(connection, reader)
                     if head is None:
                         break
-                    request = await self._whole(connection, reader, writer, head, is_from_here)
+                    request = await self._whole(connection, reader, writer, head, caller)
                     reply = await self._reply(request)
                 except h11.RemoteProtocolError as error:
                     head, reply = None, Reply(error.error_status_hint)
@@ -144,7 +164,7 @@ class HttpServer:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         head: h11.Request,
-        is_from_here: bool,
+        caller: _Caller,
     ) -> Request:
         """A request with its body.
 
@@ -172,13 +192,15 @@ class HttpServer:
                 parts.append(bytes(event.data))
             else:
                 break
-        return Request(head.method.decode("latin-1"), path, dict(head.headers), b"".join(parts), is_from_here)
+        return Request(head.method.decode("latin-1"), path, dict(head.headers), b"".join(parts), *caller)
 
     def _is_for_api(self, path: str) -> bool:
         return self._api is not None and (path == self._prefix or path.startswith(f"{self._prefix}/"))
 
     async def _reply(self, request: Request) -> Reply:
         if self._api and self._is_for_api(request.path):
+            if self._tls and self._tls.asks_callers and not request.has_certificate:
+                return Reply(403, b"a certificate is asked for\n")
             return await self._api(request)
         if request.method not in ("GET", "HEAD"):
             return Reply(405, b"GET or HEAD only\n")

@@ -14,6 +14,7 @@ from grpc import aio
 
 from lathe.errors import InvalidInput, LatheError, Overloaded
 from lathe_server.pipeline import internal_error
+from lathe_server.status import abort
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,11 @@ class ErrorsToStatus(aio.ServerInterceptor):  # type: ignore[type-arg]  # generi
             return grpc.stream_stream_rpc_method_handler(
                 _stream(handler.stream_stream, self._max_unread_seconds), _parser(handler), handler.response_serializer
             )
-        return handler
+        return grpc.unary_stream_rpc_method_handler(
+            _unary_stream(handler.unary_stream, self._max_unread_seconds, _parser(handler)),
+            None,
+            handler.response_serializer,
+        )
 
 
 def _parser(handler: Any) -> Callable[[bytes], Any]:
@@ -78,6 +83,15 @@ def _unary(method: Callable[..., Awaitable[Any]], parse: Callable[[bytes], Any])
             await _abort(error, context)
 
     return call
+
+
+def _unary_stream(
+    method: Callable[..., AsyncGenerator[Any, None]], max_unread_seconds: float, parse: Callable[[bytes], Any]
+) -> Callable[..., Awaitable[None]]:
+    def parsed(content: bytes, context: Any) -> AsyncGenerator[Any, None]:
+        return method(parse(content), context)
+
+    return _stream(parsed, max_unread_seconds)
 
 
 def _stream(
@@ -143,4 +157,4 @@ async def _abort(error: Exception, context: aio.ServicerContext[Any, Any]) -> No
         error = internal_error(error)
     elif error.detail:
         log.warning("%s: %s", error.message, error.detail)
-    await context.abort(grpc.StatusCode[error.status], error.message)
+    await abort(error, context)

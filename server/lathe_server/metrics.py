@@ -108,6 +108,9 @@ class Metrics:
         self.clamped = Counter(
             "lathe_clamped_capture_times_total", "Capture times that could not be true", registry=registry
         )
+        self.turned_away = Counter(
+            "lathe_turned_away_total", "Calls that were not let in", ("status",), registry=registry
+        )
         self._events = Counter("lathe_events_total", "What happened to models", ("model", "kind"), registry=registry)
         self._event_times = Gauge(
             "lathe_event_timestamp_seconds",

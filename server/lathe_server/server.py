@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import uvloop
 from grpc import aio
@@ -23,6 +24,10 @@ from lathe.machine import allowed_cores, available_cores, memory_limit
 from lathe.mirror import open_repository
 from lathe.repository import Repository, VariantRef
 from lathe.v1 import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2_grpc
+from lathe_server.access.admission import Admission
+from lathe_server.access.gate import Gate
+from lathe_server.access.tls import Tls, renew, tls_of
+from lathe_server.access.tokens import Role, Tokens
 from lathe_server.calls import Calls
 from lathe_server.control_service import ControlService
 from lathe_server.events import Events
@@ -47,7 +52,7 @@ from lathe_server.router import Router
 from lathe_server.routes import Routes
 from lathe_server.scheduler import Scheduler
 from lathe_server.servable import Servable
-from lathe_server.settings import OWN_CORES, Settings
+from lathe_server.settings import OWN_CORES, Settings, is_loopback
 from lathe_server.shadow import Comparison, Shadows
 from lathe_server.threads import LOADER_THREAD
 from lathe_server.trial import Trials, loader
@@ -118,23 +123,29 @@ class Server:
         )
         self._shadows = Shadows(self._router, self._manager, self._scheduler, self._compared)
         self._pipeline = Pipeline(self._router, self._manager, self._scheduler, self._observe, lambda: guard.is_short)
+        tokens = Tokens(Path(settings.tokens)) if settings.tokens else None
+        self._gate = Gate(tokens, lambda status: self.metrics.turned_away.labels(status).inc())
+        self._tls = tls_of(settings)
+        if tokens and not self._tls and not all(map(is_loopback, (settings.grpc, settings.http, settings.control))):
+            log.warning("tokens cross the network in plain text; set tls_certificate and tls_key")
         calls = Calls(self._pipeline, repository.variants)
         self._places = Places(settings.max_streams, lambda: self._pipeline.draining)
         self._inference = InferenceService(self._pipeline, calls, self.metrics, self._places)
         plane = DataPlane(repository, self._router, self._manager, self._routes, self._pipeline, calls, self.metrics)
-        self._open_inference = OpenInferenceService(plane, self._places)
+        self._open_inference = OpenInferenceService(plane, self._places, self._gate)
         self._control = ControlService(
             repository, self._router, self._manager, self._routes, self._experiments, self._events
         )
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing from the stubs
         self._ready = False
-        self._grpc = self._new_grpc()
-        self._control_grpc = self._new_grpc()
+        self._grpc = self._new_grpc("infer")
+        self._control_grpc = self._new_grpc("control")
         self._http = HttpServer(
             pages(self.metrics, lambda: self._ready, self._refresh),
-            Rest(plane, settings.max_message_bytes).answer,
+            Rest(plane, self._gate, settings.max_message_bytes).answer,
             REST_PREFIX,
             settings.max_message_bytes,
+            self._tls,
         )
         self.addresses: dict[str, str] = {}
 
@@ -161,9 +172,14 @@ class Server:
         self.metrics.compared(comparison.ref, comparison.matched, comparison.found, failed=comparison.failed)
         self._experiments.compared(comparison)
 
-    def _new_grpc(self) -> aio.Server:
+    def _new_grpc(self, role: Role) -> aio.Server:
+        """
+        Args:
+            role: that its callers need.
+        """
+        admission = [Admission(self._gate, role)] if self._gate.asks_for_tokens else []
         return aio.server(
-            interceptors=[ErrorsToStatus(self._settings.max_unread_seconds)],
+            interceptors=[*admission, ErrorsToStatus(self._settings.max_unread_seconds)],
             options=[
                 ("grpc.so_reuseport", 0),  # a port in use is an error, not a shared port
                 ("grpc.max_receive_message_length", self._settings.max_message_bytes),
@@ -190,14 +206,15 @@ class Server:
             health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
             names = (*own, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, server)
-        self.addresses["grpc"] = _bind(self._grpc, self._settings.grpc)
-        self.addresses["control"] = _bind(self._control_grpc, self._settings.control)
+        self.addresses["grpc"] = _bind(self._grpc, self._settings.grpc, self._tls)
+        self.addresses["control"] = _bind(self._control_grpc, self._settings.control, self._tls)
         self.addresses["http"] = await self._bind_http()
         await self._grpc.start()
         await self._control_grpc.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         self._beating = asyncio.create_task(self._heartbeat.run())
         self._following = asyncio.create_task(self._follower.follow())
+        self._renewing = asyncio.create_task(renew(self._tls)) if self._tls else None
         self._ready = True
 
     async def drain(self) -> None:
@@ -218,6 +235,8 @@ class Server:
         await asyncio.gather(self._grpc.stop(grace), self._control_grpc.stop(grace))
         await self._http.close()
         self._beating.cancel()
+        if self._renewing:
+            self._renewing.cancel()
         self._scheduler.close()
         await asyncio.to_thread(self._journal.flush)
 
@@ -240,10 +259,10 @@ class Server:
             self.metrics.degrade_level.labels(model).set(self._router.level(model))
 
 
-def _bind(server: aio.Server, address: str) -> str:
+def _bind(server: aio.Server, address: str, tls: Tls | None) -> str:
     host, _, _ = address.rpartition(":")
     try:
-        port = server.add_insecure_port(address)
+        port = server.add_secure_port(address, tls.credentials()) if tls else server.add_insecure_port(address)
     except RuntimeError as error:
         raise AlreadyExists(f"the address {address} cannot be opened; is it in use?") from error
     return f"{host}:{port}"

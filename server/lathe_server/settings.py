@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lathe.config import KIND_NAMES, nearest, parse, read
+from lathe.connection import VARIABLES
 from lathe.errors import InvalidInput
 from lathe_server.engine_names import DEFAULT, ENGINES
 from lathe_server.limits import MAX_PIXELS
@@ -32,6 +33,10 @@ class Settings:
     grpc: str = _setting("127.0.0.1:8500", "address of inference, health and reflection; port 0 takes a free one")
     http: str = _setting("127.0.0.1:8501", "address of /metrics, /healthz and /readyz")
     control: str = _setting("127.0.0.1:8502", "address of ControlService; keep it off public networks")
+    tokens: str = _setting("", "TOML file of the tokens that callers need; without one every port takes everybody")
+    tls_certificate: str = _setting("", "PEM file of the certificate of all ports; without one they talk in plain text")
+    tls_key: str = _setting("", "PEM file of its key")
+    tls_client_ca: str = _setting("", "PEM file of the root whose certificates callers have to show")
     server_name: str = _setting("", "by which it knows its experiments after a restart; default: host and control port")
     workers: int = _setting(0, "worker threads; 0 takes as many as there are cores")
     worker_cores: str = _setting("any", "where workers run: any, or own, which keeps each to a core of its own")
@@ -82,6 +87,8 @@ class Settings:
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must not be negative or infinite")
+        if bool(self.tls_certificate) != bool(self.tls_key) or (self.tls_client_ca and not self.tls_certificate):
+            raise ValueError("tls_certificate and tls_key go together, and tls_client_ca with them")
         closed = {"engine": ENGINES, "engine_missing": ENGINE_MISSING, "worker_cores": WORKER_CORES}
         for name, choices in closed.items():
             if getattr(self, name) not in choices:
@@ -90,6 +97,17 @@ class Settings:
             host, separator, port = getattr(self, name).rpartition(":")
             if not (host and separator and port.isdecimal() and int(port) < 65536):
                 raise ValueError(f"{name} must be HOST:PORT, not {getattr(self, name)}")
+        if not (is_loopback(self.control) or self.tokens or self.tls_client_ca):
+            raise ValueError("control may be opened to other machines with tokens or tls_client_ca only")
+
+
+def is_loopback(address: str) -> bool:
+    """
+    >>> [is_loopback(address) for address in ("127.0.0.1:1", "localhost:1", "[::1]:1", "0.0.0.0:1", "[::]:1", "gate:1")]
+    [True, True, True, False, False, False]
+    """
+    host = address.rpartition(":")[0].strip("[]")
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -131,7 +149,9 @@ def load_settings(flags: argparse.Namespace, environment: Mapping[str, str]) -> 
     return parse(Settings, merged, text, name)
 
 
-def unknown_variables(environment: Mapping[str, str], known: frozenset[str] = frozenset({"LATHE_DATA"})) -> list[str]:
+def unknown_variables(
+    environment: Mapping[str, str], known: frozenset[str] = frozenset({"LATHE_DATA", *VARIABLES})
+) -> list[str]:
     """Variables with Lathe's prefix that set nothing, each with the nearest name, for a warning.
 
     They cannot be errors: Kubernetes puts LATHE_PORT and the like into every pod beside a service named lathe.

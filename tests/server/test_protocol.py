@@ -6,6 +6,8 @@ import random
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
 from lathe.v1 import inference_pb2
 from tests.calls import DETECT, DETECT_STREAM, channel, config, frame, inference, outcomes, refusal, send_bytes, stream
@@ -152,3 +154,19 @@ def _varint(value: int) -> bytes:
         out.append(value & 0x7F | 0x80)
         value >>= 7
     return bytes([*out, value])
+
+
+def test_errors_carry_details_that_programs_read(shared_server: RunningServer, spot_jpeg: bytes) -> None:
+    def told(model: str, picture: bytes) -> tuple[str, list[str]]:
+        request = inference_pb2.DetectRequest(model=model, frame=inference_pb2.Frame(encoded=picture))
+        with channel(shared_server.grpc) as opened, pytest.raises(grpc.RpcError) as caught:
+            inference(opened).Detect(request, timeout=10)
+        status = rpc_status.from_call(caught.value)
+        assert status
+        info = error_details_pb2.ErrorInfo()
+        assert status.details[0].Unpack(info)
+        assert info.domain == "lathe"
+        return info.reason, [one.type_url.rpartition(".")[2] for one in status.details]
+
+    assert told("nobody", spot_jpeg) == ("NOT_FOUND", ["ErrorInfo"])
+    assert told("spots", b"no picture") == ("BAD_PICTURE", ["ErrorInfo", "BadRequest"])

@@ -71,7 +71,7 @@ def storm(rig: Rig, variant: str, swaps: int = SWAPS) -> Figures:
         seconds.append(took)
 
     async def act(server: ServerProcess) -> None:
-        async with AsyncClient(server.grpc, server.control) as client:
+        async with server.async_client() as client:
             for _ in range(TURNS):
                 await turn(client, server)
 
@@ -105,7 +105,7 @@ def soak(rig: Rig, variant: str) -> Figures:
 
     async def live(server: ServerProcess) -> list[tuple[float, float, float]]:
         cameras, part, seen = rig.cameras(STREAMS, 0.5 * capacity), rig.seconds / SOAK_LOOKS, []
-        async with AsyncClient(server.grpc, server.control) as client:
+        async with server.async_client() as client:
             for number in range(SOAK_LOOKS):
                 await client.set_route(MODEL, {(variant, TWIN)[number % 2]: 1}, author="bench")
                 found = await play(server, cameras, part)

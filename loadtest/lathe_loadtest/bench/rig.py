@@ -166,7 +166,7 @@ class Rig:
 
         before = await asyncio.to_thread(_cpu_seconds, server)
         began = time.monotonic()
-        async with AsyncClient(server.grpc, server.control) as client:
+        async with server.async_client() as client:
             answered = sum(await asyncio.gather(*(one(client, number) for number in range(STREAMS))))
         elapsed = time.monotonic() - began
         cpu = await asyncio.to_thread(_cpu_seconds, server) - before
@@ -195,7 +195,7 @@ class Rig:
 async def play(server: ServerProcess, cameras: Sequence[Camera], seconds: float) -> list[Tally]:
     """Open loop: each camera at its own pace, whatever the server does."""
     tallies = [Tally() for _ in cameras]
-    async with AsyncClient(server.grpc, server.control) as client:
+    async with server.async_client() as client:
         plays = (camera.play(client, seconds, tally) for camera, tally in zip(cameras, tallies, strict=True))
         await asyncio.gather(*plays)
     return tallies
@@ -216,7 +216,7 @@ def unanswered(tallies: Sequence[Tally]) -> int:
 
 
 async def _set_route(server: ServerProcess, weights: dict[str, int]) -> None:
-    async with AsyncClient(server.grpc, server.control) as client:
+    async with server.async_client() as client:
         await client.set_route(MODEL, weights, author="bench")
 
 

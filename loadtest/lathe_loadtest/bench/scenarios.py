@@ -12,7 +12,6 @@ from statistics import median
 
 import numpy as np
 
-from lathe.client import AsyncClient
 from lathe.errors import Unavailable
 from lathe.scrape import scrape
 from lathe.server_process import ServerProcess
@@ -229,7 +228,7 @@ def swaps(rig: Rig, variant: str) -> Figures:
     turns = itertools.cycle([TWIN, variant])
 
     async def swapping(server: ServerProcess) -> None:
-        async with AsyncClient(server.grpc, server.control) as client:
+        async with server.async_client() as client:
             while True:
                 await asyncio.sleep(min(SWAP_SECONDS, rig.seconds / 4))
                 await client.set_route(MODEL, {next(turns): 1}, author="bench")
@@ -259,7 +258,7 @@ def shadow(rig: Rig, variant: str) -> Figures:
     """Half load, with a tenth of the frames judged by the variant's twin too, in turns with none."""
 
     async def route(server: ServerProcess, beside: str) -> None:
-        async with AsyncClient(server.grpc, server.control) as client:
+        async with server.async_client() as client:
             await client.set_route(MODEL, {variant: 1}, author="bench", shadow=beside, shadow_share=SHADOW_SHARE)
 
     with rig.server({variant: 1}, twin_of=variant) as server:
@@ -281,7 +280,7 @@ def degrade(rig: Rig, variant: str, cheaper: Sequence[str]) -> Figures:
     """Once, three times and once the load that can be carried, with and without cheaper variants to move to."""
 
     async def ramp(server: ServerProcess, capacity: float, cheaper: Sequence[str]) -> list[int]:
-        async with AsyncClient(server.grpc, server.control) as client:
+        async with server.async_client() as client:
             await client.set_route(MODEL, {variant: 1}, degrade=cheaper, degrade_after_seconds=DEGRADE_AFTER)
         return [answered(await play(server, rig.cameras(STREAMS, load * capacity), 2 * rig.seconds)) for load in RAMP]
 

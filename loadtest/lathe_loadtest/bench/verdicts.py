@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from lathe.client import AsyncClient
 from lathe.errors import LatheError
 from lathe.exchange import Result
 from lathe.experiment import completed, said_of, verdict_word, word
@@ -107,7 +106,7 @@ def record(rig: Rig, variant: str, frames_per_second: float, seconds: float) -> 
                 service = sum(took for stage, took in result.stage_seconds.items() if stage != "queue")
                 rows.append((loop.time() - began, service, result.age_seconds))
 
-        async with AsyncClient(server.grpc, server.control) as client:
+        async with server.async_client() as client:
             cameras = rig.cameras(STREAMS, frames_per_second, max_age_seconds=1.0)
             await asyncio.gather(*(camera.play(client, seconds, Tally(), note) for camera in cameras))
 
@@ -154,7 +153,7 @@ def real(
     """One experiment on a server of its own under cameras, to its end; writes its page."""
 
     async def act(server: ServerProcess) -> experiment_pb2.Experiment:
-        async with AsyncClient(server.grpc, server.control) as client:
+        async with server.async_client() as client:
             cameras = rig.cameras(STREAMS, frames_per_second, max_age_seconds=1.0)
             playing = [asyncio.create_task(one.play(client, 2 * MAX_SECONDS, Tally())) for one in cameras]
             spec = _spec(f"real {number}", baseline, candidate, block_seconds=BLOCK_SECONDS)

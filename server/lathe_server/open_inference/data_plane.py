@@ -11,9 +11,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from lathe.errors import InvalidInput, LatheError, NotFound, PermissionDenied, Refused
+from lathe.errors import InvalidInput, LatheError, NotFound, Refused
 from lathe.repository import Repository, VariantRef
 from lathe.v1.variant_version_pb2 import VariantVersion
+from lathe_server.access.audit import audited, author
 from lathe_server.calls import Calls
 from lathe_server.frames import Frame, Headers, Result
 from lathe_server.lifecycle import State
@@ -44,18 +45,6 @@ def durations(totals: Totals) -> dict[str, tuple[int, int]]:
         "compute_infer": (answered, round(totals.infer_seconds * 1e9)),
         "compute_output": (answered, round(totals.output_seconds * 1e9)),
     }
-
-
-def check_is_here(is_here: bool) -> None:
-    """
-    Args:
-        is_here: the caller is on this machine.
-
-    Raises:
-        PermissionDenied: it is not.
-    """
-    if not is_here:
-        raise PermissionDenied("loading and unloading by this port is for callers on the same machine")
 
 
 _STATES: Mapping[State | None, str] = {
@@ -253,7 +242,8 @@ class DataPlane:
         if not asked.pinned:
             self._route_of(asked.model)
             return
-        await asyncio.shield(self._routes.load(asked.model, VariantVersion(variant=asked.variant)))
+        with audited("RepositoryModelLoad", name):
+            await asyncio.shield(self._routes.load(asked.model, VariantVersion(variant=asked.variant)))
 
     async def unload(self, name: str) -> None:
         """Takes a variant out of memory.
@@ -266,7 +256,9 @@ class DataPlane:
             self._route_of(asked.model)
             raise Refused(f"model {asked.model} has a route; unload its variants by {asked.model}/VARIANT")
         named = VariantVersion(variant=asked.variant)
-        await asyncio.shield(self._routes.unload(asked.model, named, force=False, author="open inference protocol"))
+        by = author("open inference protocol")
+        with audited("RepositoryModelUnload", name):
+            await asyncio.shield(self._routes.unload(asked.model, named, force=False, author=by))
 
     def _ref(self, asked: Target) -> VariantRef:
         return self._pipeline.choose(asked.model, "", asked.pinned, ())

@@ -9,9 +9,10 @@ from typing import Any
 import grpc
 
 from lathe.errors import InvalidInput, LatheError, Unavailable
+from lathe_server.access.gate import Gate
 from lathe_server.calls import Context, deadline_of, headers_of
 from lathe_server.open_inference import open_inference_pb2 as pb
-from lathe_server.open_inference.data_plane import EXTENSIONS, NAME, DataPlane, check_is_here, durations
+from lathe_server.open_inference.data_plane import EXTENSIONS, NAME, DataPlane, durations
 from lathe_server.open_inference.description import Description, Tensor
 from lathe_server.open_inference.encoding import FIELDS, datatype_of, from_elements, from_raw, to_elements, to_raw
 from lathe_server.open_inference.names import target
@@ -30,8 +31,9 @@ class OpenInferenceService:
         places: that streams take.
     """
 
-    def __init__(self, plane: DataPlane, places: Places) -> None:
+    def __init__(self, plane: DataPlane, places: Places, gate: Gate) -> None:
         self._plane = plane
+        self._gate = gate
         self._places = places
 
     def handlers(self) -> Any:
@@ -169,7 +171,7 @@ class OpenInferenceService:
     async def RepositoryModelLoad(  # noqa: N802
         self, request: pb.RepositoryModelLoadRequest, context: Context
     ) -> pb.RepositoryModelLoadResponse:
-        _only_from_here(context)
+        self._gate.check_control(is_here=_is_here(context))
         if request.parameters:
             raise InvalidInput("a load takes no parameters: files and settings come from the repository")
         await self._plane.load(request.model_name)
@@ -178,7 +180,7 @@ class OpenInferenceService:
     async def RepositoryModelUnload(  # noqa: N802
         self, request: pb.RepositoryModelUnloadRequest, context: Context
     ) -> pb.RepositoryModelUnloadResponse:
-        _only_from_here(context)
+        self._gate.check_control(is_here=_is_here(context))
         await self._plane.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
@@ -239,5 +241,5 @@ def _data_type(datatype: str) -> pb.DataType.ValueType:
     return pb.DataType.Value(f"TYPE_{'STRING' if datatype == 'BYTES' else datatype}")
 
 
-def _only_from_here(context: Context) -> None:
-    check_is_here(context.peer().startswith(("ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D", "unix:")))
+def _is_here(context: Context) -> bool:
+    return context.peer().startswith(("ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D", "unix:"))

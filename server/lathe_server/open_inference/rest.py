@@ -15,8 +15,10 @@ from urllib.parse import unquote
 from numpy.typing import NDArray
 
 from lathe.errors import InvalidInput, LatheError, NotFound
+from lathe_server.access.gate import Gate, caller
+from lathe_server.access.tokens import Role
 from lathe_server.http import Reply, Request
-from lathe_server.open_inference.data_plane import EXTENSIONS, NAME, DataPlane, Inferred, check_is_here, durations
+from lathe_server.open_inference.data_plane import EXTENSIONS, NAME, DataPlane, Inferred, durations
 from lathe_server.open_inference.description import Description, Tensor
 from lathe_server.open_inference.encoding import MAX_RANK, datatype_of, from_elements, from_raw, to_elements, to_raw
 from lathe_server.open_inference.names import target
@@ -34,6 +36,7 @@ T = TypeVar("T")
 
 _STATUS = {
     "INVALID_ARGUMENT": 400,
+    "UNAUTHENTICATED": 401,
     "PERMISSION_DENIED": 403,
     "NOT_FOUND": 404,
     "FAILED_PRECONDITION": 409,
@@ -51,14 +54,20 @@ class Rest:
         max_body: bytes of a request, once it is unpacked.
     """
 
-    def __init__(self, plane: DataPlane, max_body: int) -> None:
+    def __init__(self, plane: DataPlane, gate: Gate, max_body: int) -> None:
         self._plane = plane
+        self._gate = gate
         self._max_body = max_body
 
     async def answer(self, request: Request) -> Reply:
         """Of a request whose path begins with /v2; raises nothing."""
         try:
-            return await self._answer(request, [unquote(part) for part in request.path.split("/")[2:] if part])
+            parts = [unquote(part) for part in request.path.split("/")[2:] if part]
+            is_change = parts[:2] == ["repository", "models"]
+            authorization = request.headers.get(b"authorization", b"").decode("latin-1")
+            role: Role = "control" if is_change else "infer"
+            caller.set(self._gate.admit(authorization, role, is_here=request.is_from_here))
+            return await self._answer(request, parts)
         except LatheError as error:
             return _json({"error": error.message}, _STATUS.get(error.status, 500))
         except Exception as error:  # noqa: BLE001  the boundary of the process
@@ -78,7 +87,6 @@ class Rest:
             case "POST", ["repository", "index"]:
                 return await self._index(bool(_parsed(request.body).get("ready")))
             case "POST", ["repository", "models", *name, ("load" | "unload") as verb]:
-                check_is_here(request.is_from_here)
                 await (plane.load if verb == "load" else plane.unload)("/".join(name))
                 return Reply(200)
             case _, ["models", *rest] if rest:

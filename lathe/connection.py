@@ -1,0 +1,83 @@
+"""How a client shows who it is, and knows whom it talks to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lathe.errors import InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from grpc import aio
+
+VARIABLES = {
+    "LATHE_TOKEN": "token",
+    "LATHE_CA": "ca",
+    "LATHE_CERTIFICATE": "certificate",
+    "LATHE_KEY": "key",
+}
+"""Environment variables by which clients and commands take them."""
+
+_OPTIONS = [("grpc.max_receive_message_length", 64 * 2**20), ("grpc.max_send_message_length", 64 * 2**20)]
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Attributes:
+    token: good for what the caller wants to do; empty where none is asked for.
+    ca: PEM file of the root that vouches for the server; empty talks in plain text.
+    certificate, key: PEM files of the caller, where the server asks for them.
+    """
+
+    token: str = field(default="", repr=False)
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.token.isascii() or not self.token.isprintable() or " " in self.token:
+            raise InvalidInput("a token is one word of printable ASCII")
+        if bool(self.certificate) != bool(self.key) or (self.certificate and not self.ca):
+            raise InvalidInput("a certificate goes with its key, and with the root that vouches for the server")
+
+    @staticmethod
+    def from_environment(environment: Mapping[str, str] = os.environ) -> Connection:
+        """As the variables LATHE_TOKEN, LATHE_CA, LATHE_CERTIFICATE and LATHE_KEY say."""
+        return Connection(**{name: environment[key] for key, name in VARIABLES.items() if key in environment})
+
+    def channel(self, address: str) -> aio.Channel:
+        """
+        Raises:
+            NotFound: one of the files cannot be read.
+        """
+        import grpc
+        from grpc import aio
+
+        if not self.ca:
+            return aio.insecure_channel(address, options=_OPTIONS)
+        ca, key, certificate = (_content(path) for path in (self.ca, self.key, self.certificate))
+        return aio.secure_channel(address, grpc.ssl_channel_credentials(ca, key, certificate), options=_OPTIONS)
+
+    def on(self, stub: Any) -> Any:
+        """A stub whose calls show the token."""
+        return _Showing(stub, (("authorization", f"Bearer {self.token}"),)) if self.token else stub
+
+
+class _Showing:
+    def __init__(self, stub: Any, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._stub = stub
+        self._metadata = metadata
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(getattr(self._stub, name), metadata=self._metadata)
+
+
+def _content(path: str) -> bytes | None:
+    try:
+        return Path(path).read_bytes() if path else None
+    except OSError as error:
+        raise NotFound(f"the file {path} cannot be read", detail=str(error)) from error

@@ -1,0 +1,76 @@
+"""The gate before a port of gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+from grpc import aio
+
+from lathe.errors import LatheError
+from lathe_server.access.gate import Gate, caller
+from lathe_server.access.tokens import Identity, Role
+from lathe_server.status import abort
+
+OPEN = "/grpc.health.v1.Health/"
+"""Probes have no tokens."""
+CONTROL = frozenset(
+    f"/inference.GRPCInferenceService/{method}" for method in ("RepositoryModelLoad", "RepositoryModelUnload")
+)
+"""Methods of the inference port that need the role of control."""
+
+
+class Admission(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+    """Lets calls through whose tokens are good; for a gate that asks for tokens.
+
+    Args:
+        role: that the port's methods need, but for those in `CONTROL`.
+    """
+
+    def __init__(self, gate: Gate, role: Role) -> None:
+        self._gate = gate
+        self._role = role
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler: Any = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.startswith(OPEN):
+            return handler
+        told = dict(handler_call_details.invocation_metadata or ())
+        role: Role = "control" if method in CONTROL else self._role
+        try:
+            identity = self._gate.admit(str(told.get("authorization", "")), role)
+        except LatheError as error:
+            return _refusing(handler, error)
+        caller.set(identity)  # of this call's own task
+        return self._counted(handler, identity) if handler.stream_stream else handler
+
+    def _counted(self, handler: Any, identity: Identity | None) -> Any:
+        """A stream that holds one of its identity's places."""
+
+        async def stream(requests: AsyncIterator[Any], context: Any) -> None:
+            try:
+                with self._gate.stream(identity):
+                    await handler.stream_stream(requests, context)
+            except LatheError as error:
+                await abort(error, context)
+
+        return grpc.stream_stream_rpc_method_handler(stream, handler.request_deserializer, handler.response_serializer)
+
+
+def _refusing(handler: Any, error: LatheError) -> Any:
+    """A handler of the same kind that says no."""
+
+    async def answer(request: Any, context: Any) -> None:
+        await abort(error, context)
+
+    if handler.unary_unary:
+        return grpc.unary_unary_rpc_method_handler(answer, None, handler.response_serializer)
+    if handler.unary_stream:
+        return grpc.unary_stream_rpc_method_handler(answer, None, handler.response_serializer)
+    return grpc.stream_stream_rpc_method_handler(answer, None, handler.response_serializer)
