@@ -125,13 +125,19 @@ def echo_of_every_type() -> bytes:
     return bytes(model.SerializeToString())
 
 
-def doubler(width: int = 16) -> bytes:
-    """Rows of so many numbers, each twice as large."""
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["x", "x"], ["y"])],
-        "doubler",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", width])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", width])],
-    )
+def doubler(width: int = 16, name: str = "x", *, halves: bool = False) -> bytes:
+    """Rows of so many numbers, each twice as large.
+
+    Args:
+        name: of the input.
+        halves: gives them as FP16, too.
+    """
+    nodes = [helper.make_node("Add", [name, name], ["y"])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", width])]
+    if halves:
+        nodes.append(helper.make_node("Cast", ["y"], ["z"], to=TensorProto.FLOAT16))
+        outputs.append(helper.make_tensor_value_info("z", TensorProto.FLOAT16, ["batch", width]))
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])]
+    graph = helper.make_graph(nodes, "doubler", inputs, outputs)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return bytes(model.SerializeToString())

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from lathe.errors import InvalidInput, LatheError, Refused
 from lathe.experiment import completed, word
 from lathe.repository import Repository, VariantRef
-from lathe.v1 import control_pb2, experiment_pb2
+from lathe.v1 import card_pb2, control_pb2, experiment_pb2
 from lathe.v1.experiment_pb2 import (
     EXPERIMENT_STATE_ENDED,
     EXPERIMENT_STATE_RUNNING,
@@ -88,6 +88,10 @@ class Experiments:
                 side.version = (await asyncio.to_thread(self._repository.newest, spec.model, side.variant)).version
         if spec.baseline == spec.candidate:
             raise InvalidInput("an experiment needs two variants")
+        baseline = VariantRef(spec.model, spec.baseline.variant, spec.baseline.version)
+        if (await asyncio.to_thread(self._repository.card, baseline)).task == card_pb2.TASK_TENSORS:
+            spec.minimum_agreement = -1  # answers of such networks are not compared
+            spec.shadow_rounds = 0
         message = experiment_pb2.Experiment(
             id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
             spec=spec,
@@ -99,7 +103,6 @@ class Experiments:
         message.spec.seed = spec.seed or message.id
         await asyncio.to_thread(self._repository.write_experiment, message)
         candidate = VariantRef(spec.model, spec.candidate.variant, spec.candidate.version)
-        baseline = VariantRef(spec.model, spec.baseline.variant, spec.baseline.version)
         beside = RunningExperiment(message.id, self._server_name, candidate, is_here=True)
         try:
             await self._routes.begin_experiment(spec.model, beside, baseline=baseline, author=author)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -22,8 +23,14 @@ log = logging.getLogger(__name__)
 PATIENCE_SECONDS = 10.0
 """For a request without its body, for each part of the body, for the reply to be taken, and between two requests of one
 connection."""
-MAX_CONNECTIONS = 100
-READ_BYTES = 65_536
+BODY_SECONDS = 60.0
+"""For a whole body."""
+MAX_CONNECTIONS = 1100
+MAX_API_REQUESTS = 1000
+"""Of these, so that probes find room."""
+MAX_HELD_BYTES = 256 << 20
+"""Of bodies that are read or answered at the same time."""
+READ_BYTES = WRITE_BYTES = 65_536
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,10 @@ class HttpServer:
         self._prefix = prefix
         self._max_body = max_body
         self._connections: set[asyncio.Task[None]] = set()
+        self._busy: set[asyncio.Task[None]] = set()  # those that owe a reply
+        self._closing = False
+        self._asked = 0  # requests of the API in hand
+        self._held = 0  # bytes of their bodies
 
     async def start(self, host: str, port: int) -> int:
         """Opens the port and returns its number.
@@ -119,8 +130,14 @@ class HttpServer:
         self._server = await asyncio.start_server(self._accept, host, port, ssl=self._tls.http if self._tls else None)
         return int(self._server.sockets[0].getsockname()[1])
 
-    async def close(self) -> None:
+    async def close(self, grace_seconds: float = 0.0) -> None:
+        """Takes no more requests, and gives those in hand so long for their replies."""
+        self._closing = True
         self._server.close()
+        for connection in self._connections - self._busy:
+            connection.cancel()
+        if self._busy:
+            await asyncio.wait(self._busy, timeout=grace_seconds)
         for connection in self._connections:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
@@ -136,63 +153,63 @@ class HttpServer:
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER)
         caller = _Caller(_is_loopback(writer.get_extra_info("peername")), bool(writer.get_extra_info("peercert")))
+        task = asyncio.current_task()
+        assert task
         try:
             while True:
+                head = None
                 try:
                     async with asyncio.timeout(PATIENCE_SECONDS):
                         head = await _next_head(connection, reader)
                     if head is None:
                         break
-                    request = await self._whole(connection, reader, writer, head, caller)
-                    reply = await self._reply(request)
+                    self._busy.add(task)
+                    with self._room(head) as room:
+                        request = await room.whole(connection, reader, writer, head, caller)
+                        reply = await self._reply(request)
+                        await _send(writer, _bytes_of(connection, head, reply))
                 except h11.RemoteProtocolError as error:
-                    head, reply = None, Reply(error.error_status_hint)
-                async with asyncio.timeout(PATIENCE_SECONDS):
-                    writer.write(_bytes_of(connection, head, reply))
-                    await writer.drain()
-                if connection.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
+                    await _send(writer, _bytes_of(connection, None, Reply(error.error_status_hint)))
+                self._busy.discard(task)
+                if self._closing or connection.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
                     break
                 connection.start_next_cycle()
-        except (TimeoutError, OSError):  # it is slow, or gone
-            pass
-        finally:
             writer.close()
+        except (TimeoutError, OSError):  # it is slow, or gone
+            writer.transport.abort()
+        except BaseException:
+            writer.transport.abort()
+            raise
+        finally:
+            self._busy.discard(task)
 
-    async def _whole(
-        self,
-        connection: h11.Connection,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        head: h11.Request,
-        caller: _Caller,
-    ) -> Request:
-        """A request with its body.
+    @contextmanager
+    def _room(self, head: h11.Request) -> Iterator[_Room]:
+        """For one request.
 
         Raises:
-            h11.RemoteProtocolError: the body is longer than it may be, or breaks the protocol.
-            TimeoutError: it comes too slowly.
+            h11.RemoteProtocolError: there are as many as there may be.
         """
-        path = head.target.partition(b"?")[0].decode("latin-1")
-        most = self._max_body if self._is_for_api(path) else 0
-        told = next((value for name, value in head.headers if name == b"content-length"), b"0")
-        if int(told) > most:  # h11 has seen that it is a number
-            raise h11.RemoteProtocolError("the body is too long", error_status_hint=413)
-        parts, size = [], 0
-        while True:
-            event = connection.next_event()
-            if event is h11.NEED_DATA:
-                if connection.they_are_waiting_for_100_continue and most:
-                    writer.write(connection.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
-                async with asyncio.timeout(PATIENCE_SECONDS):
-                    connection.receive_data(await reader.read(READ_BYTES))
-            elif isinstance(event, h11.Data):
-                size += len(event.data)
-                if size > most:
-                    raise h11.RemoteProtocolError("the body is too long", error_status_hint=413)
-                parts.append(bytes(event.data))
-            else:
-                break
-        return Request(head.method.decode("latin-1"), path, dict(head.headers), b"".join(parts), *caller)
+        if not self._is_for_api(_path(head)):
+            yield _Room(0, lambda size: None)
+            return
+        if self._asked >= MAX_API_REQUESTS:
+            raise h11.RemoteProtocolError("too many requests", error_status_hint=503)
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            if self._held + size > MAX_HELD_BYTES:
+                raise h11.RemoteProtocolError("too many bodies", error_status_hint=503)
+            held += size
+            self._held += size
+
+        self._asked += 1
+        try:
+            yield _Room(self._max_body, hold)
+        finally:
+            self._asked -= 1
+            self._held -= held
 
     def _is_for_api(self, path: str) -> bool:
         return self._api is not None and (path == self._prefix or path.startswith(f"{self._prefix}/"))
@@ -210,6 +227,70 @@ class HttpServer:
         except Exception:
             log.exception("a page failed")
             return Reply(500)
+
+
+@dataclass(frozen=True)
+class _Room:
+    """What one request may bring.
+
+    Attributes:
+        most: bytes of its body.
+        hold: told of each part of it, and refuses what is too much for all requests together.
+    """
+
+    most: int
+    hold: Callable[[int], None]
+
+    async def whole(
+        self,
+        connection: h11.Connection,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        head: h11.Request,
+        caller: _Caller,
+    ) -> Request:
+        """A request with its body.
+
+        Raises:
+            h11.RemoteProtocolError: the body is longer than it may be, or breaks the protocol.
+            TimeoutError: it comes too slowly.
+        """
+        told = next((value for name, value in head.headers if name == b"content-length"), b"0")
+        if int(told) > self.most:  # h11 has seen that it is a number
+            raise h11.RemoteProtocolError("the body is too long", error_status_hint=413)
+        parts, size = [], 0
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                event = connection.next_event()
+                if event is h11.NEED_DATA:
+                    if connection.they_are_waiting_for_100_continue and self.most:
+                        writer.write(connection.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
+                    async with asyncio.timeout(PATIENCE_SECONDS):
+                        connection.receive_data(await reader.read(READ_BYTES))
+                elif isinstance(event, h11.Data):
+                    size += len(event.data)
+                    if size > self.most:
+                        raise h11.RemoteProtocolError("the body is too long", error_status_hint=413)
+                    self.hold(len(event.data))
+                    parts.append(bytes(event.data))
+                else:
+                    break
+        return Request(head.method.decode("latin-1"), _path(head), dict(head.headers), b"".join(parts), *caller)
+
+
+def _path(head: h11.Request) -> str:
+    return head.target.partition(b"?")[0].decode("latin-1")
+
+
+async def _send(writer: asyncio.StreamWriter, content: bytes) -> None:
+    """
+    Raises:
+        TimeoutError: the client takes nothing for a while.
+    """
+    for place in range(0, len(content), WRITE_BYTES):
+        writer.write(content[place : place + WRITE_BYTES])
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await writer.drain()
 
 
 async def _next_head(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:

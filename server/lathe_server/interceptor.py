@@ -99,8 +99,12 @@ def _stream(
 ) -> Callable[..., Awaitable[None]]:
     async def call(requests: AsyncIterator[Any], context: aio.ServicerContext[Any, Any]) -> None:
         try:
+            answering = method(requests, context)
+            if asyncio.iscoroutine(answering):  # as the health service: it writes its responses itself
+                await answering
+                return
             with _Patience(max_unread_seconds) as patience:
-                async with aclosing(method(requests, context)) as responses:  # closed before the status is sent
+                async with aclosing(answering) as responses:  # closed before the status is sent
                     async for response in responses:
                         patience.waits_since = patience.now()
                         await context.write(response)  # waits while the client's window is full

@@ -13,7 +13,7 @@ from lathe_server.frames import Frame, Headers, Outcome, Result, fate
 from lathe_server.manager import Lease, Manager
 from lathe_server.router import Router
 from lathe_server.scheduler import Lane, Scheduler
-from lathe_server.tensors import TensorAnswer
+from lathe_server.tensors import NetworkFails, TensorAnswer
 from lathe_server.vision import Answer
 
 log = logging.getLogger(__name__)
@@ -188,7 +188,7 @@ class _Judgement:
         error: LatheError | None = None
         outcome: Outcome = self._late or "answered"
         if isinstance(broken, InvalidInput):
-            outcome, error = "rejected", broken
+            outcome, error = "failed" if isinstance(broken, NetworkFails) else "rejected", broken
         elif broken:
             outcome, error = "failed", internal_error(broken)
         result = Result(

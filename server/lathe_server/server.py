@@ -232,8 +232,7 @@ class Server:
                 await self._pipeline.drain()
         self._places.end()
         grace = max(end - asyncio.get_running_loop().time(), min(allowed, FAREWELL_SECONDS))
-        await asyncio.gather(self._grpc.stop(grace), self._control_grpc.stop(grace))
-        await self._http.close()
+        await asyncio.gather(self._grpc.stop(grace), self._control_grpc.stop(grace), self._http.close(grace))
         self._beating.cancel()
         if self._renewing:
             self._renewing.cancel()

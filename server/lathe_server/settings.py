@@ -31,7 +31,9 @@ class Settings:
     """Attributes are the flags with underscores, and the keys of the TOML file."""
 
     grpc: str = _setting("127.0.0.1:8500", "address of inference, health and reflection; port 0 takes a free one")
-    http: str = _setting("127.0.0.1:8501", "address of /metrics, /healthz and /readyz")
+    http: str = _setting(
+        "127.0.0.1:8501", "address of /metrics, /healthz, /readyz and /v2, the Open Inference Protocol"
+    )
     control: str = _setting("127.0.0.1:8502", "address of ControlService; keep it off public networks")
     tokens: str = _setting("", "TOML file of the tokens that callers need; without one every port takes everybody")
     tls_certificate: str = _setting("", "PEM file of the certificate of all ports; without one they talk in plain text")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from lathe.errors import BadVariant, InvalidInput
 from lathe.v1 import card_pb2
 from lathe_server.engines import default_engine
@@ -37,6 +39,9 @@ def tensor_card(
     answer = infer(engine, Tensors(inputs))
     if not answer.outputs:
         raise BadVariant("the model has no outputs")
+    for name, value in answer.outputs.items():
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise BadVariant(f"the output {name[:64]} holds NaN or infinity on the inputs that it is tried with")
     return card_pb2.Card(
         model=model,
         variant=variant,

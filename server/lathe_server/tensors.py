@@ -33,6 +33,10 @@ DTYPES: Mapping[str, str] = {
 DATATYPES: Mapping[str, str] = {dtype: datatype for datatype, dtype in DTYPES.items()}
 
 
+class NetworkFails(InvalidInput):
+    """A network breaks on inputs that are what it asks for, as far as it tells: the caller's fault or its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tensors:
     """What a call asks of a network.
@@ -63,7 +67,8 @@ def infer(engine: Engine, asked: Tensors, before_infer: Callable[[], None] = lam
         before_infer: called when the network could run; what it raises ends the work there.
 
     Raises:
-        InvalidInput: names, types or shapes are not the network's; a number is not finite; or it fails on them.
+        InvalidInput: names, types or shapes are not the network's, or a number is not finite.
+        NetworkFails: it cannot run on them.
     """
     began = perf_counter()
     _check_inputs(engine.inputs, asked.inputs)
@@ -78,7 +83,7 @@ def infer(engine: Engine, asked: Tensors, before_infer: Callable[[], None] = lam
     except MemoryError:
         raise
     except Exception as error:  # runtimes raise what they like when dimensions do not go together
-        raise InvalidInput("the model fails on inputs of these shapes and values", detail=str(error)) from error
+        raise NetworkFails("the model fails on inputs of these shapes and values", detail=str(error)) from error
     done = perf_counter()
     return TensorAnswer({name: outputs[name] for name in names}, Stages(0.0, checked - began, done - checked, 0.0))
 

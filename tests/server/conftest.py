@@ -23,15 +23,21 @@ def detector() -> Detector:
 
 @pytest.fixture(scope="session")
 def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """Pictures (`spots`: a, and b that is not on its route) and tensors (`echo`, `double`), for the Open Inference
-    Protocol."""
+    """Pictures (`spots`: a, and b that is not on its route) and tensors (`echo`, `double`, `halves`, and `named`, whose
+    input is called as that of pictures), for the Open Inference Protocol."""
     folder = tmp_path_factory.mktemp("open")
     root = folder / "models"
     root.mkdir()
     repository = Repository(root)
     repository.publish(card_for("spots", "a", recommended=True), bright_spots())
     repository.publish(card_for("spots", "b"), bright_spots(box_pixels=16.0))
-    for name, model in (("echo", echo_of_every_type()), ("double", doubler())):
+    tensors = {
+        "echo": echo_of_every_type(),
+        "double": doubler(),
+        "halves": doubler(halves=True),
+        "named": doubler(name="image"),
+    }
+    for name, model in tensors.items():
         (folder / f"{name}.onnx").write_bytes(model)
         assert main(["repo", "publish", str(root), str(folder / f"{name}.onnx"), f"{name}/plain"]) == 0
     with start_server(root, folder / "log") as running:

@@ -36,7 +36,12 @@ def test_tritonclient_does_everything_unchanged(open_server: RunningServer, spot
         "pinned": True,
         "async": True,
         "xyxy": pytest.approx(xyxy[0]),
-        "index": ["double", "double/plain", "echo", "echo/plain", "spots", "spots/a", "spots/b"],
+        "index": [
+            *(f"{name}{variant}" for name in ("double", "echo", "halves", "named") for variant in ("", "/plain")),
+            "spots",
+            "spots/a",
+            "spots/b",
+        ],
         "loaded": [True, False],
         "counted": True,
         "refused": "no such model is served here",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
 
-from lathe_server.http import MAX_CONNECTIONS
+from lathe_server.http import MAX_CONNECTIONS, HttpServer, Reply, Request
+from tests.calls import eventually
 from tests.conftest import RunningServer
 
 
@@ -92,3 +94,104 @@ def test_beyond_its_bound_a_connection_is_closed_at_once(server: RunningServer) 
         assert opened[-1].recv(100).startswith(b"HTTP/1.1 200")
         one_more = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
         assert one_more.recv(100) == b""
+
+
+class Started:
+    """A server of its own in this process, with an API that answers what it is given to answer."""
+
+    def __init__(self, reply: Callable[[], Awaitable[Reply]]) -> None:
+        async def api(request: Request) -> Reply:
+            return await reply()
+
+        async def live() -> Reply:
+            return Reply(200, b"ok\n")
+
+        self.http = HttpServer({"/healthz": live}, api, "/v2", 1000)
+
+    async def __aenter__(self) -> Started:
+        self._port = await self.http.start("127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.http.close()
+
+    async def said(self, request: bytes, *, read: bool = True) -> tuple[asyncio.StreamWriter, bytes]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port, limit=1)
+        writer.write(request)
+        return writer, await reader.read(12) if read else b""
+
+
+POST, GET = b"POST /v2/x HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n", b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n"
+
+
+async def large() -> Reply:
+    return Reply(200, bytes(50_000_000))
+
+
+def test_a_reply_that_nobody_takes_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lathe_server.http.PATIENCE_SECONDS", 0.1)
+
+    async def act() -> None:
+        async with Started(large) as server:
+            writer, _ = await server.said(POST + b"123456789", read=False)
+            await eventually(lambda: server.http._connections)
+            await eventually(lambda: not server.http._connections)
+            assert server.http._held == server.http._asked == 0
+            writer.close()
+
+    asyncio.run(act())
+
+
+def test_probes_find_room_while_the_api_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lathe_server.http.MAX_API_REQUESTS", 2)
+
+    async def act() -> list[bytes]:
+        async with Started(large) as server:
+            slow = [await server.said(POST + b"1", read=False) for _ in range(2)]
+            await eventually(lambda: server.http._asked == 2)
+            heard = [(await server.said(request))[1] for request in (POST, GET)]
+            for writer, _ in slow:
+                writer.close()
+            return heard
+
+    assert asyncio.run(act()) == [b"HTTP/1.1 503", b"HTTP/1.1 200"]
+
+
+def test_bodies_together_are_no_larger_than_they_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lathe_server.http.MAX_HELD_BYTES", 15)
+    go = asyncio.Event()
+
+    async def wait() -> Reply:
+        await go.wait()
+        return Reply(200)
+
+    async def act() -> None:
+        async with Started(wait) as server:
+            first, _ = await server.said(POST + b"123456789", read=False)
+            await eventually(lambda: server.http._held == 9)
+            assert (await server.said(POST + b"123456789"))[1] == b"HTTP/1.1 503"
+            go.set()
+            await eventually(lambda: not server.http._held)
+            first.close()
+
+    asyncio.run(act())
+
+
+def test_who_waits_for_a_reply_gets_it_before_the_port_closes() -> None:
+    go = asyncio.Event()
+
+    async def wait() -> Reply:
+        await go.wait()
+        return Reply(200)
+
+    async def act() -> bytes:
+        async with Started(wait) as server:
+            asking = asyncio.create_task(server.said(POST + b"123456789"))
+            await eventually(lambda: server.http._asked)
+            closing = asyncio.create_task(server.http.close(10))
+            await asyncio.sleep(0)
+            go.set()
+            await closing
+            return (await asking)[1]
+
+    assert asyncio.run(act()) == b"HTTP/1.1 200"

@@ -333,3 +333,40 @@ def test_variants_are_listed_loaded_and_unloaded(opened: grpc.Channel) -> None:
     loaded = pb.RepositoryModelLoadRequest(model_name="spots/b")
     loaded.parameters["config"].string_param = "{}"
     assert refusal(lambda: call(opened, "RepositoryModelLoad", loaded))[0] == "INVALID_ARGUMENT"
+
+
+def test_a_network_may_have_an_input_that_is_called_as_that_of_pictures(opened: grpc.Channel) -> None:
+    request = doubled(name="image")
+    request.model_name = "named"
+    answer = call(opened, "ModelInfer", request)
+    assert np.frombuffer(answer.raw_output_contents[0], np.float32).tolist() == [2.0] * 32
+
+
+def test_outputs_are_all_raw_or_none(opened: grpc.Channel) -> None:
+    request = pb.ModelInferRequest(model_name="halves")
+    tensor = request.inputs.add(name="x", datatype="FP32", shape=[1, 16])
+    tensor.contents.fp32_contents.extend([1.5] * 16)
+    both = call(opened, "ModelInfer", request)
+    assert [len(content) for content in both.raw_output_contents] == [64, 32]
+    assert not any(output.HasField("contents") for output in both.outputs)
+    request.outputs.add(name="y")
+    one = call(opened, "ModelInfer", request)
+    assert (len(one.raw_output_contents), list(one.outputs[0].contents.fp32_contents)) == (0, [3.0] * 16)
+
+
+@pytest.mark.fault(2)
+def test_bytes_that_are_no_message_end_their_stream_after_the_answers_before(opened: grpc.Channel) -> None:
+    stream = opened.stream_stream(
+        f"/{SERVICE.full_name}/ModelStreamInfer", None, pb.ModelStreamInferResponse.FromString
+    )
+    responses = stream(iter([doubled().SerializeToString(), b"\xff\xff"]), timeout=20)
+    assert next(responses).infer_response.model_name == "double"
+    assert refusal(lambda: next(responses)) == ("INVALID_ARGUMENT", "the bytes are not a message of this method")
+
+
+def test_statistics_of_a_label_are_those_of_its_variant(open_server: RunningServer, opened: grpc.Channel) -> None:
+    with open_server.client() as client:
+        client.set_route("double", {"plain": 1}, labels={"stable": "plain"})
+    call(opened, "ModelInfer", doubled(model_name="double/@stable"))
+    (told,) = call(opened, "ModelStatistics", pb.ModelStatisticsRequest(name="double/@stable")).model_stats
+    assert (told.name, told.inference_count > 0) == ("double/plain", True)

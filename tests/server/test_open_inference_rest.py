@@ -123,6 +123,11 @@ def test_texts_and_truths_come_back(open_server: RunningServer) -> None:
         ("double", doubled(datatype="INT64", data=[2**70] * 32), 400, "no INT64"),
         ("double", doubled(datatype="BOOL", data=[2] * 32), 400, "no BOOL"),
         ("double", doubled(datatype="BYTES", data=[2] * 32), 400, "no texts"),
+        ("double", doubled(datatype="BYTES", data=["\ud800"] * 32), 400, "neither base64 nor texts"),
+        ("double", doubled(data=[3e38] * 32), 409, "ask for it as binary data"),
+        ("double", doubled(name="x" * 20_000, data=[1.5]), 400, "has 1 elements"),
+        ("double", doubled(data=[1] * (1 << 20) + [1]), 400, "come as raw bytes"),
+        ("double", b"[" + b" " * (8 << 20), 400, "JSON is at most"),
         ("double", doubled(parameters=[1]), 400, "parameters are an object"),
         ("double", doubled(parameters={"binary_data_size": 128}), 400, "beyond the body"),
         ("double", doubled(parameters={"binary_data_size": -1}), 400, "beyond the body"),
@@ -156,6 +161,9 @@ def test_a_length_that_is_none_is_refused(open_server: RunningServer, length: st
 def test_what_there_is_is_told(open_server: RunningServer) -> None:
     status, told, _ = ask(open_server, "GET", "/v2")
     assert (status, told["name"]) == (200, "lathe")
+    assert ask(open_server, "HEAD", "/v2")[0] == 200
+    assert ask(open_server, "GET", "/v2/health/live")[1] == {"live": True}
+    assert ask(open_server, "GET", "/v2/models/double/ready")[1] == {"name": "double", "ready": True}
     for path, expected in (
         ("health/live", 200),
         ("health/ready", 200),
@@ -186,6 +194,7 @@ def test_variants_are_loaded_and_unloaded(open_server: RunningServer) -> None:
     assert ask(open_server, "POST", "/v2/repository/models/spots/b/unload", {})[0] == 200
     assert ask(open_server, "GET", "/v2/models/spots/b/ready")[0] == 503
     assert ask(open_server, "POST", "/v2/repository/models/spots/a/unload", {})[0] == 409
+    assert ask(open_server, "POST", "/v2/repository/models/spots/b/load", {"parameters": {"config": "{}"}})[0] == 400
     assert ask(open_server, "POST", "/v2/repository/models/spots/nobody/load", {})[0] == 404
 
 

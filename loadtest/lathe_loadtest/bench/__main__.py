@@ -20,8 +20,20 @@ from lathe.progress import Progress
 from lathe_loadtest.bench import endurance, scenarios
 from lathe_loadtest.bench.h2load import H2LOAD
 from lathe_loadtest.bench.heavier import publish_heavier
-from lathe_loadtest.bench.page import DEGRADE, DEGRADE_TWICE, ENGINES, LOAD, ONE_CALLER, UNARY, rows, said, write_page
+from lathe_loadtest.bench.page import (
+    DEGRADE,
+    DEGRADE_TWICE,
+    ENGINES,
+    LOAD,
+    ONE_CALLER,
+    TENSORS,
+    UNARY,
+    rows,
+    said,
+    write_page,
+)
 from lathe_loadtest.bench.rig import Rig
+from lathe_loadtest.bench.tensor_calls import tensor_calls
 
 LONG = ("soak", "storm")
 """Run where they are asked for alone."""
@@ -62,6 +74,7 @@ def main() -> None:
         ENGINES: partial(scenarios.engines, rig, variant),
         ONE_CALLER: partial(scenarios.one_caller, rig, variant),
         UNARY: partial(scenarios.unary, rig, called, options.peers),
+        TENSORS: partial(tensor_calls, rig, called),
         "steady": partial(scenarios.steady, rig, variant),
         "overload": partial(scenarios.overload, rig, variant),
         "flood": partial(scenarios.flood, rig, variant),
@@ -104,11 +117,11 @@ def _left_out(rig: Rig, called: str, way_down: Sequence[str]) -> dict[str, str]:
     if not find_spec("openvino"):
         found[ENGINES] = "OpenVINO is not installed"
     if not rig.has(called):
-        found[UNARY] = found[DEGRADE_TWICE] = f"the repository has no variant {called}"
+        found[UNARY] = found[TENSORS] = found[DEGRADE_TWICE] = f"the repository has no variant {called}"
     if len(way_down) < 3:
         found[DEGRADE_TWICE] = f"there is no third variant beside {' and '.join(way_down)}"
     if not shutil.which(H2LOAD):
-        found[ONE_CALLER] = found[UNARY] = f"{H2LOAD} is not installed (Debian: nghttp2-client)"
+        found[ONE_CALLER] = found[UNARY] = found[TENSORS] = f"{H2LOAD} is not installed (Debian: nghttp2-client)"
     return found
 
 

@@ -30,7 +30,8 @@ class Row:
     aim: str = ""
 
 
-ENGINES, ONE_CALLER, UNARY, DEGRADE, DEGRADE_TWICE = "engines", "one caller", "unary", "degrade", "degrade twice"
+ENGINES, ONE_CALLER, UNARY, TENSORS = "engines", "one caller", "unary", "tensors"
+DEGRADE, DEGRADE_TWICE = "degrade", "degrade twice"
 PEERS = {"mosec": "mosec", "aio": "a minimal grpc.aio server", "kserve": "KServe", "mlserver": "MLServer"}
 
 
@@ -76,6 +77,11 @@ def rows(variant: str, cheaper: str, called: str, way_down: Sequence[str]) -> li
         Row("the same: speed of OpenVINO against ONNX Runtime", ENGINES, "openvino_speed", "×"),
         Row("one caller, JPEG unary: added latency", ONE_CALLER, "added_ms", "ms", 2, "≤ 0.6", "0.4"),
         *beside,
+        Row("tensors of 983 KB in and 307 KB out, two cores: the network", TENSORS, "network_ms", "ms"),
+        Row("the same: the bare loop in two threads", TENSORS, "raw_fps", "calls/s", 0),
+        Row("the same: share of the bare loop", TENSORS, "share_of_raw", "", 3, "≥ 0.88", "0.95"),
+        Row("a network that is next to nothing: in the bare loop", TENSORS, "tiny_ms", "ms", 3),
+        Row("the same, 16 callers, two cores: calls a second", TENSORS, "tiny_per_second", "", 0, "≥ 5000", "10 000"),
         Row("80 % of capacity, fixed rate: p99 ÷ service time", "steady", "p99_over_service", "", 1, "≤ 8", "5"),
         Row("80 % of capacity: frames dropped", "steady", "dropped", "", 0, "0", "0"),
         Row("2× overload, 64 streams: served ÷ capacity", "overload", "served_over_capacity", "", 3, "≥ 0.92", "0.97"),

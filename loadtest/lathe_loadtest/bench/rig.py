@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +84,10 @@ class Rig:
         self._one, self._two = {server_core}, {server_core, client_core}
         os.sched_setaffinity(0, {client_core})
 
+    def pinned(self, workers: int) -> Callable[[], None]:
+        """For a child process, before it begins: keeps it to the cores of so many workers."""
+        return lambda: os.sched_setaffinity(0, self.cores(workers))
+
     def cores(self, workers: int) -> set[int]:
         """Where so many workers run: one has a core for itself, two share theirs with who drives them."""
         return self._one if workers == 1 else self._two
@@ -99,11 +103,15 @@ class Rig:
         """
         root = self._copy({*weights, *([twin_of] if twin_of else [])} - {TWIN}, twin_of)
         with ServerProcess(root, self.folder / "server.log", ("--workers", str(workers))) as running:
-            for thread in Path(f"/proc/{running.process.pid}/task").iterdir():
-                os.sched_setaffinity(int(thread.name), self.cores(workers))
+            self.place(running, workers)
             asyncio.run(_set_route(running, weights))
             yield running
             running.stop()
+
+    def place(self, server: ServerProcess, workers: int) -> None:
+        """Keeps a server to the cores of so many workers."""
+        for thread in Path(f"/proc/{server.process.pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), self.cores(workers))
 
     def has(self, variant: str) -> bool:
         return variant in self._source.variants(MODEL)
@@ -143,7 +151,7 @@ class Rig:
             check=True,
             capture_output=True,
             text=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, self.cores(workers)),
+            preexec_fn=self.pinned(workers),
         )
         return Raw(**json.loads(done.stdout))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from lathe.errors import InvalidInput, LatheError, NotFound, Refused
+from lathe.errors import InvalidInput, LatheError, NotFound, Refused, Unavailable
 from lathe.repository import Repository, VariantRef
 from lathe.v1.variant_version_pb2 import VariantVersion
 from lathe_server.access.audit import audited, author
@@ -22,7 +22,7 @@ from lathe_server.manager import Manager
 from lathe_server.metrics import Metrics, Totals
 from lathe_server.open_inference.description import IMAGE, Description, as_tensors, describe
 from lathe_server.open_inference.names import Target, target
-from lathe_server.pipeline import Pipeline
+from lathe_server.pipeline import LABEL, Pipeline
 from lathe_server.router import Router
 from lathe_server.routes import Routes
 from lathe_server.tensors import TensorAnswer, Tensors
@@ -32,6 +32,8 @@ NAME = "lathe"
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
 MAX_PICTURES = 64
 """Of one call."""
+AT_ONCE = 4
+"""Of these, so that one caller does not fill the line."""
 
 
 def durations(totals: Totals) -> dict[str, tuple[int, int]]:
@@ -161,7 +163,7 @@ class DataPlane:
                 headers=headers,
             )
 
-        if IMAGE not in inputs:
+        if not self._brings_pictures(asked, inputs):
             result = await self._calls.answer(frame(Tensors(inputs, tuple(outputs))))
             assert result.ref, "who answers has a name"
             assert isinstance(result.answer, TensorAnswer), "tensors are answered by tensors"
@@ -171,13 +173,29 @@ class DataPlane:
         found = as_tensors(answers)
         if unknown := set(outputs) - found.keys():
             raise InvalidInput(f"pictures have no output {min(unknown)[:64]}; they have {', '.join(found)}")
-        ref = results[0].ref
+        refs = {one.ref for one in results}
+        if len(refs) > 1:
+            raise Unavailable("another variant took over between the pictures; ask again")
+        ref = refs.pop()
         assert ref, "who answers has a name"
         return Inferred(ref, {name: found[name] for name in outputs or found})
 
+    def _brings_pictures(self, asked: Target, inputs: Mapping[str, NDArray[Any]]) -> bool:
+        images = inputs.get(IMAGE)
+        if images is None or images.dtype != object:
+            return False
+        with self._manager.lease(self._ref(asked)) as servable:
+            return servable.detector is not None
+
     async def _all(self, frames: Sequence[Frame]) -> list[Result]:
-        """The results of all; the first error where there is one, once all are through."""
-        done = await asyncio.gather(*(self._calls.answer(one) for one in frames), return_exceptions=True)
+        """The results of all, a few at the same time; the first error where there is one, once all are through."""
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def answer(frame: Frame) -> Result:
+            async with room:
+                return await self._calls.answer(frame)
+
+        done = await asyncio.gather(*(answer(one) for one in frames), return_exceptions=True)
         results = []
         for one in done:
             if isinstance(one, BaseException):
@@ -194,7 +212,9 @@ class DataPlane:
         """
         asked = target(name, version) if name else None
         ready = [ref for ref, state in self._manager.states().items() if state == "ready"]
-        if asked:
+        if asked and asked.pinned.startswith(LABEL):
+            ready = [self._ref(asked)]
+        elif asked:
             self._route_of(asked.model)
             ready = [
                 ref
@@ -274,8 +294,8 @@ def _files(inputs: Mapping[str, NDArray[Any]]) -> list[EncodedPicture]:
         InvalidInput: other inputs beside, another type, or too many.
     """
     images = inputs[IMAGE]
-    if len(inputs) > 1 or images.dtype != object:
-        raise InvalidInput(f"the input {IMAGE} comes alone, and is BYTES")
+    if len(inputs) > 1:
+        raise InvalidInput(f"the input {IMAGE} comes alone")
     if not 1 <= images.size <= MAX_PICTURES:
         raise InvalidInput(f"a call brings 1 to {MAX_PICTURES} pictures")
     return [EncodedPicture(one) for one in images.ravel()]

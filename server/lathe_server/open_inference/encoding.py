@@ -15,6 +15,8 @@ from lathe_server.tensors import DATATYPES, DTYPES
 
 MAX_RANK = 16
 MAX_ELEMENTS = 1 << 40
+MAX_LISTED = 1 << 20
+"""Elements that come one by one; each costs more than its bytes."""
 _TYPES: dict[str, set[type]] = {"f": {float, int}, "i": {int}, "u": {int}, "b": {bool}}
 _LENGTH = struct.Struct("<I")  # before each element of BYTES
 
@@ -41,6 +43,7 @@ def size_of(name: str, datatype: str, shape: Sequence[int]) -> int:
     Raises:
         InvalidInput: no such datatype, or no such shape.
     """
+    name = name[:64]
     if datatype not in DTYPES:
         raise InvalidInput(f"the datatype of {name} is one of {', '.join(DTYPES)}")
     if len(shape) > MAX_RANK or any(side < 0 for side in shape):
@@ -56,7 +59,7 @@ def from_raw(name: str, datatype: str, shape: Sequence[int], content: bytes) -> 
     Raises:
         InvalidInput: the bytes are not what the datatype and the shape say.
     """
-    size = size_of(name, datatype, shape)
+    size, name = size_of(name, datatype, shape), name[:64]
     if datatype == "BYTES":
         return _array(_split(name, content, size), shape)
     dtype = np.dtype(DTYPES[datatype])
@@ -64,7 +67,8 @@ def from_raw(name: str, datatype: str, shape: Sequence[int], content: bytes) -> 
         raise InvalidInput(f"{name} has {len(content)} bytes; its shape and datatype need {size * dtype.itemsize}")
     if datatype == "BOOL" and content.translate(None, b"\x00\x01"):
         raise InvalidInput(f"{name} holds bytes that are neither 0 nor 1")
-    return np.frombuffer(content, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
+    value = np.frombuffer(content, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
+    return value if shape else value.copy()  # not every runtime takes a single number that cannot be written to
 
 
 def from_elements(name: str, datatype: str, shape: Sequence[int], elements: Sequence[Any]) -> NDArray[Any]:
@@ -73,7 +77,9 @@ def from_elements(name: str, datatype: str, shape: Sequence[int], elements: Sequ
     Raises:
         InvalidInput: there are more or fewer than the shape says, or one does not fit the datatype.
     """
-    size = size_of(name, datatype, shape)
+    size, name = size_of(name, datatype, shape), name[:64]
+    if len(elements) > MAX_LISTED:
+        raise InvalidInput(f"{name} lists more than {MAX_LISTED} elements; so many come as raw bytes")
     if len(elements) != size:
         raise InvalidInput(f"{name} has {len(elements)} elements; its shape needs {size}")
     if datatype == "BYTES":
@@ -111,6 +117,8 @@ def datatype_of(value: NDArray[Any]) -> str:
 
 
 def _split(name: str, content: bytes, size: int) -> list[bytes]:
+    if size > MAX_LISTED:
+        raise InvalidInput(f"{name} has more than {MAX_LISTED} elements of BYTES")
     if len(content) < size * _LENGTH.size:
         raise InvalidInput(f"{name} has {len(content)} bytes; {size} elements of BYTES need more")
     elements, place = [], 0

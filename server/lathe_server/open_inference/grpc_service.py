@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
@@ -19,7 +20,11 @@ from lathe_server.open_inference.names import target
 from lathe_server.pipeline import internal_error
 from lathe_server.places import Places
 
+log = logging.getLogger(__name__)
+
 OPEN_INFERENCE_NAME: str = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+LARGE_BYTES = 65_536
+"""Of a request that is read beside the event loop."""
 MAX_IN_STREAM = 16
 """Requests of one stream that are judged at the same time; while there are so many, no more are read."""
 
@@ -87,9 +92,11 @@ class OpenInferenceService:
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:  # noqa: N802
         asked = target(request.model_name, request.model_version)
+        is_large = request.ByteSize() > LARGE_BYTES
+        inputs = await asyncio.to_thread(_inputs, request) if is_large else _inputs(request)
         inferred = await self._plane.infer(
             asked,
-            _inputs(request),
+            inputs,
             [one.name for one in request.outputs],
             headers=headers_of(context),
             deadline=deadline_of(context),
@@ -98,9 +105,12 @@ class OpenInferenceService:
             model_name=request.model_name, model_version=str(inferred.ref.version), id=request.id
         )
         response.parameters["variant"].string_param = inferred.ref.variant
+        # Raw contents go by place, so that either all outputs are raw, or none.
+        is_raw = not request.inputs or bool(request.raw_input_contents)
+        is_raw |= any(datatype_of(value) not in FIELDS for value in inferred.outputs.values())
         for name, value in inferred.outputs.items():
             output = response.outputs.add(name=name, datatype=datatype_of(value), shape=value.shape)
-            if request.raw_input_contents or output.datatype not in FIELDS:
+            if is_raw:
                 response.raw_output_contents.append(to_raw(value))
             else:
                 getattr(output.contents, FIELDS[output.datatype]).extend(to_elements(value))
@@ -112,11 +122,15 @@ class OpenInferenceService:
         told: asyncio.Queue[asyncio.Future[pb.ModelStreamInferResponse] | None] = asyncio.Queue()
         room = asyncio.Semaphore(MAX_IN_STREAM)
 
+        broken: list[Exception] = []
+
         async def read() -> None:
             try:
                 async for request in requests:
                     await room.acquire()
                     told.put_nowait(asyncio.ensure_future(self._told(request, context)))
+            except Exception as error:  # noqa: BLE001  raised once what came before is answered
+                broken.append(error)
             finally:
                 told.put_nowait(None)
 
@@ -132,6 +146,8 @@ class OpenInferenceService:
                 while not told.empty():
                     if left := told.get_nowait():
                         left.cancel()
+            if broken:
+                raise broken[0]
             if place.ended:
                 raise Unavailable("the server is shutting down")
 
@@ -140,6 +156,8 @@ class OpenInferenceService:
             return pb.ModelStreamInferResponse(infer_response=await self.ModelInfer(request, context))
         except Exception as error:  # noqa: BLE001  one request's trouble is not the stream's
             told = error if isinstance(error, LatheError) else internal_error(error)
+            if told.detail:
+                log.warning("%s: %s", told.message, told.detail)
             response = pb.ModelStreamInferResponse(error_message=told.message)
             response.infer_response.id = request.id
             return response

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import json
+import logging
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from urllib.parse import unquote
 
 from numpy.typing import NDArray
 
-from lathe.errors import InvalidInput, LatheError, NotFound
+from lathe.errors import InvalidInput, LatheError, NotFound, Refused
 from lathe_server.access.gate import Gate, caller
 from lathe_server.access.tokens import Role
 from lathe_server.http import Reply, Request
@@ -24,11 +25,16 @@ from lathe_server.open_inference.encoding import MAX_RANK, datatype_of, from_ele
 from lathe_server.open_inference.names import target
 from lathe_server.pipeline import internal_error
 
+log = logging.getLogger(__name__)
+
 PREFIX = "/v2"
 JSON_LENGTH = b"inference-header-content-length"
 """Header with the length of the JSON before the bytes of tensors."""
 
 LARGE_BYTES = 65_536
+"""Of what is read or written beside the event loop."""
+MAX_JSON_BYTES = 8 << 20
+"""Parsing holds up everything else in the process, so it must not take long."""
 _WINDOWS = {b"gzip": 31, b"deflate": 15}
 """As zlib tells its formats apart."""
 
@@ -69,26 +75,30 @@ class Rest:
             caller.set(self._gate.admit(authorization, role, is_here=request.is_from_here))
             return await self._answer(request, parts)
         except LatheError as error:
+            if error.detail:
+                log.warning("%s: %s", error.message, error.detail)
             return _json({"error": error.message}, _STATUS.get(error.status, 500))
         except Exception as error:  # noqa: BLE001  the boundary of the process
             return _json({"error": internal_error(error).message}, 500)
 
     async def _answer(self, request: Request, parts: list[str]) -> Reply:
         plane = self._plane
-        match request.method, parts:
+        match _method(request), parts:
             case "GET", []:
                 return _json({"name": NAME, "version": plane.version, "extensions": EXTENSIONS})
             case "GET", ["health", "live"]:
-                return Reply(200)
+                return _json({"live": True})
             case "GET", ["health", "ready"]:
-                return Reply(200 if plane.is_ready() else 503)
+                return _json({"ready": plane.is_ready()}, 200 if plane.is_ready() else 503)
             case "GET", ["models", "stats"]:
                 return self._statistics()
             case "POST", ["repository", "index"]:
                 return await self._index(bool(_parsed(request.body).get("ready")))
             case "POST", ["repository", "models", *name, ("load" | "unload") as verb]:
+                if _parsed(request.body).get("parameters") and verb == "load":
+                    raise InvalidInput("a load takes no parameters: files and settings come from the repository")
                 await (plane.load if verb == "load" else plane.unload)("/".join(name))
-                return Reply(200)
+                return _json({})
             case _, ["models", *rest] if rest:
                 return await self._of_model(request, rest)
         raise NotFound("there is no such resource")
@@ -101,11 +111,12 @@ class Rest:
             version = parts.pop()
             parts.pop()
         name = "/".join(parts)
-        match request.method, verb:
+        match _method(request), verb:
             case "POST", "infer":
                 return await self._infer(request, name, version)
             case "GET", "ready":
-                return Reply(200 if self._plane.is_model_ready(target(name, version)) else 503)
+                ready = self._plane.is_model_ready(target(name, version))
+                return _json({"name": name, "ready": ready}, 200 if ready else 503)
             case "GET", "stats":
                 return self._statistics(name, version)
             case "GET", "":
@@ -123,8 +134,8 @@ class Rest:
             told = _parsed(body[:length])
             return told, _inputs(told, body[length:])
 
-        is_large = len(request.body) > LARGE_BYTES and JSON_LENGTH not in request.headers
-        told, inputs = await _aside(read, is_large or b"content-encoding" in request.headers)
+        is_large = len(request.body) > LARGE_BYTES or b"content-encoding" in request.headers
+        told, inputs = await _aside(read, is_large)
         wanted = _listed(told, "outputs")
         inferred = await self._plane.infer(
             asked,
@@ -136,8 +147,8 @@ class Rest:
         by_bytes = {_text(one, "name") for one in wanted if _parameters(one).get("binary_data")}
         if _parameters(told).get("binary_data_output"):
             by_bytes |= inferred.outputs.keys()
-        in_json = sum(value.nbytes for output, value in inferred.outputs.items() if output not in by_bytes)
-        return await _aside(lambda: _reply(name, told.get("id"), inferred, by_bytes), in_json > LARGE_BYTES)
+        is_large = any(value.nbytes > LARGE_BYTES or value.dtype == object for value in inferred.outputs.values())
+        return await _aside(lambda: _reply(name, told.get("id"), inferred, by_bytes), is_large)
 
     def _statistics(self, name: str = "", version: str = "") -> Reply:
         rows = [
@@ -168,6 +179,11 @@ async def _aside(work: Callable[[], T], is_large: bool) -> T:
     return await asyncio.to_thread(work) if is_large else work()
 
 
+def _method(request: Request) -> str:
+    """HEAD is GET whose body is not sent."""
+    return "GET" if request.method == "HEAD" else request.method
+
+
 _VERBS = frozenset({"infer", "ready", "stats", "config"})
 
 
@@ -180,6 +196,8 @@ def _parsed(body: bytes) -> dict[str, Any]:
     Raises:
         InvalidInput: it is not a JSON object.
     """
+    if len(body) > MAX_JSON_BYTES:
+        raise InvalidInput(f"JSON is at most {MAX_JSON_BYTES} bytes; large tensors come as bytes behind it")
     try:
         content = json.loads(body or b"{}")
     except (ValueError, RecursionError) as error:
@@ -261,12 +279,12 @@ def _elements(one: Mapping[str, Any], name: str, datatype: str, parameters: Mapp
         return data
     if not {str}.issuperset(map(type, data)):
         raise InvalidInput(f"{name[:64]} holds elements that are no texts")
-    if parameters.get("content_type") != "base64":
-        return [text.encode() for text in data]
     try:
+        if parameters.get("content_type") != "base64":
+            return [text.encode() for text in data]
         return [base64.b64decode(text, validate=True) for text in data]
     except (binascii.Error, ValueError) as error:
-        raise InvalidInput(f"{name[:64]} holds elements that are not base64") from error
+        raise InvalidInput(f"{name[:64]} holds elements that are neither base64 nor texts") from error
 
 
 def _flat(data: object, name: str, depth: int = 0) -> list[Any]:
@@ -322,7 +340,10 @@ def _reply(name: str, call_id: object, inferred: Inferred, by_bytes: set[str]) -
     content["parameters"] = {"variant": inferred.ref.variant}
     if isinstance(call_id, str):
         content["id"] = call_id
-    head = json.dumps(content).encode()
+    try:
+        head = json.dumps(content, allow_nan=False).encode()
+    except ValueError as error:
+        raise Refused("the answer holds NaN or infinity, which JSON has not; ask for it as binary data") from error
     if not contents:
         return Reply(200, head, "application/json")
     length = ((JSON_LENGTH.decode(), str(len(head))),)
