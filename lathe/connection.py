@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ VARIABLES = {
     "LATHE_CA": "ca",
     "LATHE_CERTIFICATE": "certificate",
     "LATHE_KEY": "key",
+    "LATHE_PLAIN_TEXT": "plain_text",
 }
 """Environment variables by which clients and commands take them."""
 
@@ -31,12 +33,14 @@ class Connection:
     token: good for what the caller wants to do; empty where none is asked for.
     ca: PEM file of the root that vouches for the server; empty talks in plain text.
     certificate, key: PEM files of the caller, where the server asks for them.
+    plain_text: `yes` lets the token cross the network unprotected, as where a proxy on this machine encrypts.
     """
 
     token: str = field(default="", repr=False)
     ca: str = ""
     certificate: str = ""
     key: str = ""
+    plain_text: str = ""
 
     def __post_init__(self) -> None:
         if not self.token.isascii() or not self.token.isprintable() or " " in self.token:
@@ -52,11 +56,14 @@ class Connection:
     def channel(self, address: str) -> aio.Channel:
         """
         Raises:
+            InvalidInput: the token would cross the network in plain text.
             NotFound: one of the files cannot be read.
         """
         import grpc
         from grpc import aio
 
+        if self.token and not self.ca and self.plain_text != "yes" and not is_loopback(address):
+            raise InvalidInput("the token would cross the network in plain text: set LATHE_CA, or LATHE_PLAIN_TEXT=yes")
         if not self.ca:
             return aio.insecure_channel(address, options=_OPTIONS)
         ca, key, certificate = (_content(path) for path in (self.ca, self.key, self.certificate))
@@ -65,6 +72,20 @@ class Connection:
     def on(self, stub: Any) -> Any:
         """A stub whose calls show the token."""
         return _Showing(stub, (("authorization", f"Bearer {self.token}"),)) if self.token else stub
+
+
+def is_loopback(address: str) -> bool:
+    """
+    >>> [is_loopback(address) for address in ("127.0.0.1:1", "localhost:1", "[::1]:1")]
+    [True, True, True]
+    >>> [is_loopback(address) for address in ("0.0.0.0:1", "[::]:1", "127.gate:1")]
+    [False, False, False]
+    """
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class _Showing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 from pathlib import Path
 from typing import Any
@@ -35,14 +36,25 @@ def run(options: argparse.Namespace) -> None:
     check_name(options.name, "token")
     if options.days is not None and not 0 < options.days < 100_000:
         raise InvalidInput("--days must be above 0")
-    known = config.load(TokenFile, options.file).tokens if options.file.exists() else ()
-    if options.name in {one.name for one in known}:
-        raise AlreadyExists(f"{options.name} has a token; remove its entry first")
     token, sha256 = new_token()
     entry = f'\n[[tokens]]\nname = "{options.name}"\nrole = "{options.role}"\nsha256 = "{sha256}"\n'
     if options.days is not None:
         entry += f"expires = {datetime.now(UTC) + timedelta(days=options.days):%Y-%m-%dT%H:%M:%SZ}\n"
-    descriptor = os.open(options.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    with os.fdopen(descriptor, "a", encoding="utf-8") as file:
-        file.write(entry)
+    file: Path = options.file
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # of two who do so at once one waits
+        known = config.load(TokenFile, file).tokens if file.exists() else ()
+        if options.name in {one.name for one in known}:
+            raise AlreadyExists(f"{options.name} has a token; remove its entry first")
+        staging = file.with_name(f".{file.name}.{os.getpid()}")
+        try:
+            staging.touch(0o600)
+            staging.write_text((file.read_text("utf-8") if file.exists() else "") + entry, "utf-8")
+            config.load(TokenFile, staging)  # what stands there may leave no place for an entry
+            staging.replace(file)
+        finally:
+            staging.unlink(missing_ok=True)
+    finally:
+        os.close(folder)
     print(token)

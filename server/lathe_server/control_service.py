@@ -13,7 +13,7 @@ from lathe.card import check_name
 from lathe.errors import LatheError, NotFound
 from lathe.repository import Repository, VariantRef
 from lathe.v1 import card_pb2, control_pb2, control_pb2_grpc
-from lathe_server.access.audit import audited, author
+from lathe_server.access.audit import author, through
 from lathe_server.events import Events
 from lathe_server.experiments import Experiments
 from lathe_server.manager import Manager
@@ -118,22 +118,22 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
             check_name(label.name, "label")
         # A caller that hangs up does not undo half a swap.
         request.author = author(request.author)
-        with audited("SetRoute", request.model):
-            return control_pb2.SetRouteResponse(route=await asyncio.shield(self._routes.set_route(request)))
+        route = await through("SetRoute", request.model, self._routes.set_route(request))
+        return control_pb2.SetRouteResponse(route=route)
 
     async def Rollback(  # noqa: N802
         self, request: control_pb2.RollbackRequest, context: Context
     ) -> control_pb2.RollbackResponse:
         check_name(request.model, "model")
         request.author = author(request.author)
-        with audited("Rollback", request.model):
-            return control_pb2.RollbackResponse(route=await asyncio.shield(self._routes.rollback(request)))
+        route = await through("Rollback", request.model, self._routes.rollback(request))
+        return control_pb2.RollbackResponse(route=route)
 
     async def StartExperiment(  # noqa: N802
         self, request: control_pb2.StartExperimentRequest, context: Context
     ) -> control_pb2.StartExperimentResponse:
-        with audited("StartExperiment", request.spec.model):
-            begun = await asyncio.shield(self._experiments.start(request.spec, author(request.author)))
+        starting = self._experiments.start(request.spec, author(request.author))
+        begun = await through("StartExperiment", request.spec.model, starting)
         return control_pb2.StartExperimentResponse(experiment=begun)
 
     async def GetExperiment(  # noqa: N802
@@ -147,9 +147,8 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         self, request: control_pb2.StopExperimentRequest, context: Context
     ) -> control_pb2.StopExperimentResponse:
         check_name(request.model, "model")
-        with audited("StopExperiment", request.model):
-            stopping = self._experiments.stop(request.model, request.reason, promote=request.promote)
-            ended = await asyncio.shield(stopping)
+        stopping = self._experiments.stop(request.model, request.reason, promote=request.promote)
+        ended = await through("StopExperiment", request.model, stopping)
         return control_pb2.StopExperimentResponse(experiment=ended)
 
     async def WatchEvents(  # noqa: N802
@@ -164,8 +163,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
     ) -> control_pb2.LoadVariantResponse:
         check_name(request.model, "model")
         check_name(request.variant.variant, "variant")
-        with audited("LoadVariant", request.model):
-            ref = await asyncio.shield(self._routes.load(request.model, request.variant))
+        ref = await through("LoadVariant", request.model, self._routes.load(request.model, request.variant))
         return control_pb2.LoadVariantResponse(variant=to_name(ref))
 
     async def UnloadVariant(  # noqa: N802
@@ -174,7 +172,6 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         check_name(request.model, "model")
         check_name(request.variant.variant, "variant")
         by = author(request.author)
-        with audited("UnloadVariant", request.model):
-            unload = self._routes.unload(request.model, request.variant, force=request.force, author=by)
-            ref = await asyncio.shield(unload)
+        unload = self._routes.unload(request.model, request.variant, force=request.force, author=by)
+        ref = await through("UnloadVariant", request.model, unload)
         return control_pb2.UnloadVariantResponse(variant=to_name(ref))

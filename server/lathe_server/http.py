@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import h11
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -25,6 +25,7 @@ PATIENCE_SECONDS = 10.0
 connection."""
 BODY_SECONDS = 60.0
 """For a whole body."""
+LINGER_SECONDS, LINGER_READS = 0.5, 64
 MAX_CONNECTIONS = 1100
 MAX_API_REQUESTS = 1000
 """Of these, so that probes find room."""
@@ -70,7 +71,16 @@ class _Caller(NamedTuple):
 
 
 Page = Callable[[], Awaitable[Reply]]
-Api = Callable[[Request], Awaitable[Reply]]
+
+
+class Api(Protocol):
+    """What answers below a path."""
+
+    def admit(self, head: Request) -> Reply | None:
+        """Looks at a request before its body comes; a reply turns it away."""
+
+    async def answer(self, request: Request) -> Reply:
+        """Raises nothing."""
 
 
 def pages(metrics: Metrics, is_ready: Callable[[], bool], refresh: Callable[[], None]) -> dict[str, Page]:
@@ -127,7 +137,13 @@ class HttpServer:
         Raises:
             OSError: the address cannot be opened.
         """
-        self._server = await asyncio.start_server(self._accept, host, port, ssl=self._tls.http if self._tls else None)
+        self._server = await asyncio.start_server(
+            self._accept,
+            host,
+            port,
+            ssl=self._tls.http if self._tls else None,
+            ssl_handshake_timeout=PATIENCE_SECONDS if self._tls else None,
+        )
         return int(self._server.sockets[0].getsockname()[1])
 
     async def close(self, grace_seconds: float = 0.0) -> None:
@@ -164,12 +180,18 @@ class HttpServer:
                     if head is None:
                         break
                     self._busy.add(task)
+                    asked = Request(head.method.decode("latin-1"), _path(head), dict(head.headers), b"", *caller)
+                    if refusal := self._turned_away(asked):
+                        await _send(writer, _bytes_of(connection, None, refusal))
+                        await _linger(reader)
+                        break
                     with self._room(head) as room:
                         request = await room.whole(connection, reader, writer, head, caller)
                         reply = await self._reply(request)
                         await _send(writer, _bytes_of(connection, head, reply))
                 except h11.RemoteProtocolError as error:
                     await _send(writer, _bytes_of(connection, None, Reply(error.error_status_hint)))
+                    await _linger(reader)
                 self._busy.discard(task)
                 if self._closing or connection.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
                     break
@@ -214,11 +236,16 @@ class HttpServer:
     def _is_for_api(self, path: str) -> bool:
         return self._api is not None and (path == self._prefix or path.startswith(f"{self._prefix}/"))
 
+    def _turned_away(self, head: Request) -> Reply | None:
+        if not (self._api and self._is_for_api(head.path)):
+            return None
+        if self._tls and self._tls.asks_callers and not head.has_certificate:
+            return Reply(403, b'{"error": "a certificate is asked for"}', "application/json")
+        return self._api.admit(head)
+
     async def _reply(self, request: Request) -> Reply:
         if self._api and self._is_for_api(request.path):
-            if self._tls and self._tls.asks_callers and not request.has_certificate:
-                return Reply(403, b"a certificate is asked for\n")
-            return await self._api(request)
+            return await self._api.answer(request)
         if request.method not in ("GET", "HEAD"):
             return Reply(405, b"GET or HEAD only\n")
         page = self._pages.get(request.path)
@@ -280,6 +307,15 @@ class _Room:
 
 def _path(head: h11.Request) -> str:
     return head.target.partition(b"?")[0].decode("latin-1")
+
+
+async def _linger(reader: asyncio.StreamReader) -> None:
+    """Takes for a moment what still comes: a connection that is closed before is reset, and its last reply lost."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            for _ in range(LINGER_READS):
+                if not await reader.read(READ_BYTES):
+                    break
 
 
 async def _send(writer: asyncio.StreamWriter, content: bytes) -> None:

@@ -19,6 +19,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from lathe.connection import is_loopback
 from lathe.errors import AlreadyExists
 from lathe.machine import allowed_cores, available_cores, memory_limit
 from lathe.mirror import open_repository
@@ -34,6 +35,7 @@ from lathe_server.events import Events
 from lathe_server.experiments import Experiments
 from lathe_server.follow import Follower
 from lathe_server.frames import Result
+from lathe_server.health import Health
 from lathe_server.heartbeat import Heartbeat, MemoryGuard, resident_memory
 from lathe_server.http import HttpServer, pages
 from lathe_server.inference_service import InferenceService
@@ -52,7 +54,7 @@ from lathe_server.router import Router
 from lathe_server.routes import Routes
 from lathe_server.scheduler import Scheduler
 from lathe_server.servable import Servable
-from lathe_server.settings import OWN_CORES, Settings, is_loopback
+from lathe_server.settings import OWN_CORES, Settings
 from lathe_server.shadow import Comparison, Shadows
 from lathe_server.threads import LOADER_THREAD
 from lathe_server.trial import Trials, loader
@@ -136,13 +138,13 @@ class Server:
         self._control = ControlService(
             repository, self._router, self._manager, self._routes, self._experiments, self._events
         )
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing from the stubs
+        self._health = Health()
         self._ready = False
         self._grpc = self._new_grpc("infer")
         self._control_grpc = self._new_grpc("control")
         self._http = HttpServer(
             pages(self.metrics, lambda: self._ready, self._refresh),
-            Rest(plane, self._gate, settings.max_message_bytes).answer,
+            Rest(plane, self._gate, settings.max_message_bytes),
             REST_PREFIX,
             settings.max_message_bytes,
             self._tls,
@@ -211,7 +213,7 @@ class Server:
         self.addresses["http"] = await self._bind_http()
         await self._grpc.start()
         await self._control_grpc.start()
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        self._set_health(health_pb2.HealthCheckResponse.SERVING)
         self._beating = asyncio.create_task(self._heartbeat.run())
         self._following = asyncio.create_task(self._follower.follow())
         self._renewing = asyncio.create_task(renew(self._tls)) if self._tls else None
@@ -223,7 +225,7 @@ class Server:
         self._following.cancel()
         self._experiments.close()
         self._events.close()
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._routes.close()
         allowed = self._settings.drain_seconds
         end = asyncio.get_running_loop().time() + allowed
@@ -231,6 +233,7 @@ class Server:
             async with asyncio.timeout_at(end):
                 await self._pipeline.drain()
         self._places.end()
+        self._health.close()
         grace = max(end - asyncio.get_running_loop().time(), min(allowed, FAREWELL_SECONDS))
         await asyncio.gather(self._grpc.stop(grace), self._control_grpc.stop(grace), self._http.close(grace))
         self._beating.cancel()
@@ -239,9 +242,9 @@ class Server:
         self._scheduler.close()
         await asyncio.to_thread(self._journal.flush)
 
-    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+    def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", INFERENCE_NAME, OPEN_INFERENCE_NAME, CONTROL_NAME, *self._router.models()):
-            await self._health.set(name, status)
+            self._health.set(name, status)
 
     async def _bind_http(self) -> str:
         host, _, port = self._settings.http.rpartition(":")
@@ -296,6 +299,11 @@ async def serve(repository: Repository, settings: Settings, announce: Callable[[
     await server.drain()
 
 
+def _tells_no_headers(record: logging.LogRecord) -> bool:
+    """gRPC writes down headers that it cannot decode, and there may be tokens among them."""
+    return "Invalid encoding" not in record.getMessage()
+
+
 def run(location: str, settings: Settings) -> None:
     """Blocks until the server has drained.
 
@@ -304,6 +312,7 @@ def run(location: str, settings: Settings) -> None:
     """
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     repository = open_repository(location, settings.cache)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_tells_no_headers)
     uvloop.run(serve(repository, settings, lambda line: print(line, flush=True)))
     if any(thread.name == LOADER_THREAD for thread in threading.enumerate()):
         logging.shutdown()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lathe.config import KIND_NAMES, nearest, parse, read
-from lathe.connection import VARIABLES
+from lathe.connection import VARIABLES, is_loopback
 from lathe.errors import InvalidInput
 from lathe_server.engine_names import DEFAULT, ENGINES
 from lathe_server.limits import MAX_PIXELS
@@ -101,15 +101,6 @@ class Settings:
                 raise ValueError(f"{name} must be HOST:PORT, not {getattr(self, name)}")
         if not (is_loopback(self.control) or self.tokens or self.tls_client_ca):
             raise ValueError("control may be opened to other machines with tokens or tls_client_ca only")
-
-
-def is_loopback(address: str) -> bool:
-    """
-    >>> [is_loopback(address) for address in ("127.0.0.1:1", "localhost:1", "[::1]:1", "0.0.0.0:1", "[::]:1", "gate:1")]
-    [True, True, True, False, False, False]
-    """
-    host = address.rpartition(":")[0].strip("[]")
-    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

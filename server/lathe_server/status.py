@@ -15,13 +15,16 @@ DOMAIN = "lathe"
 DETAILS_KEY = "grpc-status-details-bin"
 """Trailing metadata by which gRPC's libraries find the details."""
 RETRY_SECONDS = 1
+MAX_MESSAGE = 1000
+"""Characters: trailing metadata has its limit, and holds the message more than once."""
 
 
 async def abort(error: LatheError, context: Any) -> NoReturn:
     """Ends a call with an error."""
     code = grpc.StatusCode[error.status]
+    message = error.message[:MAX_MESSAGE]
     trailer = ((DETAILS_KEY, details(error).SerializeToString()),)
-    await context.abort(code, error.message, trailing_metadata=trailer)
+    await context.abort(code, message, trailing_metadata=trailer)
     raise AssertionError("an aborted call goes no further")
 
 
@@ -37,11 +40,11 @@ def details(error: LatheError) -> status_pb2.Status:
     code: Any = grpc.StatusCode[error.status].value
     found: list[Any] = [error_details_pb2.ErrorInfo(reason=_reason(error), domain=DOMAIN)]
     if isinstance(error, InvalidInput):
-        violation = error_details_pb2.BadRequest.FieldViolation(description=error.message)
+        violation = error_details_pb2.BadRequest.FieldViolation(description=error.message[:MAX_MESSAGE])
         found.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if isinstance(error, Overloaded | Unavailable):
         found.append(error_details_pb2.RetryInfo(retry_delay={"seconds": RETRY_SECONDS}))
-    status = status_pb2.Status(code=code[0], message=error.message)
+    status = status_pb2.Status(code=code[0], message=error.message[:MAX_MESSAGE])
     for one in found:
         packed = Packed()
         packed.Pack(one)

@@ -100,13 +100,17 @@ class Started:
     """A server of its own in this process, with an API that answers what it is given to answer."""
 
     def __init__(self, reply: Callable[[], Awaitable[Reply]]) -> None:
-        async def api(request: Request) -> Reply:
-            return await reply()
-
         async def live() -> Reply:
             return Reply(200, b"ok\n")
 
-        self.http = HttpServer({"/healthz": live}, api, "/v2", 1000)
+        self._answer = reply
+        self.http = HttpServer({"/healthz": live}, self, "/v2", 1000)
+
+    def admit(self, head: Request) -> Reply | None:
+        return Reply(401) if head.path == "/v2/no" else None
+
+    async def answer(self, request: Request) -> Reply:
+        return await self._answer()
 
     async def __aenter__(self) -> Started:
         self._port = await self.http.start("127.0.0.1", 0)
@@ -195,3 +199,11 @@ def test_who_waits_for_a_reply_gets_it_before_the_port_closes() -> None:
             return (await asking)[1]
 
     assert asyncio.run(act()) == b"HTTP/1.1 200"
+
+
+def test_who_is_turned_away_hears_it_before_the_body_has_come() -> None:
+    async def act() -> bytes:
+        async with Started(large) as server:
+            return (await server.said(POST.replace(b"/x", b"/no")))[1]
+
+    assert asyncio.run(act()) == b"HTTP/1.1 401"

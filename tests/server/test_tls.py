@@ -42,7 +42,7 @@ def is_refused(server: RunningServer, picture: bytes, connection: Connection) ->
     try:
         variant(server, picture, connection)
     except LatheError as error:
-        return error.status in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+        return error.status == "UNAVAILABLE"
     return False
 
 

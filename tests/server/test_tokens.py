@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 from collections.abc import Iterator
@@ -20,9 +21,12 @@ from lathe.errors import InvalidInput, NotFound, Overloaded, PermissionDenied, U
 from lathe.repository import Repository
 from lathe_server.access.gate import Gate
 from lathe_server.access.tokens import Identity, Tokens, digest, new_token
+from lathe_server.health import Health
 from lathe_server.open_inference import open_inference_pb2 as pb
 from tests.calls import channel, metric, until
 from tests.conftest import RunningServer, start_server
+
+SEE, RULE, OLD = "token-to-see", "token-to-rule", "token-of-old"
 
 
 def entry(name: str, token: str, role: str = "infer", more: str = "") -> str:
@@ -35,14 +39,15 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "tokens.toml"
     past = f"{datetime.now(UTC) - timedelta(seconds=1):%Y-%m-%dT%H:%M:%SZ}"
     path.write_text(
-        entry("cameras", "see") + entry("ops", "rule", "control") + entry("gone", "old", "control", f"expires = {past}")
+        entry("cameras", SEE) + entry("ops", RULE, "control") + entry("gone", OLD, "control", f"expires = {past}")
     )
     return path
 
 
 @pytest.mark.fault(59)
 @pytest.mark.parametrize(
-    "authorization", ["", "see", "Bearer", "Bearer ", "Bearer sea", "Basic see", "Bearer old", "Bearer " + "x" * 5000]
+    "authorization",
+    ["", SEE, "Bearer", "Bearer ", "Bearer sea", f"Basic {SEE}", f"Bearer {OLD}", "Bearer " + "x" * 5000],
 )
 def test_what_is_no_good_token_is_nobody(file: Path, authorization: str) -> None:
     with pytest.raises(Unauthenticated, match="a token is needed"):
@@ -51,10 +56,10 @@ def test_what_is_no_good_token_is_nobody(file: Path, authorization: str) -> None
 
 def test_a_good_token_says_who_it_is_and_what_it_is_good_for(file: Path) -> None:
     tokens = Tokens(file)
-    assert tokens.identify("Bearer see") == Identity("cameras", "infer")
-    assert tokens.identify("bearer rule") == Identity("ops", "control")
-    assert tokens.identify("Bearer rule").may("infer")
-    assert not tokens.identify("Bearer see").may("control")
+    assert tokens.identify(f"Bearer {SEE}") == Identity("cameras", "infer")
+    assert tokens.identify(f"bearer {RULE}") == Identity("ops", "control")
+    assert tokens.identify(f"Bearer {RULE}").may("infer")
+    assert not tokens.identify(f"Bearer {SEE}").may("control")
 
 
 def test_a_changed_file_is_read_anew_and_a_broken_one_changes_nothing(
@@ -65,7 +70,7 @@ def test_a_changed_file_is_read_anew_and_a_broken_one_changes_nothing(
     file.write_text(entry("cameras", "new"))
     assert tokens.identify("Bearer new").name == "cameras"
     with pytest.raises(Unauthenticated):
-        tokens.identify("Bearer see")
+        tokens.identify(f"Bearer {SEE}")
     for broken in ("[[tokens]", entry("a", "x", "king"), entry("a", "x") * 2):
         file.write_text(broken)
         assert tokens.identify("Bearer new").name == "cameras"
@@ -84,6 +89,7 @@ def test_a_changed_file_is_read_anew_and_a_broken_one_changes_nothing(
         entry("a", "x", more="expires = 2027-01-01T00:00:00"),
         entry("a", "x", more="max_streams = -1"),
         entry("a", "x") * 2,
+        entry("a", "x") + entry("b", "x"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused(tmp_path: Path, content: str) -> None:
@@ -139,6 +145,9 @@ def test_the_command_makes_tokens_that_are_good(tmp_path: Path, capsys: pytest.C
     assert main(["token", str(path), "ops"]) == 1
     assert "has a token; remove its entry first" in capsys.readouterr().err
     assert new_token() != new_token()
+    path.write_text("tokens = []\n")
+    assert main(["token", str(path), "ops"]) == 1
+    assert (path.read_text(), [one.name for one in tmp_path.iterdir()]) == ("tokens = []\n", ["tokens.toml"])
 
 
 @pytest.fixture
@@ -153,7 +162,7 @@ def client(server: RunningServer, token: str) -> Client:
 
 @pytest.mark.fault(59)
 def test_each_port_asks_for_a_token_that_is_good_for_it(guarded: RunningServer, spot_jpeg: bytes) -> None:
-    for token in ("", "forged", "old"):
+    for token in ("", "forged-token", OLD):
         with client(guarded, token) as caller:
             for act in (
                 lambda: caller.detect("spots", spot_jpeg),
@@ -164,13 +173,13 @@ def test_each_port_asks_for_a_token_that_is_good_for_it(guarded: RunningServer, 
                 with pytest.raises(ServerError, match="a token is needed") as caught:
                     act()
                 assert caught.value.code.name == "UNAUTHENTICATED"
-    with client(guarded, "see") as cameras:
+    with client(guarded, SEE) as cameras:
         assert cameras.detect("spots", spot_jpeg).variant == "a"
         assert [one.variant for one in cameras.detect_stream("spots", [(spot_jpeg, 0.0)])] == ["a"]
         with pytest.raises(ServerError, match="the token of cameras is not good for this") as caught:
             cameras.set_route("spots", {"b": 1})
         assert caught.value.code.name == "PERMISSION_DENIED"
-    with client(guarded, "rule") as ops:
+    with client(guarded, RULE) as ops:
         assert ops.detect("spots", spot_jpeg).variant == "a"
         assert ops.set_route("spots", {"b": 1}, author="ada").author == "ops (ada)"
         assert next(ops.events()).model == "spots"
@@ -178,7 +187,7 @@ def test_each_port_asks_for_a_token_that_is_good_for_it(guarded: RunningServer, 
     assert metric(guarded, "lathe_turned_away_total", status="PERMISSION_DENIED") == 1
     log = guarded.log.read_text()
     assert "lathe.audit SetRoute of spots by ops: OK" in log
-    assert not [secret for secret in ("forged", "Bearer", '"rule"') if secret in log]
+    assert not [secret for secret in ("forged-token", "Bearer", SEE, RULE, OLD) if secret in log]
 
 
 @pytest.mark.fault(59)
@@ -197,7 +206,7 @@ def test_the_open_protocol_asks_too(guarded: RunningServer) -> None:
                 return str(error.code().name)  # type: ignore[attr-defined]
         return "OK"
 
-    assert [load(token) for token in ("", "see", "rule")] == ["UNAUTHENTICATED", "PERMISSION_DENIED", "OK"]
+    assert [load(token) for token in ("", SEE, RULE)] == ["UNAUTHENTICATED", "PERMISSION_DENIED", "OK"]
 
     def ask(method: str, path: str, token: str) -> int:
         connection = http.client.HTTPConnection(guarded.http, timeout=10)
@@ -213,7 +222,7 @@ def test_the_open_protocol_asks_too(guarded: RunningServer) -> None:
         ("/v2/repository/models/spots/b/unload", "POST", [401, 403, 200]),
         ("/v2/repository/index", "POST", [401, 200, 200]),
     ):
-        assert [ask(method, path, token) for token in ("", "see", "rule")] == codes
+        assert [ask(method, path, token) for token in ("", SEE, RULE)] == codes
     assert ask("GET", "/healthz", "") == ask("GET", "/metrics", "") == 200
 
 
@@ -232,9 +241,9 @@ def test_probes_need_no_token_and_reflection_does(guarded: RunningServer) -> Non
 def test_a_withdrawn_token_is_good_for_nothing_within_a_second_or_two(
     guarded: RunningServer, file: Path, spot_jpeg: bytes
 ) -> None:
-    with client(guarded, "see") as cameras:
+    with client(guarded, SEE) as cameras:
         cameras.detect("spots", spot_jpeg)
-        file.write_text(entry("ops", "rule", "control"))
+        file.write_text(entry("ops", RULE, "control"))
 
         def is_refused() -> bool:
             try:
@@ -276,3 +285,41 @@ def test_control_is_not_opened_to_others_without_tokens(
 ) -> None:
     assert main(["serve", str(repository.root), "--control", address]) == 1
     assert "control may be opened to other machines with tokens or tls_client_ca only" in capsys.readouterr().err
+
+
+def test_a_page_in_a_browser_on_this_machine_changes_nothing(server: RunningServer) -> None:
+    def unload(**headers: str) -> int:
+        connection = http.client.HTTPConnection(server.http, timeout=10)
+        connection.request("POST", "/v2/repository/models/spots/a/unload", headers=headers)
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    assert unload(Origin="http://evil.example") == unload(Host="evil.example") == unload(Host="127.evil.example") == 403
+    assert unload() == 409  # it is on the route
+
+
+def test_a_token_goes_in_plain_text_to_this_machine_only() -> None:
+    with pytest.raises(InvalidInput, match="would cross the network in plain text"):
+        Connection("token").channel("gate.example:8500")
+    environment = {"LATHE_TOKEN": "token", "LATHE_PLAIN_TEXT": "yes", "OTHER": "x"}
+    assert Connection.from_environment(environment) == Connection("token", plain_text="yes")
+    assert "token" not in repr(Connection("token")).replace("token=", "")
+
+
+def test_health_waits_for_no_watcher() -> None:
+    async def act() -> list[int]:
+        health = Health()
+        health.set("", 1)
+        request = health_pb2.HealthCheckRequest()  # type: ignore[attr-defined]
+        idle, watching = health.Watch(request, None), health.Watch(request, None)  # type: ignore[arg-type]
+        await anext(idle)  # and takes no more
+        heard = [(await anext(watching)).status]
+        health.set("", 2)
+        heard.append((await anext(watching)).status)
+        health.close()
+        heard += [one.status async for one in watching]
+        await idle.aclose()
+        return heard
+
+    assert asyncio.run(act()) == [1, 2]

@@ -46,31 +46,38 @@ class Admission(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in 
         try:
             identity = self._gate.admit(str(told.get("authorization", "")), role)
         except LatheError as error:
-            return _refusing(handler, error)
+            return _refusing(error)
         caller.set(identity)  # of this call's own task
-        return self._counted(handler, identity) if handler.stream_stream else handler
+        return self._counted(handler, identity)
 
     def _counted(self, handler: Any, identity: Identity | None) -> Any:
-        """A stream that holds one of its identity's places."""
+        """A stream holds one of its identity's places."""
 
-        async def stream(requests: AsyncIterator[Any], context: Any) -> None:
-            try:
-                with self._gate.stream(identity):
-                    await handler.stream_stream(requests, context)
-            except LatheError as error:
-                await abort(error, context)
+        def counting(answer: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+            async def stream(request_or_requests: Any, context: Any) -> None:
+                try:
+                    with self._gate.stream(identity):
+                        await answer(request_or_requests, context)
+                except LatheError as error:
+                    await abort(error, context)
 
-        return grpc.stream_stream_rpc_method_handler(stream, handler.request_deserializer, handler.response_serializer)
+            return stream
+
+        if handler.stream_stream:
+            return grpc.stream_stream_rpc_method_handler(
+                counting(handler.stream_stream), handler.request_deserializer, handler.response_serializer
+            )
+        if handler.unary_stream:
+            return grpc.unary_stream_rpc_method_handler(
+                counting(handler.unary_stream), handler.request_deserializer, handler.response_serializer
+            )
+        return handler
 
 
-def _refusing(handler: Any, error: LatheError) -> Any:
-    """A handler of the same kind that says no."""
+def _refusing(error: LatheError) -> Any:
+    """A handler that says no at once, before the caller's message has come."""
 
-    async def answer(request: Any, context: Any) -> None:
+    async def answer(requests: AsyncIterator[Any], context: Any) -> None:
         await abort(error, context)
 
-    if handler.unary_unary:
-        return grpc.unary_unary_rpc_method_handler(answer, None, handler.response_serializer)
-    if handler.unary_stream:
-        return grpc.unary_stream_rpc_method_handler(answer, None, handler.response_serializer)
-    return grpc.stream_stream_rpc_method_handler(answer, None, handler.response_serializer)
+    return grpc.stream_stream_rpc_method_handler(answer)

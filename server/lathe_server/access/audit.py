@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from lathe.errors import LatheError
 from lathe_server.access.gate import caller
 
 log = logging.getLogger("lathe.audit")
+
+MAX_AUTHOR = 256
+T = TypeVar("T")
+
+
+async def through(method: str, model: str, work: Awaitable[T]) -> T:
+    """Carries a change out, whether or not its caller waits for it, and writes it down."""
+
+    async def whole() -> T:
+        with audited(method, model):
+            return await work
+
+    return await asyncio.shield(whole())
 
 
 @contextmanager
@@ -32,9 +48,9 @@ def author(claimed: str) -> str:
     who = caller.get()
     if who is None:
         return claimed
-    return f"{who.name} ({claimed})" if claimed and claimed != who.name else who.name
+    return f"{who.name} ({claimed})"[:MAX_AUTHOR] if claimed and claimed != who.name else who.name
 
 
 def _word(text: str) -> str:
-    """Without what would forge a line."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:63])
+    """A model's or a variant's name, and of anything else nothing that would forge a line."""
+    return re.sub(r"[^a-zA-Z0-9._/@-]", "?", text[:127])

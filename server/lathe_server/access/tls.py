@@ -16,6 +16,8 @@ from lathe_server.settings import Settings
 log = logging.getLogger(__name__)
 
 
+_NOT_TOGETHER = "the certificate, its key and the callers' root do not go together"
+
 LOOK_SECONDS = 1.0
 """Between two looks for changed files."""
 
@@ -58,9 +60,11 @@ class Tls:
     def __init__(self, certificate: Path, key: Path, client_ca: Path | None = None) -> None:
         self._certificate, self._key, self._client_ca = certificate, key, client_ca
         self._number = 0  # counts up with each change
-        self._seen: object = None
+        try:
+            self._seen = self._marks()  # before they are read: what changes in between is seen at the next look
+        except OSError as error:
+            raise InvalidInput(_NOT_TOGETHER, detail=str(error)) from error
         self._http, self._grpc = self._load()
-        self._seen = self._marks()
         self.http, _ = self._load()  # stays, and hands each connection to the newest
         self.http.sni_callback = self._hand_on
 
@@ -71,12 +75,13 @@ class Tls:
             key, chain = self._key.read_bytes(), self._certificate.read_bytes()
             roots = self._client_ca.read_bytes() if self._client_ca else None
         except (OSError, ssl.SSLError, ValueError) as error:
-            raise InvalidInput(
-                "the certificate, its key and the callers' root do not go together", detail=str(error)
-            ) from error
+            raise InvalidInput(_NOT_TOGETHER, detail=str(error)) from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self._client_ca:
             context.verify_mode = ssl.CERT_OPTIONAL  # pages for probes are for everybody; the API asks for one
+            # Who resumes a session is not looked at again, and his certificate may have ended.
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            context.num_tickets = 0
         return context, grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=roots)
 
     def _hand_on(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:

@@ -28,7 +28,7 @@ from typing import Literal
 
 from lathe import config
 from lathe.card import check_name
-from lathe.errors import InvalidInput, LatheError, Unauthenticated
+from lathe.errors import LatheError, NotFound, Unauthenticated
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,8 @@ class TokenFile:
     def __post_init__(self) -> None:
         if len({one.name for one in self.tokens}) < len(self.tokens):
             raise ValueError("each token has a name of its own")
+        if len({one.sha256 for one in self.tokens}) < len(self.tokens):
+            raise ValueError("no two names have the same token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +121,11 @@ class Tokens:
         self._path = path
         self._now = now
         self._lock = threading.Lock()
+        try:
+            self._seen = self._mark()  # before it is read: what changes in between is seen at the next look
+        except OSError as error:
+            raise NotFound(f"the file of tokens {path.name} cannot be read", detail=str(error)) from error
         self._entries = config.load(TokenFile, path).tokens
-        self._seen = self._mark()
         self._look_at = time.monotonic() + LOOK_SECONDS
 
     def identify(self, authorization: str) -> Identity:
@@ -131,8 +136,9 @@ class Tokens:
         """
         scheme, _, token = authorization.partition(" ")
         found: Entry | None = None
-        if scheme.lower() == "bearer" and len(token) <= MAX_TOKEN:
-            told = digest(token.strip())
+        token = token.strip()
+        if scheme.lower() == "bearer" and 0 < len(token) <= MAX_TOKEN:
+            told = digest(token)
             for one in self._current():  # all of them, so that the time tells nothing
                 if hmac.compare_digest(one.sha256, told):
                     found = one
@@ -153,21 +159,9 @@ class Tokens:
                 return
             self._entries, self._seen = config.load(TokenFile, self._path).tokens, mark
             log.info("%d tokens are good from now on", len(self._entries))
-        except (LatheError, OSError) as error:
+        except (LatheError, OSError, ValueError, OverflowError, RecursionError) as error:
             log.error("the file of tokens has changed and cannot be read; those before go on being good: %s", error)
 
     def _mark(self) -> tuple[int, int, int]:
         told = self._path.stat()
         return told.st_mtime_ns, told.st_size, told.st_ino
-
-
-def bearer(token: str) -> str:
-    """Raises:
-    InvalidInput: a token that no header can hold.
-
-    >>> bearer("lathe_abc")
-    'Bearer lathe_abc'
-    """
-    if not token.isascii() or not token.isprintable() or " " in token:
-        raise InvalidInput("a token is one word of printable ASCII")
-    return f"Bearer {token}"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lathe.errors import InvalidInput, LatheError, NotFound, Refused, Unavailable
 from lathe.repository import Repository, VariantRef
 from lathe.v1.variant_version_pb2 import VariantVersion
-from lathe_server.access.audit import audited, author
+from lathe_server.access.audit import author, through
 from lathe_server.calls import Calls
 from lathe_server.frames import Frame, Headers, Result
 from lathe_server.lifecycle import State
@@ -262,8 +262,8 @@ class DataPlane:
         if not asked.pinned:
             self._route_of(asked.model)
             return
-        with audited("RepositoryModelLoad", name):
-            await asyncio.shield(self._routes.load(asked.model, VariantVersion(variant=asked.variant)))
+        loading = self._routes.load(asked.model, VariantVersion(variant=asked.variant))
+        await through("RepositoryModelLoad", name, loading)
 
     async def unload(self, name: str) -> None:
         """Takes a variant out of memory.
@@ -277,8 +277,8 @@ class DataPlane:
             raise Refused(f"model {asked.model} has a route; unload its variants by {asked.model}/VARIANT")
         named = VariantVersion(variant=asked.variant)
         by = author("open inference protocol")
-        with audited("RepositoryModelUnload", name):
-            await asyncio.shield(self._routes.unload(asked.model, named, force=False, author=by))
+        unloading = self._routes.unload(asked.model, named, force=False, author=by)
+        await through("RepositoryModelUnload", name, unloading)
 
     def _ref(self, asked: Target) -> VariantRef:
         return self._pipeline.choose(asked.model, "", asked.pinned, ())

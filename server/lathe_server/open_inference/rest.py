@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import json
 import logging
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from numpy.typing import NDArray
 
+from lathe.connection import is_loopback
 from lathe.errors import InvalidInput, LatheError, NotFound, Refused
 from lathe_server.access.gate import Gate, caller
 from lathe_server.access.tokens import Role
 from lathe_server.http import Reply, Request
 from lathe_server.open_inference.data_plane import EXTENSIONS, NAME, DataPlane, Inferred, durations
 from lathe_server.open_inference.description import Description, Tensor
-from lathe_server.open_inference.encoding import MAX_RANK, datatype_of, from_elements, from_raw, to_elements, to_raw
+from lathe_server.open_inference.encoding import datatype_of, to_elements, to_raw
+from lathe_server.open_inference.json_tensors import listed, parameters_of, read_inputs, text_of
 from lathe_server.open_inference.names import target
 from lathe_server.pipeline import internal_error
 
@@ -65,21 +67,31 @@ class Rest:
         self._gate = gate
         self._max_body = max_body
 
+    def admit(self, head: Request) -> Reply | None:
+        """Looks at the token before the body comes. Where none are asked for, changes are for callers on this machine,
+        and a page in a browser is none, wherever it runs."""
+        is_change = _parts(head)[:2] == ["repository", "models"]
+        host = head.headers.get(b"host", b"").decode("latin-1")
+        names_us = is_loopback(host) or is_loopback(f"{host}:")  # with its port or without
+        is_here = head.is_from_here and b"origin" not in head.headers and names_us
+        role: Role = "control" if is_change else "infer"
+        try:
+            authorization = head.headers.get(b"authorization", b"").decode("latin-1")
+            caller.set(self._gate.admit(authorization, role, is_here=is_here))
+        except LatheError as error:
+            return _error(error)
+        return None
+
     async def answer(self, request: Request) -> Reply:
         """Of a request whose path begins with /v2; raises nothing."""
         try:
-            parts = [unquote(part) for part in request.path.split("/")[2:] if part]
-            is_change = parts[:2] == ["repository", "models"]
-            authorization = request.headers.get(b"authorization", b"").decode("latin-1")
-            role: Role = "control" if is_change else "infer"
-            caller.set(self._gate.admit(authorization, role, is_here=request.is_from_here))
-            return await self._answer(request, parts)
+            return await self._answer(request, _parts(request))
         except LatheError as error:
             if error.detail:
                 log.warning("%s: %s", error.message, error.detail)
-            return _json({"error": error.message}, _STATUS.get(error.status, 500))
+            return _error(error)
         except Exception as error:  # noqa: BLE001  the boundary of the process
-            return _json({"error": internal_error(error).message}, 500)
+            return _error(internal_error(error))
 
     async def _answer(self, request: Request, parts: list[str]) -> Reply:
         plane = self._plane
@@ -132,20 +144,20 @@ class Rest:
             body = _unpacked(request, self._max_body)
             length = _json_length(request.headers, len(body))
             told = _parsed(body[:length])
-            return told, _inputs(told, body[length:])
+            return told, read_inputs(told, body[length:])
 
         is_large = len(request.body) > LARGE_BYTES or b"content-encoding" in request.headers
         told, inputs = await _aside(read, is_large)
-        wanted = _listed(told, "outputs")
+        wanted = listed(told, "outputs")
         inferred = await self._plane.infer(
             asked,
             inputs,
-            [_text(one, "name") for one in wanted],
+            [text_of(one, "name") for one in wanted],
             headers=[(key.decode("latin-1"), value.decode("latin-1")) for key, value in request.headers.items()],
             deadline=math.inf,
         )
-        by_bytes = {_text(one, "name") for one in wanted if _parameters(one).get("binary_data")}
-        if _parameters(told).get("binary_data_output"):
+        by_bytes = {text_of(one, "name") for one in wanted if parameters_of(one).get("binary_data")}
+        if parameters_of(told).get("binary_data_output"):
             by_bytes |= inferred.outputs.keys()
         is_large = any(value.nbytes > LARGE_BYTES or value.dtype == object for value in inferred.outputs.values())
         return await _aside(lambda: _reply(name, told.get("id"), inferred, by_bytes), is_large)
@@ -185,6 +197,16 @@ def _method(request: Request) -> str:
 
 
 _VERBS = frozenset({"infer", "ready", "stats", "config"})
+
+
+def _parts(request: Request) -> list[str]:
+    return [unquote(part) for part in request.path.split("/")[2:] if part]
+
+
+def _error(error: LatheError) -> Reply:
+    status = _STATUS.get(error.status, 500)
+    reply = _json({"error": error.message}, status)
+    return replace(reply, headers=(("www-authenticate", "Bearer"),)) if status == HTTPStatus.UNAUTHORIZED else reply
 
 
 def _json(content: object, status: int = 200) -> Reply:
@@ -240,87 +262,6 @@ def _json_length(headers: Mapping[bytes, bytes], size: int) -> int:
     if not told.isdigit() or len(told) > 12 or int(told) > size:
         raise InvalidInput(f"{JSON_LENGTH.decode()} is the length of the JSON at the body's beginning")
     return int(told)
-
-
-def _inputs(told: Mapping[str, Any], content: bytes) -> dict[str, NDArray[Any]]:
-    """The tensors of a request by name.
-
-    Args:
-        content: what follows the JSON.
-
-    Raises:
-        InvalidInput: they are not as they are said to be.
-    """
-    inputs: dict[str, NDArray[Any]] = {}
-    place = 0
-    for one in _listed(told, "inputs"):
-        name, datatype, shape = _text(one, "name"), _text(one, "datatype"), _shape(one)
-        parameters = _parameters(one)
-        if name in inputs:
-            raise InvalidInput("each input is named once")
-        if "shared_memory_region" in parameters:
-            raise InvalidInput("tensors come with their request; shared memory is not served")
-        size = parameters.get("binary_data_size")
-        if size is None:
-            inputs[name] = from_elements(name, datatype, shape, _elements(one, name, datatype, parameters))
-            continue
-        if type(size) is not int or not 0 <= size <= len(content) - place:
-            raise InvalidInput(f"the bytes of {name[:64]} go beyond the body")
-        inputs[name] = from_raw(name, datatype, shape, content[place : place + size])
-        place += size
-    if place != len(content):
-        raise InvalidInput("the body holds more bytes than its inputs say")
-    return inputs
-
-
-def _elements(one: Mapping[str, Any], name: str, datatype: str, parameters: Mapping[str, Any]) -> Sequence[Any]:
-    data = _flat(one.get("data"), name)
-    if datatype != "BYTES":
-        return data
-    if not {str}.issuperset(map(type, data)):
-        raise InvalidInput(f"{name[:64]} holds elements that are no texts")
-    try:
-        if parameters.get("content_type") != "base64":
-            return [text.encode() for text in data]
-        return [base64.b64decode(text, validate=True) for text in data]
-    except (binascii.Error, ValueError) as error:
-        raise InvalidInput(f"{name[:64]} holds elements that are neither base64 nor texts") from error
-
-
-def _flat(data: object, name: str, depth: int = 0) -> list[Any]:
-    if not isinstance(data, list) or depth > MAX_RANK:
-        raise InvalidInput(f"the data of {name[:64]} is a list, nested by its shape or flat")
-    if data and isinstance(data[0], list):
-        return [element for part in data for element in _flat(part, name, depth + 1)]
-    return data
-
-
-def _listed(told: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    value = told.get(key, [])
-    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
-        raise InvalidInput(f"{key} is a list of objects")
-    return value
-
-
-def _text(one: Mapping[str, Any], key: str) -> str:
-    value = one.get(key)
-    if not isinstance(value, str):
-        raise InvalidInput(f"each input and output has a {key}, which is a text")
-    return value
-
-
-def _shape(one: Mapping[str, Any]) -> list[int]:
-    value = one.get("shape")
-    if not isinstance(value, list) or not {int}.issuperset(map(type, value)):
-        raise InvalidInput("each input has a shape, which is a list of whole numbers")
-    return value
-
-
-def _parameters(one: Mapping[str, Any]) -> Mapping[str, Any]:
-    value = one.get("parameters", {})
-    if not isinstance(value, dict):
-        raise InvalidInput("parameters are an object")
-    return value
 
 
 def _reply(name: str, call_id: object, inferred: Inferred, by_bytes: set[str]) -> Reply:
