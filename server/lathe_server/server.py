@@ -163,7 +163,8 @@ class Server:
         if state in ("ready", None):
             self.metrics.set_loaded(ref, state == "ready")
         if kind := _TOLD.get(state):
-            self._events.tell(kind, ref.model, f"{ref} {text}".strip(), variant=ref)
+            told = text if text.startswith(str(ref)) else f"{ref} {text}".strip()
+            self._events.tell(kind, ref.model, told, variant=ref)
 
     def _observe(self, result: Result) -> None:
         self.metrics.observe(result)
