@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import threading
 import time
@@ -163,3 +165,39 @@ def _together(write: object) -> None:
         thread.start()
     for thread in threads:
         thread.join(20)
+
+
+@pytest.mark.fault(48)
+@pytest.mark.parametrize("name", ["model.onnx", "card.json"])
+def test_what_may_not_be_read_is_said_and_its_path_is_for_the_log_alone(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    open_file = io.open
+
+    def forbid(path: object, *how: object, **more: object) -> object:
+        if str(path).endswith(name):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return open_file(path, *how, **more)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(io, "open", forbid)  # the tests may run as root, who may read everything
+    with pytest.raises(BadVariant, match="cannot be read") as caught:
+        load_servable(repository, A, max_pixels=10**7, max_model_bytes=10**8)
+    assert str(repository.root) not in caught.value.message
+    assert name in caught.value.detail
+
+
+@pytest.mark.fault(48)
+def test_a_folder_that_may_not_be_written_refuses_routes_and_signatures(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbid(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(repository.root))
+
+    route = control_pb2.Route(model="spots", revision=1)
+    monkeypatch.setattr("lathe.repository.write_durably", forbid)
+    for write in (lambda: repository.add_route(route), lambda: repository.add_signature(A, b"")):
+        with pytest.raises(Refused, match="cannot be written") as caught:
+            write()
+        assert str(repository.root) not in caught.value.message
+        assert "Permission denied" in caught.value.detail
+    assert repository.revisions("spots") == []
