@@ -53,11 +53,17 @@ def append(file: Path, event: control_pb2.Event) -> None:
         os.close(descriptor)
 
 
-def events(file: Path) -> Iterator[control_pb2.Event]:
-    """The oldest first; none where there is no such file."""
+def events(file: Path, newest_bytes: int = 0) -> Iterator[control_pb2.Event]:
+    """The oldest first; none where there is no such file.
+
+    Args:
+        newest_bytes: reads no more than the file's last ones; 0 reads all.
+    """
     lines: list[bytes] = []
-    with suppress(OSError):
-        lines = file.read_bytes().splitlines()
+    with suppress(OSError), file.open("rb") as opened:
+        if newest_bytes:
+            opened.seek(max(0, file.stat().st_size - newest_bytes))
+        lines = opened.read().splitlines()
     for line in lines:
         with suppress(json_format.ParseError, UnicodeDecodeError):
             yield json_format.Parse(line, control_pb2.Event(), ignore_unknown_fields=True)

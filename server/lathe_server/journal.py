@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from itertools import chain
 from pathlib import Path
 
 from lathe.journal import append, events, full_file, journal_file, suspects
@@ -15,6 +16,8 @@ log = logging.getLogger(__name__)
 MOST_UNWRITTEN = 1000
 """Events that wait for a disk; more are not written down."""
 FLUSH_SECONDS = 1.0
+READ_BYTES = 65_536
+"""Of each file, at the start, which has to be quick; they hold some hundreds of events."""
 
 
 class Journal:
@@ -27,7 +30,8 @@ class Journal:
 
     def __init__(self, root: Path, server: str) -> None:
         self._file = journal_file(root, server)
-        self.suspects = suspects([*events(full_file(self._file)), *events(self._file)])
+        newest = (events(file, READ_BYTES) for file in (full_file(self._file), self._file))
+        self.suspects = suspects(chain.from_iterable(newest))
         self._unwritten: queue.Queue[control_pb2.Event | threading.Event] = queue.Queue(MOST_UNWRITTEN)
         self._is_broken = False
         threading.Thread(target=self._run, name="lathe-journal", daemon=True).start()

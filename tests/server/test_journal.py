@@ -171,3 +171,14 @@ def test_two_servers_of_one_name_lose_nothing_when_their_file_is_full(
     for thread in threads:
         thread.join()
     assert len({told.text for _, told in journal.all_events(tmp_path)}) == 240
+
+
+def test_a_start_reads_the_newest_of_a_long_journal(tmp_path: Path) -> None:
+    file = journal.journal_file(tmp_path, "hall")
+    for number in range(600):
+        journal.append(file, event(LOADED, "a", f"{number} " + "x" * 200))
+    journal.append(file, event(LOADING, "b"))
+    newest = list(journal.events(file, 65_536))
+    assert 100 < len(newest) < 300
+    assert newest[0].text.startswith(f"{601 - len(newest)} ")
+    assert Journal(tmp_path, "hall").suspects == {VariantRef("spots", "b", 1)}

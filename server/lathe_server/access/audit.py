@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable
 from typing import TypeVar
 
 from lathe.errors import LatheError
@@ -19,28 +18,22 @@ T = TypeVar("T")
 
 
 async def through(method: str, model: str, work: Awaitable[T]) -> T:
-    """Carries a change out, whether or not its caller waits for it, and writes it down."""
+    """Carries a change out, whether or not its caller waits for it, and writes down who made it and what came of it."""
 
     async def whole() -> T:
-        with audited(method, model):
-            return await work
+        outcome = "INTERNAL"
+        try:
+            done = await work
+            outcome = "OK"
+        except LatheError as error:
+            outcome = error.status
+            raise
+        finally:
+            who = caller.get()
+            log.info("%s of %s by %s: %s", method, _word(model), who.name if who else "nobody known", outcome)
+        return done
 
     return await asyncio.shield(whole())
-
-
-@contextmanager
-def audited(method: str, model: str) -> Iterator[None]:
-    """Writes down a call once it is through: who made it, of what model, and what came of it."""
-    outcome = "INTERNAL"
-    try:
-        yield
-        outcome = "OK"
-    except LatheError as error:
-        outcome = error.status
-        raise
-    finally:
-        who = caller.get()
-        log.info("%s of %s by %s: %s", method, _word(model), who.name if who else "nobody known", outcome)
 
 
 def author(claimed: str) -> str:
