@@ -269,3 +269,16 @@ def _to(*variants: str) -> control_pb2.SetRouteRequest:
     return control_pb2.SetRouteRequest(
         model="spots", weights=[control_pb2.RouteWeight(variant=variant, weight=1) for variant in variants]
     )
+
+
+@pytest.mark.fault(43)
+def test_an_embedding_model_that_names_no_space_is_refused_and_the_old_one_goes_on_serving(
+    server: RunningServer, repository: Repository, spot_jpeg: bytes
+) -> None:
+    ref = repository.publish(card_for("spots", "embedder"), MODEL)
+    card = repository.folder(ref) / "card.json"
+    card.write_text(card.read_text().replace("TASK_DETECTION", "TASK_EMBEDDING"))
+    with server.client() as client, channel(server.control) as opened:
+        error = refusal(lambda: control(opened).SetRoute(_to("embedder")))
+        assert (error.code().name, error.details()) == ("FAILED_PRECONDITION", "the card is not valid")
+        assert client.detect("spots", spot_jpeg).variant == "a"
