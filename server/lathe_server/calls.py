@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 from grpc import aio
 
 from lathe.errors import LatheError, NotFound, Refused
-from lathe_server.frames import Frame, Headers, Result
+from lathe_server.frames import Frame, Result
+from lathe_server.origin import Headers
 from lathe_server.pipeline import Pipeline, as_error
 from lathe_server.scheduler import Lane
 
@@ -79,10 +80,6 @@ class Calls:
         if result.outcome != "answered":
             raise as_error(result)
         return result
-
-
-def headers_of(context: Context) -> Headers:
-    return tuple(context.invocation_metadata() or ())
 
 
 def deadline_of(context: Context) -> float:

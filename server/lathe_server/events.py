@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 
 from lathe.repository import VariantRef
 from lathe.v1 import control_pb2
+from lathe_server.facts import of_variant
 from lathe_server.metrics import Metrics
 from lathe_server.route_message import to_name
 
@@ -54,7 +55,8 @@ class Events:
             event.variant.CopyFrom(to_name(variant))
         event.at.GetCurrentTime()
         word = Kind.Name(kind).removeprefix("EVENT_KIND_").lower()
-        log.info("%s: %s%s: %s", model, word, f" (revision {revision})" if revision else "", text)
+        facts = {"model": model, **of_variant(variant), "revision": revision, "experiment": experiment}
+        log.info("%s: %s", word, text, extra={name: fact for name, fact in facts.items() if fact})
         self._metrics.happened(model, word, event.at.ToNanoseconds() / 1e9)
         self._write_down(event)
         self._kept.append(event)

@@ -21,6 +21,7 @@ from lathe.v1.experiment_pb2 import (
     VERDICT_ROLLBACK,
     VERDICT_UNDECIDED,
 )
+from lathe_server.boundary import detail_of
 from lathe_server.events import Events
 from lathe_server.frames import Result
 from lathe_server.metrics import Metrics
@@ -182,7 +183,7 @@ class Experiments:
         try:
             running = Running(await asyncio.to_thread(self._repository.experiment, model, told.id), route.ruled)
         except LatheError as error:
-            log.error("experiment %s cannot go on: %s %s", told.id, error.message, error.detail)
+            log.error("experiment %s cannot go on: %s", told.id, error.message, extra=detail_of(error))
             running = Running(_lost(route, told))
         self._running[model] = running
         if not running.has_ended:
@@ -224,7 +225,7 @@ class Experiments:
             try:
                 route = await self._routes.end_experiment(model, serves, reason=message.reason)
             except LatheError as error:
-                log.error("the route cannot say that %s ended: %s %s", message.id, error.message, error.detail)
+                log.error("the route cannot say that %s ended: %s", message.id, error.message, extra=detail_of(error))
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 message.route_revision = route.revision
@@ -247,7 +248,7 @@ class Experiments:
         try:
             await asyncio.to_thread(self._repository.write_experiment, running.copy())
         except LatheError as error:
-            log.error("experiment %s cannot be written: %s %s", running.message.id, error.message, error.detail)
+            log.error("experiment %s cannot be written: %s", running.message.id, error.message, extra=detail_of(error))
 
 
 def _lost(route: Route, told: RunningExperiment) -> experiment_pb2.Experiment:

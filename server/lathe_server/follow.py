@@ -13,6 +13,7 @@ from time import monotonic
 from lathe.errors import BadVariant, LatheError, Refused
 from lathe.repository import Repository, VariantRef
 from lathe.v1 import card_pb2
+from lathe_server.boundary import detail_of
 from lathe_server.metrics import Metrics
 from lathe_server.route_message import Named, is_latest, named_ref, to_route
 from lathe_server.router import Route, Router
@@ -80,7 +81,7 @@ class Follower:
             self._is_away = False
         except LatheError as error:
             if not self._is_away:
-                log.error("%s; what is known of it serves on: %s", error.message, error.detail)
+                log.error("%s; what is known of it serves on", error.message, extra=detail_of(error))
             self._is_away = True
 
     async def _catch_up(self) -> None:
@@ -113,7 +114,7 @@ class Follower:
     def _put_off(self, model: str, revision: int, error: LatheError) -> None:
         self._put_offs[model] = (revision, monotonic() + RETRY_SECONDS)
         what = f"revision {revision} of its route" if revision else "what its cards recommend"
-        log.error("model %s cannot be served by %s: %s %s", model, what, error.message, error.detail)
+        log.error("model %s cannot be served by %s: %s", model, what, error.message, extra=detail_of(error))
 
     def _stored(self, model: str, revision: int) -> Route:
         """One revision; for 0 the route that nobody has written, of what the cards recommend."""

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Literal
 
 from lathe.errors import LatheError
 from lathe.repository import VariantRef
+from lathe_server.origin import NOBODY, Origin
 from lathe_server.tensors import TensorAnswer, Tensors
 from lathe_server.vision import Answer, Picture
-
-Headers: TypeAlias = Sequence[tuple[str, str | bytes]]
-"""A call's metadata, names in lower case."""
 
 Outcome = Literal[
     "answered",
@@ -52,7 +49,7 @@ class Frame:
         max_age_seconds: since the capture; infinite where the stream sets none.
         deadline: on the monotonic clock; infinite where the call has none.
         is_call: it came alone, and its stream's name is made up.
-        headers: of its call, names in lower case; rules of a route look at them.
+        origin: its call, whose headers rules of a route look at.
     """
 
     model: str
@@ -65,7 +62,7 @@ class Frame:
     max_age_seconds: float = math.inf
     deadline: float = math.inf
     is_call: bool = False
-    headers: Headers = field(default=(), repr=False)  # there may be tokens among them
+    origin: Origin = NOBODY
 
 
 @dataclass(frozen=True, slots=True)

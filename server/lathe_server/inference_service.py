@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections import deque
@@ -12,15 +13,19 @@ from contextlib import aclosing
 from lathe.card import check_name
 from lathe.errors import BadPicture, InvalidInput, LatheError, Unavailable
 from lathe.v1 import inference_pb2, inference_pb2_grpc
+from lathe_server.boundary import internal_error
 from lathe_server.brake import ReadingPace
-from lathe_server.calls import Calls, Context, deadline_of, headers_of
-from lathe_server.frames import Frame, Headers, Result, capture_on_monotonic
+from lathe_server.calls import Calls, Context, deadline_of
+from lathe_server.frames import Frame, Result, capture_on_monotonic
 from lathe_server.metrics import Metrics
-from lathe_server.pipeline import LABEL, Pipeline, internal_error
+from lathe_server.origin import Headers, Origin, current
+from lathe_server.pipeline import LABEL, Pipeline
 from lathe_server.places import Places
 from lathe_server.scheduler import Lane
 from lathe_server.vision import EncodedPicture, Picture
 from lathe_server.wire import check_stream_id, fill, to_picture
+
+log = logging.getLogger(__name__)
 
 MAX_PENDING = 256
 """Frames of one stream without their response; while there are so many, no more are read."""
@@ -45,10 +50,10 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         self, request: inference_pb2.DetectRequest, context: Context
     ) -> inference_pb2.DetectResponse:
         config = inference_pb2.StreamConfig(model=request.model, variant=request.variant, priority=request.priority)
-        headers = headers_of(context)
-        await self._check(config, headers)
+        origin = current.get()
+        await self._check(config, origin.headers)
         config.stream_id = self._calls.new_stream_id()
-        frame, error = _to_frame(request.frame, config, headers, deadline_of(context), self._metrics, is_call=True)
+        frame, error = _to_frame(request.frame, config, origin, deadline_of(context), self._metrics, is_call=True)
         result = await self._calls.answer(frame, high=request.priority == inference_pb2.PRIORITY_HIGH, error=error)
         response = inference_pb2.DetectResponse()
         fill(response.result, result)
@@ -61,9 +66,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             first = await anext(requests, None)
             if first is None or first.WhichOneof("message") != "config":
                 raise InvalidInput("the first message of a stream is its configuration")
-            headers = headers_of(context)
-            await self._check(first.config, headers)
-            stream = _Stream(first.config, headers, self._pipeline, self._metrics, deadline_of(context))
+            origin = current.get()
+            await self._check(first.config, origin.headers)
+            stream = _Stream(first.config, origin, self._pipeline, self._metrics, deadline_of(context))
             place.on_end = lambda: stream.end(Unavailable("the server is shutting down"))
             if place.ended:
                 place.on_end()
@@ -75,6 +80,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             finally:
                 reader.cancel()
                 stream.abandon()
+                log.info("a stream has ended", extra=stream.facts())
 
     async def _check(self, config: inference_pb2.StreamConfig, headers: Headers) -> None:
         """Refuses what could not be answered, before any frame is looked at.
@@ -97,13 +103,13 @@ class _Stream:
     def __init__(
         self,
         config: inference_pb2.StreamConfig,
-        headers: Headers,
+        origin: Origin,
         pipeline: Pipeline,
         metrics: Metrics,
         deadline: float,
     ) -> None:
         self._config = config
-        self._headers = headers
+        self._origin = origin
         self._pipeline = pipeline
         self._metrics = metrics
         self._deadline = deadline
@@ -112,6 +118,7 @@ class _Stream:
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._last_index = -1
+        self._frames = 0
         self._ended = False
         self._error: LatheError | None = None
 
@@ -139,6 +146,7 @@ class _Stream:
             self.end(internal_error(error))
 
     def _take(self, message: inference_pb2.Frame) -> None:
+        self._frames += 1
         slot = _Slot()
         self._pending.append(slot)
 
@@ -148,7 +156,7 @@ class _Stream:
             if self._pending and self._pending[0] is slot:
                 self._changed.set()
 
-        frame, error = _to_frame(message, self._config, self._headers, self._deadline, self._metrics)
+        frame, error = _to_frame(message, self._config, self._origin, self._deadline, self._metrics)
         if message.index <= self._last_index:
             error = InvalidInput(f"frame indices count up; {message.index} follows {self._last_index}")
         else:
@@ -181,6 +189,11 @@ class _Stream:
         self._error = self._error or error
         self._changed.set()
 
+    def facts(self) -> dict[str, object]:
+        """For the log."""
+        config, error = self._config, {"status": self._error.status} if self._error else {}
+        return {"model": config.model, "stream": config.stream_id, "frames": self._frames, **error}
+
     def abandon(self) -> None:
         """The client is gone, or has everything: no frame of the stream may take a turn any more."""
         self._pipeline.cancel(self._lane)
@@ -209,7 +222,7 @@ def _check_config(config: inference_pb2.StreamConfig) -> None:
 def _to_frame(
     message: inference_pb2.Frame,
     config: inference_pb2.StreamConfig,
-    headers: Headers,
+    origin: Origin,
     deadline: float,
     metrics: Metrics,
     *,
@@ -237,6 +250,6 @@ def _to_frame(
         max_age_seconds=config.max_age_seconds or math.inf,
         deadline=deadline,
         is_call=is_call,
-        headers=headers,
+        origin=origin,
     )
     return frame, error

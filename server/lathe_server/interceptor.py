@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, NoReturn, Self
@@ -12,11 +11,10 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
-from lathe.errors import InvalidInput, LatheError, Overloaded
-from lathe_server.pipeline import internal_error
+from lathe.errors import InvalidInput, Overloaded
+from lathe_server.boundary import told
+from lathe_server.origin import Origin, current
 from lathe_server.status import abort
-
-log = logging.getLogger(__name__)
 
 LOOKS = 8
 """How often a stream is looked at while its client may leave a response unread."""
@@ -38,6 +36,7 @@ class ErrorsToStatus(aio.ServerInterceptor):  # type: ignore[type-arg]  # generi
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
+        current.set(Origin(handler_call_details.invocation_metadata or ()))  # for this call's own task
         method = handler_call_details.method
         if method not in self._wrapped:
             handler: Any = await continuation(handler_call_details)
@@ -157,8 +156,4 @@ class _Patience:
 async def _abort(error: Exception, context: aio.ServicerContext[Any, Any]) -> NoReturn:
     if isinstance(error, (aio.AbortError, grpc.RpcError)):
         raise error
-    if not isinstance(error, LatheError):
-        error = internal_error(error)
-    elif error.detail:
-        log.warning("%s: %s", error.message, error.detail)
-    await abort(error, context)
+    await abort(told(error), context)

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import uuid
 from collections.abc import Callable
 from time import monotonic
 
 from lathe.errors import InvalidInput, LatheError, NotFound, Overloaded, TooLate, Unavailable
 from lathe.repository import VariantRef
-from lathe_server.frames import Frame, Headers, Outcome, Result, fate
+from lathe_server.boundary import internal_error
+from lathe_server.facts import facts_of_frame
+from lathe_server.frames import Frame, Outcome, Result, fate
 from lathe_server.manager import Lease, Manager
+from lathe_server.origin import Headers
 from lathe_server.router import Router
 from lathe_server.scheduler import Lane, Scheduler
 from lathe_server.tensors import NetworkFails, TensorAnswer
 from lathe_server.vision import Answer
 
-log = logging.getLogger(__name__)
-
 LABEL = "@"
 """Before a label that a request pins instead of a variant."""
-
-
-class InternalError(LatheError):
-    """Something of ours broke: the caller gets an id, the log the rest."""
-
-    status = "INTERNAL"
-
-
-def internal_error(error: BaseException) -> InternalError:
-    """Logs an unexpected exception under a fresh id and returns what the caller may know of it."""
-    name = uuid.uuid4().hex[:12]
-    log.error("internal error %s", name, exc_info=error)
-    return InternalError(f"internal error {name}")
 
 
 class Pipeline:
@@ -73,7 +59,7 @@ class Pipeline:
         def begin() -> _Judgement | None:
             try:
                 level = None if frame.variant else self._router.level(frame.model)
-                meant = self.choose(frame.model, frame.stream_id, frame.variant, frame.headers)
+                meant = self.choose(frame.model, frame.stream_id, frame.variant, frame.origin.headers)
                 ref = self._router.degraded(meant, level or 0)
                 lease = self._manager.lease(ref)
             except LatheError as error:
@@ -134,7 +120,7 @@ class Pipeline:
 
     def _ref_or_none(self, frame: Frame) -> VariantRef | None:
         try:
-            return self.choose(frame.model, frame.stream_id, frame.variant, frame.headers)
+            return self.choose(frame.model, frame.stream_id, frame.variant, frame.origin.headers)
         except LatheError:
             return None
 
@@ -190,7 +176,7 @@ class _Judgement:
         if isinstance(broken, InvalidInput):
             outcome, error = "failed" if isinstance(broken, NetworkFails) else "rejected", broken
         elif broken:
-            outcome, error = "failed", internal_error(broken)
+            outcome, error = "failed", internal_error(broken, **facts_of_frame(self._frame, ref))
         result = Result(
             self._frame,
             outcome,

@@ -14,7 +14,7 @@ from typing import Protocol
 from lathe.errors import InvalidInput, NotFound, Refused
 from lathe.repository import VariantRef
 from lathe_server.degrade import Degrader
-from lathe_server.frames import Headers
+from lathe_server.origin import Headers
 
 log = logging.getLogger(__name__)
 

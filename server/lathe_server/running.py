@@ -12,7 +12,8 @@ from lathe.experiment import judge
 from lathe.repository import VariantRef
 from lathe.v1 import experiment_pb2
 from lathe.v1.experiment_pb2 import EXPERIMENT_STATE_ENDED, EXPERIMENT_STATE_RUNNING, EXPERIMENT_STATE_SHADOW
-from lathe_server.frames import Headers, Result
+from lathe_server.frames import Result
+from lathe_server.origin import Headers
 from lathe_server.rounds import LATE, OpenRound, worst
 from lathe_server.shadow import Comparison
 
@@ -83,7 +84,7 @@ class Running:
         now, frame = self._clock(), result.frame
         if self.has_ended or frame.variant or result.degraded or self._round.is_washout(now):
             return
-        if self._ruled(frame.stream_id, frame.headers):
+        if self._ruled(frame.stream_id, frame.origin.headers):
             return
         is_candidate = self._round.is_candidate(frame.stream_id, now)
         if result.ref != (self.candidate if is_candidate else self.baseline):

@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from lathe.machine import allowed_cores, available_cores, memory_limit
 from lathe.mirror import open_repository
 from lathe.repository import Repository, VariantRef
 from lathe.v1 import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2_grpc
+from lathe_server import logs
 from lathe_server.access.admission import Admission
 from lathe_server.access.gate import Gate
 from lathe_server.access.tls import Tls, renew, tls_of
@@ -33,6 +33,7 @@ from lathe_server.calls import Calls
 from lathe_server.control_service import ControlService
 from lathe_server.events import Events
 from lathe_server.experiments import Experiments
+from lathe_server.facts import facts_of_frame
 from lathe_server.follow import Follower
 from lathe_server.frames import Result
 from lathe_server.health import Health
@@ -60,6 +61,7 @@ from lathe_server.threads import LOADER_THREAD
 from lathe_server.trial import Trials, loader
 
 log = logging.getLogger(__name__)
+frames_log = logging.getLogger("lathe.frames")
 
 INFERENCE_NAME = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
 CONTROL_NAME = control_pb2.DESCRIPTOR.services_by_name["ControlService"].full_name
@@ -167,6 +169,9 @@ class Server:
             self._events.tell(kind, ref.model, told, variant=ref)
 
     def _observe(self, result: Result) -> None:
+        if frames_log.isEnabledFor(logging.DEBUG):
+            told = {**facts_of_frame(result.frame, result.ref), "age_ms": round(result.age_seconds * 1e3, 3)}
+            frames_log.debug("frame %s", result.outcome, extra=told)
         self.metrics.observe(result)
         self._experiments.observe(result)
         self._shadows.answered(result)
@@ -300,20 +305,14 @@ async def serve(repository: Repository, settings: Settings, announce: Callable[[
     await server.drain()
 
 
-def _tells_no_headers(record: logging.LogRecord) -> bool:
-    """gRPC writes down headers that it cannot decode, and there may be tokens among them."""
-    return "Invalid encoding" not in record.getMessage()
-
-
 def run(location: str, settings: Settings) -> None:
     """Blocks until the server has drained.
 
     Raises:
         LatheError: it could not start.
     """
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.set_up(settings.log_format, settings.log_level)
     repository = open_repository(location, settings.cache)
-    logging.getLogger("grpc._cython.cygrpc").addFilter(_tells_no_headers)
     uvloop.run(serve(repository, settings, lambda line: print(line, flush=True)))
     if any(thread.name == LOADER_THREAD for thread in threading.enumerate()):
         logging.shutdown()

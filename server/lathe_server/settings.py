@@ -20,6 +20,8 @@ from lathe_server.limits import MAX_PIXELS
 ENVIRONMENT_PREFIX = "LATHE_"
 ENGINE_MISSING = ("refuse", FALL_BACK := "fall-back")
 WORKER_CORES = ("any", OWN_CORES := "own")
+LOG_FORMATS = ("console", JSON_LINES := "json")
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 def _setting(default: Any, help_text: str) -> Any:
@@ -63,6 +65,8 @@ class Settings:
     cache: str = _setting("", "folder for copies of object stores; default ~/.cache/lathe")
     drain_seconds: float = _setting(10.0, "time that frames in hand get after SIGTERM")
     load_seconds: float = _setting(60.0, "longest time that a variant may take to load and warm up")
+    log_format: str = _setting("console", f"lines of the log: {' or '.join(LOG_FORMATS)}")
+    log_level: str = _setting("info", f"least of what is logged: {', '.join(LOG_LEVELS)}; debug has a line a frame")
     price_per_core_hour: float = _setting(0.0, "prices each prediction's CPU seconds; 0 exports no cost")
     currency: str = _setting("USD", "label of the cost metrics")
 
@@ -91,7 +95,13 @@ class Settings:
                 raise ValueError(f"{name} must not be negative or infinite")
         if bool(self.tls_certificate) != bool(self.tls_key) or (self.tls_client_ca and not self.tls_certificate):
             raise ValueError("tls_certificate and tls_key go together, and tls_client_ca with them")
-        closed = {"engine": ENGINES, "engine_missing": ENGINE_MISSING, "worker_cores": WORKER_CORES}
+        closed = {
+            "engine": ENGINES,
+            "engine_missing": ENGINE_MISSING,
+            "worker_cores": WORKER_CORES,
+            "log_format": LOG_FORMATS,
+            "log_level": LOG_LEVELS,
+        }
         for name, choices in closed.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}{nearest(getattr(self, name), choices)}")

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from lathe.agreement import matched_pairs
 from lathe.errors import LatheError
 from lathe.repository import VariantRef
+from lathe_server.boundary import internal_error
+from lathe_server.facts import facts_of_frame
 from lathe_server.frames import Result
 from lathe_server.manager import Lease, Manager
-from lathe_server.pipeline import internal_error
 from lathe_server.router import Router
 from lathe_server.scheduler import Scheduler
 from lathe_server.vision import Answer
@@ -54,7 +55,7 @@ class Comparison:
         error, self._error = self._error, None  # its traceback holds this object and the picture
         if error:
             self.failed = True
-            internal_error(error)
+            internal_error(error, **facts_of_frame(self.given.frame, self.ref))
         self._report(self)
 
 

@@ -86,7 +86,7 @@ def test_fifty_callers_who_want_the_same_variant_cause_one_load(server: RunningS
     with channel(server.control) as opened:
         calls = [control(opened).SetRoute.future(request(b=1)) for _ in range(50)]
         assert sorted(call.result().route.revision for call in calls) == list(range(1, 51))
-    assert server.log.read_text().count("spots: loaded: spots/b/1") == 1
+    assert server.log.read_text().count("loaded: spots/b/1") == 1
 
 
 def test_the_newest_version_is_taken_where_none_is_named(server: RunningServer, repository: Repository) -> None:

@@ -168,5 +168,5 @@ def test_errors_carry_details_that_programs_read(shared_server: RunningServer, s
         assert info.domain == "lathe"
         return info.reason, [one.type_url.rpartition(".")[2] for one in status.details]
 
-    assert told("nobody", spot_jpeg) == ("NOT_FOUND", ["ErrorInfo"])
-    assert told("spots", b"no picture") == ("BAD_PICTURE", ["ErrorInfo", "BadRequest"])
+    assert told("nobody", spot_jpeg) == ("NOT_FOUND", ["ErrorInfo", "RequestInfo"])
+    assert told("spots", b"no picture") == ("BAD_PICTURE", ["ErrorInfo", "RequestInfo", "BadRequest"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -186,7 +187,7 @@ def test_each_port_asks_for_a_token_that_is_good_for_it(guarded: RunningServer, 
     assert metric(guarded, "lathe_turned_away_total", status="UNAUTHENTICATED") == 12
     assert metric(guarded, "lathe_turned_away_total", status="PERMISSION_DENIED") == 1
     log = guarded.log.read_text()
-    assert "lathe.audit SetRoute of spots by ops: OK" in log
+    assert re.search(r"SetRoute by ops \[lathe.audit\].* model=spots outcome=OK", log)
     assert not [secret for secret in ("forged-token", "Bearer", SEE, RULE, OLD) if secret in log]
 
 

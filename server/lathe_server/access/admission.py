@@ -9,8 +9,9 @@ import grpc
 from grpc import aio
 
 from lathe.errors import LatheError
-from lathe_server.access.gate import Gate, caller
+from lathe_server.access.gate import Gate
 from lathe_server.access.tokens import Identity, Role
+from lathe_server.origin import current
 from lathe_server.status import abort
 
 OPEN = "/grpc.health.v1.Health/"
@@ -41,13 +42,12 @@ class Admission(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in 
         method = handler_call_details.method
         if handler is None or method.startswith(OPEN):
             return handler
-        told = dict(handler_call_details.invocation_metadata or ())
         role: Role = "control" if method in CONTROL else self._role
         try:
-            identity = self._gate.admit(str(told.get("authorization", "")), role)
+            origin = current.get()
+            origin.caller = identity = self._gate.admit(origin.header("authorization"), role)
         except LatheError as error:
             return _refusing(error)
-        caller.set(identity)  # of this call's own task
         return self._counted(handler, identity)
 
     def _counted(self, handler: Any, identity: Identity | None) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from lathe.errors import LatheError
-from lathe_server.access.gate import caller
+from lathe_server.origin import current
 
 log = logging.getLogger("lathe.audit")
 
@@ -29,8 +29,9 @@ async def through(method: str, model: str, work: Awaitable[T]) -> T:
             outcome = error.status
             raise
         finally:
-            who = caller.get()
-            log.info("%s of %s by %s: %s", method, _word(model), who.name if who else "nobody known", outcome)
+            who = current.get().caller
+            facts = {"method": method, "model": _word(model), "outcome": outcome}
+            log.info("%s by %s", method, who.name if who else "nobody known", extra=facts)
         return done
 
     return await asyncio.shield(whole())
@@ -38,7 +39,7 @@ async def through(method: str, model: str, work: Awaitable[T]) -> T:
 
 def author(claimed: str) -> str:
     """Who is to be kept as the author of a change: whose token it is, before what somebody says of himself."""
-    who = caller.get()
+    who = current.get().caller
     if who is None:
         return claimed
     return f"{who.name} ({claimed})"[:MAX_AUTHOR] if claimed and claimed != who.name else who.name

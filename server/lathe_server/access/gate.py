@@ -5,13 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 from lathe.errors import LatheError, Overloaded, PermissionDenied
 from lathe_server.access.tokens import Identity, Role, Tokens
-
-caller: ContextVar[Identity | None] = ContextVar("caller", default=None)
-"""Who makes the call that is being answered; None where no tokens are asked for."""
 
 
 class Gate:

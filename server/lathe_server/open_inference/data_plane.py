@@ -16,12 +16,13 @@ from lathe.repository import Repository, VariantRef
 from lathe.v1.variant_version_pb2 import VariantVersion
 from lathe_server.access.audit import author, through
 from lathe_server.calls import Calls
-from lathe_server.frames import Frame, Headers, Result
+from lathe_server.frames import Frame, Result
 from lathe_server.lifecycle import State
 from lathe_server.manager import Manager
 from lathe_server.metrics import Metrics, Totals
 from lathe_server.open_inference.description import IMAGE, Description, as_tensors, describe
 from lathe_server.open_inference.names import Target, target
+from lathe_server.origin import current
 from lathe_server.pipeline import LABEL, Pipeline
 from lathe_server.router import Router
 from lathe_server.routes import Routes
@@ -132,7 +133,6 @@ class DataPlane:
         inputs: Mapping[str, NDArray[Any]],
         outputs: Sequence[str] = (),
         *,
-        headers: Headers,
         deadline: float,
     ) -> Inferred:
         """Files of pictures to detections, or tensors to tensors.
@@ -146,7 +146,8 @@ class DataPlane:
             LatheError: it was not answered.
         """
         stream_id = self._calls.new_stream_id()
-        await self._calls.check(asked.model, stream_id, asked.pinned, headers)
+        origin = current.get()
+        await self._calls.check(asked.model, stream_id, asked.pinned, origin.headers)
 
         def frame(what: EncodedPicture | Tensors, index: int = 0) -> Frame:
             now = monotonic()
@@ -160,7 +161,7 @@ class DataPlane:
                 arrived=now,
                 deadline=deadline,
                 is_call=True,
-                headers=headers,
+                origin=origin,
             )
 
         if not self._brings_pictures(asked, inputs):

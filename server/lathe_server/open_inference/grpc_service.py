@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import grpc
 
-from lathe.errors import InvalidInput, LatheError, Unavailable
+from lathe.errors import InvalidInput, Unavailable
 from lathe_server.access.gate import Gate
-from lathe_server.calls import Context, deadline_of, headers_of
+from lathe_server.boundary import told
+from lathe_server.calls import Context, deadline_of
 from lathe_server.open_inference import open_inference_pb2 as pb
 from lathe_server.open_inference.data_plane import EXTENSIONS, NAME, DataPlane, durations
 from lathe_server.open_inference.description import Description, Tensor
 from lathe_server.open_inference.encoding import FIELDS, datatype_of, from_elements, from_raw, to_elements, to_raw
 from lathe_server.open_inference.names import target
-from lathe_server.pipeline import internal_error
 from lathe_server.places import Places
-
-log = logging.getLogger(__name__)
 
 OPEN_INFERENCE_NAME: str = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 LARGE_BYTES = 65_536
@@ -98,7 +95,6 @@ class OpenInferenceService:
             asked,
             inputs,
             [one.name for one in request.outputs],
-            headers=headers_of(context),
             deadline=deadline_of(context),
         )
         response = pb.ModelInferResponse(
@@ -155,10 +151,7 @@ class OpenInferenceService:
         try:
             return pb.ModelStreamInferResponse(infer_response=await self.ModelInfer(request, context))
         except Exception as error:  # noqa: BLE001  one request's trouble is not the stream's
-            told = error if isinstance(error, LatheError) else internal_error(error)
-            if told.detail:
-                log.warning("%s: %s", told.message, told.detail)
-            response = pb.ModelStreamInferResponse(error_message=told.message)
+            response = pb.ModelStreamInferResponse(error_message=told(error).message)
             response.infer_response.id = request.id
             return response
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -17,17 +16,16 @@ from numpy.typing import NDArray
 
 from lathe.connection import is_loopback
 from lathe.errors import InvalidInput, LatheError, NotFound, Refused
-from lathe_server.access.gate import Gate, caller
+from lathe_server.access.gate import Gate
 from lathe_server.access.tokens import Role
+from lathe_server.boundary import told
 from lathe_server.http import Reply, Request
 from lathe_server.open_inference.data_plane import EXTENSIONS, NAME, DataPlane, Inferred, durations
 from lathe_server.open_inference.description import Description, Tensor
 from lathe_server.open_inference.encoding import datatype_of, to_elements, to_raw
 from lathe_server.open_inference.json_tensors import listed, parameters_of, read_inputs, text_of
 from lathe_server.open_inference.names import target
-from lathe_server.pipeline import internal_error
-
-log = logging.getLogger(__name__)
+from lathe_server.origin import REQUEST_ID, Origin, current
 
 PREFIX = "/v2"
 JSON_LENGTH = b"inference-header-content-length"
@@ -75,9 +73,10 @@ class Rest:
         names_us = is_loopback(host) or is_loopback(f"{host}:")  # with its port or without
         is_here = head.is_from_here and b"origin" not in head.headers and names_us
         role: Role = "control" if is_change else "infer"
+        origin = Origin([(key.decode("latin-1"), value.decode("latin-1")) for key, value in head.headers.items()])
+        current.set(origin)
         try:
-            authorization = head.headers.get(b"authorization", b"").decode("latin-1")
-            caller.set(self._gate.admit(authorization, role, is_here=is_here))
+            origin.caller = self._gate.admit(origin.header("authorization"), role, is_here=is_here)
         except LatheError as error:
             return _error(error)
         return None
@@ -86,12 +85,8 @@ class Rest:
         """Of a request whose path begins with /v2; raises nothing."""
         try:
             return await self._answer(request, _parts(request))
-        except LatheError as error:
-            if error.detail:
-                log.warning("%s: %s", error.message, error.detail)
-            return _error(error)
         except Exception as error:  # noqa: BLE001  the boundary of the process
-            return _error(internal_error(error))
+            return _error(told(error))
 
     async def _answer(self, request: Request, parts: list[str]) -> Reply:
         plane = self._plane
@@ -153,7 +148,6 @@ class Rest:
             asked,
             inputs,
             [text_of(one, "name") for one in wanted],
-            headers=[(key.decode("latin-1"), value.decode("latin-1")) for key, value in request.headers.items()],
             deadline=math.inf,
         )
         by_bytes = {text_of(one, "name") for one in wanted if parameters_of(one).get("binary_data")}
@@ -205,8 +199,10 @@ def _parts(request: Request) -> list[str]:
 
 def _error(error: LatheError) -> Reply:
     status = _STATUS.get(error.status, 500)
-    reply = _json({"error": error.message}, status)
-    return replace(reply, headers=(("www-authenticate", "Bearer"),)) if status == HTTPStatus.UNAUTHORIZED else reply
+    headers = [(REQUEST_ID, current.get().request_id)]
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers.append(("www-authenticate", "Bearer"))
+    return replace(_json({"error": error.message}, status), headers=headers)
 
 
 def _json(content: object, status: int = 200) -> Reply:
