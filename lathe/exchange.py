@@ -23,6 +23,7 @@ class Result:
         age_seconds: from the capture to the answer.
         error: why it was rejected or failed; empty otherwise.
         degraded: a cheaper variant answered than the route says, because of too much load.
+        trace_id: 32 hex digits; empty where the server does not trace the frame.
     """
 
     index: int
@@ -35,6 +36,7 @@ class Result:
     age_seconds: float
     error: str
     degraded: bool = False
+    trace_id: str = ""
 
     @property
     def answered(self) -> bool:
@@ -65,6 +67,7 @@ class Result:
             age_seconds=message.age_seconds,
             error=message.error.message,
             degraded=message.degraded,
+            trace_id=message.trace_id,
         )
 
 

@@ -100,5 +100,6 @@ def as_line(frame: VideoFrame, result: Result) -> dict[str, Any]:
             )
         ],
         **({"degraded": True} if result.degraded else {}),
+        **({"trace_id": result.trace_id} if result.trace_id else {}),
         **({"error": result.error} if result.error else {}),
     }

@@ -320,12 +320,15 @@ class Result(_message.Message):
     STAGE_SECONDS_FIELD_NUMBER: _builtins.int
     AGE_SECONDS_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
+    TRACE_ID_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     outcome: Global___Outcome.ValueType
     age_seconds: _builtins.float
     """Seconds from the capture to the response."""
     degraded: _builtins.bool
     """A cheaper variant answered than the route says, because of too much load."""
+    trace_id: _builtins.str
+    """W3C trace id, 32 hex digits; empty where the frame is not traced."""
     @_builtins.property
     def error(self) -> Global___Error:
         """Set where the outcome is REJECTED or FAILED."""
@@ -347,10 +350,11 @@ class Result(_message.Message):
         stage_seconds: _card_pb2.StageSeconds | None = ...,
         age_seconds: _builtins.float = ...,
         degraded: _builtins.bool = ...,
+        trace_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["detections", b"detections", "error", b"error", "served_by", b"served_by", "stage_seconds", b"stage_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_seconds", b"age_seconds", "degraded", b"degraded", "detections", b"detections", "error", b"error", "index", b"index", "outcome", b"outcome", "served_by", b"served_by", "stage_seconds", b"stage_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_seconds", b"age_seconds", "degraded", b"degraded", "detections", b"detections", "error", b"error", "index", b"index", "outcome", b"outcome", "served_by", b"served_by", "stage_seconds", b"stage_seconds", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

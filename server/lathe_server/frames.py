@@ -75,6 +75,7 @@ class Result:
         cpu_seconds: of the worker's thread.
         age_seconds: from the capture to this result.
         degraded: a cheaper variant answered than the route says.
+        trace_id: 32 hex digits; empty where the frame is not traced.
     """
 
     frame: Frame
@@ -86,6 +87,7 @@ class Result:
     age_seconds: float = 0.0
     error: LatheError | None = None
     degraded: bool = False
+    trace_id: str = ""
 
 
 def capture_on_monotonic(capture_time_unix_ns: int, now_unix_ns: int, now: float) -> tuple[float, bool]:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import h11
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from lathe_server.access.tls import Tls
 from lathe_server.metrics import Metrics
@@ -70,7 +69,7 @@ class _Caller(NamedTuple):
     has_certificate: bool
 
 
-Page = Callable[[], Awaitable[Reply]]
+Page = Callable[[Request], Awaitable[Reply]]
 
 
 class Api(Protocol):
@@ -90,14 +89,15 @@ def pages(metrics: Metrics, is_ready: Callable[[], bool], refresh: Callable[[], 
         refresh: brings gauges up to date before a scrape.
     """
 
-    async def scrape() -> Reply:
+    async def scrape(request: Request) -> Reply:
         refresh()
-        return Reply(200, await asyncio.to_thread(metrics.exposition), CONTENT_TYPE_LATEST)
+        accept = request.headers.get(b"accept", b"").decode("latin-1")
+        return Reply(200, *await asyncio.to_thread(metrics.exposition, accept))
 
-    async def live() -> Reply:
+    async def live(request: Request) -> Reply:
         return Reply(200, b"ok\n")
 
-    async def ready() -> Reply:
+    async def ready(request: Request) -> Reply:
         return Reply(200, b"ok\n") if is_ready() else Reply(503, b"not ready\n")
 
     return {"/metrics": scrape, "/healthz": live, "/readyz": ready}
@@ -250,7 +250,7 @@ class HttpServer:
             return Reply(405, b"GET or HEAD only\n")
         page = self._pages.get(request.path)
         try:
-            return await page() if page else Reply(404, b"no such page\n")
+            return await page(request) if page else Reply(404, b"no such page\n")
         except Exception:
             log.exception("a page failed")
             return Reply(500)

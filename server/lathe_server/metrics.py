@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
-from prometheus_client.exposition import generate_latest
+from prometheus_client.exposition import choose_encoder
 
 from lathe.repository import VariantRef
 from lathe.v1 import experiment_pb2
@@ -174,8 +174,9 @@ class Metrics:
             preprocess.observe(stages.preprocess)
             infer.observe(stages.infer)
             postprocess.observe(stages.postprocess)
-            children.request.observe(result.age_seconds - (result.frame.arrived - result.frame.captured))
-            children.age.observe(result.age_seconds)
+            since_arrival = result.age_seconds - (result.frame.arrived - result.frame.captured)
+            children.request.observe(since_arrival, result.trace_id)
+            children.age.observe(result.age_seconds, result.trace_id)
 
     def happened(self, model: str, kind: str, unix_seconds: float) -> None:
         """Something that `Events` tells of."""
@@ -208,9 +209,14 @@ class Metrics:
         self._shadow_boxes.labels(*labels, "matched").inc(matched)
         self._shadow_boxes.labels(*labels, "found").inc(found)
 
-    def exposition(self) -> bytes:
-        """The text that Prometheus scrapes."""
-        return generate_latest(self.registry)
+    def exposition(self, accept: str = "") -> tuple[bytes, str]:
+        """The text that Prometheus scrapes, and its type.
+
+        Args:
+            accept: the header; traces are named as exemplars where OpenMetrics is taken.
+        """
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
 
     def _of(self, ref: VariantRef | None) -> _Children:
         children = self._children.get(ref)

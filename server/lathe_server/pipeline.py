@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from time import monotonic
 
 from lathe.errors import InvalidInput, LatheError, NotFound, Overloaded, TooLate, Unavailable
@@ -26,6 +27,7 @@ class Pipeline:
 
     Args:
         observe: told of every result, once.
+        trace: records a result if it is one of the sample, and returns the trace's id.
     """
 
     def __init__(
@@ -35,7 +37,9 @@ class Pipeline:
         scheduler: Scheduler,
         observe: Callable[[Result], None],
         is_short_of_memory: Callable[[], bool] = lambda: False,
+        trace: Callable[[Result], str] | None = None,
     ) -> None:
+        self._trace = trace
         self._router = router
         self._manager = manager
         self._scheduler = scheduler
@@ -50,8 +54,7 @@ class Pipeline:
         """
 
         def finish(result: Result) -> None:
-            self._observe(result)
-            reply(result)
+            reply(self._observed(result))
 
         def drop(outcome: Outcome) -> None:
             finish(self._result(frame, outcome, self._ref_or_none(frame)))
@@ -82,9 +85,13 @@ class Pipeline:
 
     def reject(self, frame: Frame, error: LatheError, reply: Callable[[Result], None]) -> None:
         """Answers a frame that cannot be judged at all."""
-        result = self._result(frame, "rejected", self._ref_or_none(frame), error)
+        reply(self._observed(self._result(frame, "rejected", self._ref_or_none(frame), error)))
+
+    def _observed(self, result: Result) -> Result:
+        if self._trace and (trace_id := self._trace(result)):
+            result = replace(result, trace_id=trace_id)
         self._observe(result)
-        reply(result)
+        return result
 
     def cancel(self, lane: Lane) -> None:
         """The caller of a lane went away."""

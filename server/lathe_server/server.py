@@ -12,6 +12,7 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvloop
 from grpc import aio
@@ -19,7 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from lathe.connection import is_loopback
-from lathe.errors import AlreadyExists
+from lathe.errors import AlreadyExists, Refused
 from lathe.machine import allowed_cores, available_cores, memory_limit
 from lathe.mirror import open_repository
 from lathe.repository import Repository, VariantRef
@@ -59,6 +60,9 @@ from lathe_server.settings import OWN_CORES, Settings
 from lathe_server.shadow import Comparison, Shadows
 from lathe_server.threads import LOADER_THREAD
 from lathe_server.trial import Trials, loader
+
+if TYPE_CHECKING:
+    from lathe_server.tracing import Tracing
 
 log = logging.getLogger(__name__)
 frames_log = logging.getLogger("lathe.frames")
@@ -126,7 +130,15 @@ class Server:
             streams=lambda: self._places.open,
         )
         self._shadows = Shadows(self._router, self._manager, self._scheduler, self._compared)
-        self._pipeline = Pipeline(self._router, self._manager, self._scheduler, self._observe, lambda: guard.is_short)
+        self._tracing = _tracing(settings, name)
+        self._pipeline = Pipeline(
+            self._router,
+            self._manager,
+            self._scheduler,
+            self._observe,
+            lambda: guard.is_short,
+            self._tracing.trace if self._tracing else None,
+        )
         tokens = Tokens(Path(settings.tokens)) if settings.tokens else None
         self._gate = Gate(tokens, lambda status: self.metrics.turned_away.labels(status).inc())
         self._tls = tls_of(settings)
@@ -246,6 +258,8 @@ class Server:
         if self._renewing:
             self._renewing.cancel()
         self._scheduler.close()
+        if self._tracing:
+            await asyncio.to_thread(self._tracing.close)
         await asyncio.to_thread(self._journal.flush)
 
     def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
@@ -265,6 +279,20 @@ class Server:
         self.metrics.waiting.set(self._scheduler.waiting)
         for model in self._router.models():
             self.metrics.degrade_level.labels(model).set(self._router.level(model))
+
+
+def _tracing(settings: Settings, name: str) -> Tracing | None:
+    """
+    Raises:
+        Refused: what sends traces is not installed.
+    """
+    if not settings.trace_to:
+        return None
+    try:
+        from lathe_server.tracing import tracing_to
+    except ImportError as error:
+        raise Refused("traces need OpenTelemetry: install lathe[otel]") from error
+    return tracing_to(settings.trace_to, settings.trace_share, name)
 
 
 def _bind(server: aio.Server, address: str, tls: Tls | None) -> str:

@@ -67,6 +67,8 @@ class Settings:
     load_seconds: float = _setting(60.0, "longest time that a variant may take to load and warm up")
     log_format: str = _setting("console", f"lines of the log: {' or '.join(LOG_FORMATS)}")
     log_level: str = _setting("info", f"least of what is logged: {', '.join(LOG_LEVELS)}; debug has a line a frame")
+    trace_to: str = _setting("", "URL of an OpenTelemetry collector, such as http://localhost:4318; needs lathe[otel]")
+    trace_share: float = _setting(0.01, "share of the frames that are traced, where no caller decides")
     price_per_core_hour: float = _setting(0.0, "prices each prediction's CPU seconds; 0 exports no cost")
     currency: str = _setting("USD", "label of the cost metrics")
 
@@ -93,6 +95,10 @@ class Settings:
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must not be negative or infinite")
+        if not 0 <= self.trace_share <= 1:
+            raise ValueError("trace_share must be from 0 to 1")
+        if self.trace_to and not self.trace_to.startswith(("http://", "https://")):
+            raise ValueError("trace_to must be a URL that begins with http:// or https://")
         if bool(self.tls_certificate) != bool(self.tls_key) or (self.tls_client_ca and not self.tls_certificate):
             raise ValueError("tls_certificate and tls_key go together, and tls_client_ca with them")
         closed = {

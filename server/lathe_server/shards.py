@@ -9,11 +9,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
-from typing import Generic, TypeVar
+from time import time
+from typing import Any, Generic, TypeVar
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.samples import Exemplar
 
 T = TypeVar("T")
 
@@ -35,22 +37,29 @@ class Distribution:
         bounds: upper ends of the buckets, rising; a last one without end is added.
     """
 
-    __slots__ = ("_bounds", "counts", "total")
+    __slots__ = ("_bounds", "counts", "exemplars", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
+        self.exemplars: dict[int, Exemplar] = {}  # by bucket, the newest
         self.total = 0.0
 
-    def observe(self, value: float) -> None:
+    def observe(self, value: float, trace_id: str = "") -> None:
         """
+        Args:
+            trace_id: of what was observed, for an exemplar.
+
         >>> distribution = Distribution((1.0, 2.0))
         >>> for value in (0.5, 1.0, 1.5, 7.0): distribution.observe(value)
         >>> distribution.counts, distribution.total
         ([2, 1, 1], 10.0)
         """
-        self.counts[bisect_left(self._bounds, value)] += 1
+        bucket = bisect_left(self._bounds, value)
+        self.counts[bucket] += 1
         self.total += value
+        if trace_id:
+            self.exemplars[bucket] = Exemplar({"trace_id": trace_id}, value, time())
 
 
 class _Family(Collector, Generic[T]):
@@ -97,5 +106,6 @@ class Histograms(_Family[Distribution]):
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
         for labels, child in list(self._children.items()):
             total, counts = child.total, tuple(child.counts)  # one copy: the buckets of a scrape must agree
-            family.add_metric(labels, list(zip(self._ends, accumulate(counts), strict=True)), total)
+            exemplars: list[Any] = [child.exemplars.get(bucket) for bucket in range(len(counts))]
+            family.add_metric(labels, list(zip(self._ends, accumulate(counts), exemplars, strict=True)), total)
         yield family

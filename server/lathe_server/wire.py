@@ -54,6 +54,8 @@ def fill(message: inference_pb2.Result, result: Result) -> None:
     message.outcome = _OUTCOMES[result.outcome]
     message.age_seconds = result.age_seconds
     message.degraded = result.degraded
+    if result.trace_id:
+        message.trace_id = result.trace_id
     if ref := result.ref:
         served_by = message.served_by
         served_by.model, served_by.variant, served_by.version = ref.model, ref.variant, ref.version

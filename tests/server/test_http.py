@@ -100,7 +100,7 @@ class Started:
     """A server of its own in this process, with an API that answers what it is given to answer."""
 
     def __init__(self, reply: Callable[[], Awaitable[Reply]]) -> None:
-        async def live() -> Reply:
+        async def live(request: Request) -> Reply:
             return Reply(200, b"ok\n")
 
         self._answer = reply

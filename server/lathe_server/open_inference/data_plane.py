@@ -63,10 +63,12 @@ _STATES: Mapping[State | None, str] = {
 class Inferred:
     """Attributes:
     outputs: by name, in the order in which they were asked for.
+    trace_id: of the first that is traced; empty where none is.
     """
 
     ref: VariantRef
     outputs: Mapping[str, NDArray[Any]]
+    trace_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,7 @@ class DataPlane:
             result = await self._calls.answer(frame(Tensors(inputs, tuple(outputs))))
             assert result.ref, "who answers has a name"
             assert isinstance(result.answer, TensorAnswer), "tensors are answered by tensors"
-            return Inferred(result.ref, result.answer.outputs)
+            return Inferred(result.ref, result.answer.outputs, result.trace_id)
         results = await self._all([frame(one, index) for index, one in enumerate(_files(inputs))])
         answers = [one.answer.detections for one in results if isinstance(one.answer, Answer)]
         found = as_tensors(answers)
@@ -179,7 +181,8 @@ class DataPlane:
             raise Unavailable("another variant took over between the pictures; ask again")
         ref = refs.pop()
         assert ref, "who answers has a name"
-        return Inferred(ref, {name: found[name] for name in outputs or found})
+        trace_id = next((one.trace_id for one in results if one.trace_id), "")
+        return Inferred(ref, {name: found[name] for name in outputs or found}, trace_id)
 
     def _brings_pictures(self, asked: Target, inputs: Mapping[str, NDArray[Any]]) -> bool:
         images = inputs.get(IMAGE)

@@ -101,6 +101,8 @@ class OpenInferenceService:
             model_name=request.model_name, model_version=str(inferred.ref.version), id=request.id
         )
         response.parameters["variant"].string_param = inferred.ref.variant
+        if inferred.trace_id:
+            response.parameters["trace_id"].string_param = inferred.trace_id
         # Raw contents go by place, so that either all outputs are raw, or none.
         is_raw = not request.inputs or bool(request.raw_input_contents)
         is_raw |= any(datatype_of(value) not in FIELDS for value in inferred.outputs.values())

@@ -275,6 +275,8 @@ def _reply(name: str, call_id: object, inferred: Inferred, by_bytes: set[str]) -
         outputs.append(told)
     content: dict[str, Any] = {"model_name": name, "model_version": str(inferred.ref.version), "outputs": outputs}
     content["parameters"] = {"variant": inferred.ref.variant}
+    if inferred.trace_id:
+        content["parameters"]["trace_id"] = inferred.trace_id
     if isinstance(call_id, str):
         content["id"] = call_id
     try:
