@@ -67,7 +67,6 @@ class Experiments:
         self._is_short_of_memory = is_short_of_memory
         self._running: dict[str, Running] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        routes.on_route = self._on_route
 
     async def start(self, asked: experiment_pb2.ExperimentSpec, author: str) -> experiment_pb2.Experiment:
         """Begins an experiment; returns when the candidate is in memory.
@@ -164,7 +163,7 @@ class Experiments:
         for task in self._tasks.values():
             task.cancel()
 
-    async def _on_route(self, route: Route) -> None:
+    async def on_route(self, route: Route) -> None:
         """A route begins to serve: with an experiment of this server's, which goes on, or without the one that ran."""
         running, told = self._running.get(route.model), route.experiment
         if running and (told is None or told.id != running.message.id):

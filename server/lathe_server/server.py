@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvloop
-from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -26,10 +25,9 @@ from lathe.mirror import open_repository
 from lathe.repository import Repository, VariantRef
 from lathe.v1 import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2_grpc
 from lathe_server import logs
-from lathe_server.access.admission import Admission
 from lathe_server.access.gate import Gate
-from lathe_server.access.tls import Tls, renew, tls_of
-from lathe_server.access.tokens import Role, Tokens
+from lathe_server.access.tls import renew, tls_of
+from lathe_server.access.tokens import Tokens
 from lathe_server.calls import Calls
 from lathe_server.control_service import ControlService
 from lathe_server.events import Events
@@ -37,11 +35,11 @@ from lathe_server.experiments import Experiments
 from lathe_server.facts import facts_of_frame
 from lathe_server.follow import Follower
 from lathe_server.frames import Result
+from lathe_server.grpc_port import bind, new_grpc_port
 from lathe_server.health import Health
 from lathe_server.heartbeat import Heartbeat, MemoryGuard, resident_memory
 from lathe_server.http import HttpServer, pages
 from lathe_server.inference_service import InferenceService
-from lathe_server.interceptor import ErrorsToStatus
 from lathe_server.journal import Journal
 from lathe_server.lifecycle import State
 from lathe_server.manager import Manager
@@ -52,11 +50,11 @@ from lathe_server.open_inference.rest import PREFIX as REST_PREFIX
 from lathe_server.open_inference.rest import Rest
 from lathe_server.pipeline import Pipeline
 from lathe_server.places import Places
-from lathe_server.router import Router
+from lathe_server.router import Route, Router
 from lathe_server.routes import Routes
 from lathe_server.scheduler import Scheduler
 from lathe_server.servable import Servable
-from lathe_server.settings import OWN_CORES, Settings
+from lathe_server.settings import ON, OWN_CORES, Settings
 from lathe_server.shadow import Comparison, Shadows
 from lathe_server.threads import LOADER_THREAD
 from lathe_server.trial import Trials, loader
@@ -129,6 +127,7 @@ class Server:
             is_short_of_memory=lambda: guard.is_short,
             streams=lambda: self._places.open,
         )
+        self._routes.on_route = self._on_route
         self._shadows = Shadows(self._router, self._manager, self._scheduler, self._compared)
         self._tracing = _tracing(settings, name)
         self._pipeline = Pipeline(
@@ -154,8 +153,8 @@ class Server:
         )
         self._health = Health()
         self._ready = False
-        self._grpc = self._new_grpc("infer")
-        self._control_grpc = self._new_grpc("control")
+        self._grpc = new_grpc_port(settings, self._gate, "infer")
+        self._control_grpc = new_grpc_port(settings, self._gate, "control")
         self._http = HttpServer(
             pages(self.metrics, lambda: self._ready, self._refresh),
             Rest(plane, self._gate, settings.max_message_bytes),
@@ -192,24 +191,6 @@ class Server:
         self.metrics.compared(comparison.ref, comparison.matched, comparison.found, failed=comparison.failed)
         self._experiments.compared(comparison)
 
-    def _new_grpc(self, role: Role) -> aio.Server:
-        """
-        Args:
-            role: that its callers need.
-        """
-        admission = [Admission(self._gate, role)] if self._gate.asks_for_tokens else []
-        return aio.server(
-            interceptors=[*admission, ErrorsToStatus(self._settings.max_unread_seconds)],
-            options=[
-                ("grpc.so_reuseport", 0),  # a port in use is an error, not a shared port
-                ("grpc.max_receive_message_length", self._settings.max_message_bytes),
-                ("grpc.keepalive_time_ms", 20_000),
-                ("grpc.keepalive_timeout_ms", 10_000),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
-                ("grpc.keepalive_permit_without_calls", 1),
-            ],
-        )
-
     async def startup(self) -> None:
         """Loads what the routes want, then opens the ports.
 
@@ -224,10 +205,11 @@ class Server:
         control_pb2_grpc.add_ControlServiceServicer_to_server(self._control, self._control_grpc)
         for server, own in ((self._grpc, (INFERENCE_NAME, OPEN_INFERENCE_NAME)), (self._control_grpc, (CONTROL_NAME,))):
             health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-            names = (*own, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, server)
-        self.addresses["grpc"] = _bind(self._grpc, self._settings.grpc, self._tls)
-        self.addresses["control"] = _bind(self._control_grpc, self._settings.control, self._tls)
+            if self._settings.reflection == ON:
+                names = (*own, health.SERVICE_NAME, reflection.SERVICE_NAME)
+                reflection.enable_server_reflection(names, server)
+        self.addresses["grpc"] = bind(self._grpc, self._settings.grpc, self._tls)
+        self.addresses["control"] = bind(self._control_grpc, self._settings.control, self._tls)
         self.addresses["http"] = await self._bind_http()
         await self._grpc.start()
         await self._control_grpc.start()
@@ -262,6 +244,11 @@ class Server:
             await asyncio.to_thread(self._tracing.close)
         await asyncio.to_thread(self._journal.flush)
 
+    async def _on_route(self, route: Route) -> None:
+        if self._ready:
+            self._health.set(route.model, health_pb2.HealthCheckResponse.SERVING)
+        await self._experiments.on_route(route)
+
     def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", INFERENCE_NAME, OPEN_INFERENCE_NAME, CONTROL_NAME, *self._router.models()):
             self._health.set(name, status)
@@ -293,15 +280,6 @@ def _tracing(settings: Settings, name: str) -> Tracing | None:
     except ImportError as error:
         raise Refused("traces need OpenTelemetry: install lathe[otel]") from error
     return tracing_to(settings.trace_to, settings.trace_share, name)
-
-
-def _bind(server: aio.Server, address: str, tls: Tls | None) -> str:
-    host, _, _ = address.rpartition(":")
-    try:
-        port = server.add_secure_port(address, tls.credentials()) if tls else server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise AlreadyExists(f"the address {address} cannot be opened; is it in use?") from error
-    return f"{host}:{port}"
 
 
 async def serve(repository: Repository, settings: Settings, announce: Callable[[str], None]) -> None:

@@ -21,6 +21,7 @@ ENVIRONMENT_PREFIX = "LATHE_"
 ENGINE_MISSING = ("refuse", FALL_BACK := "fall-back")
 WORKER_CORES = ("any", OWN_CORES := "own")
 LOG_FORMATS = ("console", JSON_LINES := "json")
+SWITCH = (ON := "on", "off")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -55,6 +56,14 @@ class Settings:
         0.8, "load to which streams of many times their share may fill the workers; 1 is none"
     )
     max_unread_seconds: float = _setting(10.0, "a stream whose client takes no response for so long is ended")
+    reflection: str = _setting("on", "whether gRPC clients may ask what methods there are: on or off")
+    handshake_seconds: float = _setting(10.0, "a connection that has not begun to speak gRPC by then is closed")
+    keepalive_seconds: float = _setting(
+        20.0, "a silent connection is asked whether it lives, and closed after half as long again"
+    )
+    max_connection_seconds: float = _setting(
+        0.0, "a connection is asked to come anew after so long, so that balancers can move it; 0 is never"
+    )
     max_model_bytes: int = _setting(2 * 2**30, "largest model file that is loaded")
     max_memory_bytes: int = _setting(0, "near it frames are refused; 0 takes the container's limit, if it has one")
     max_slowdown: float = _setting(
@@ -80,6 +89,8 @@ class Settings:
             "brake_above",
             "max_batch",
             "max_unread_seconds",
+            "handshake_seconds",
+            "keepalive_seconds",
             "max_model_bytes",
             "load_seconds",
         ):
@@ -91,6 +102,7 @@ class Settings:
             "max_memory_bytes",
             "max_slowdown",
             "drain_seconds",
+            "max_connection_seconds",
             "price_per_core_hour",
         ):
             if not 0 <= getattr(self, name) < math.inf:
@@ -106,6 +118,7 @@ class Settings:
             "engine_missing": ENGINE_MISSING,
             "worker_cores": WORKER_CORES,
             "log_format": LOG_FORMATS,
+            "reflection": SWITCH,
             "log_level": LOG_LEVELS,
         }
         for name, choices in closed.items():

@@ -65,18 +65,38 @@ class Camera(threading.Thread):
                 self.error = error
 
 
+class Caller(threading.Thread):
+    """Asks about one picture after another until an answer is an error."""
+
+    def __init__(self, address: str, picture: bytes) -> None:
+        super().__init__(daemon=True)
+        self.results: list[inference_pb2.Result] = []
+        self.error: grpc.RpcError | None = None
+        self._address = address
+        self._request = inference_pb2.DetectRequest(model="spots", frame=inference_pb2.Frame(encoded=picture))
+
+    def run(self) -> None:
+        with channel(self._address) as opened:
+            try:
+                while True:
+                    self.results.append(inference(opened).Detect(self._request, timeout=60).result)
+            except grpc.RpcError as error:
+                self.error = error
+
+
 @pytest.mark.fault(79)
 def test_sigterm_under_load_says_so_answers_what_is_in_hand_and_exits_with_0(
     server: RunningServer, spot_jpeg: bytes
 ) -> None:
-    cameras = [Camera(server.grpc, spot_jpeg) for _ in range(3)]
+    cameras = [Camera(server.grpc, spot_jpeg) for _ in range(16)]
+    callers = [Caller(server.grpc, spot_jpeg) for _ in range(8)]
     with channel(server.grpc) as opened:
         health = health_pb2_grpc.HealthStub(opened)
         watch = health.Watch(health_pb2.HealthCheckRequest(service="lathe.v1.InferenceService"))
         assert next(watch).status == SERVING
-        for camera in cameras:
-            camera.start()
-        until(lambda: all(len(camera.results) > 5 for camera in cameras))
+        for one in (*cameras, *callers):
+            one.start()
+        until(lambda: all(len(one.results) > 5 for one in (*cameras, *callers)))
         began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         assert next(watch).status == NOT_SERVING
@@ -88,6 +108,11 @@ def test_sigterm_under_load_says_so_answers_what_is_in_hand_and_exits_with_0(
         assert set(outcomes(camera.results)) <= {"answered", "dropped_superseded", "dropped_draining"}
         assert camera.error
         assert camera.error.code() is grpc.StatusCode.UNAVAILABLE
+    for caller in callers:
+        caller.join(10)
+        assert set(outcomes(caller.results)) == {"answered"}
+        assert caller.error
+        assert caller.error.code() is grpc.StatusCode.UNAVAILABLE
     assert "Traceback" not in server.log.read_text()
 
 
