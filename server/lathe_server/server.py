@@ -74,6 +74,9 @@ _TOLD: Mapping[State | None, control_pb2.EventKind.ValueType] = {
     "failed": control_pb2.EVENT_KIND_FAILED,
     None: control_pb2.EVENT_KIND_UNLOADED,
 }
+LINGER_SECONDS = 0.2
+"""In which calls are answered by UNAVAILABLE: those that come while gRPC closes its port would get CANCELLED, which tells
+nobody to try elsewhere."""
 FAREWELL_SECONDS = 1.0
 """What streams get to be told of their end, however long their last frames took."""
 
@@ -234,6 +237,7 @@ class Server:
                 await self._pipeline.drain()
         self._places.end()
         self._health.close()
+        await asyncio.sleep(min(allowed, LINGER_SECONDS))
         grace = max(end - asyncio.get_running_loop().time(), min(allowed, FAREWELL_SECONDS))
         await asyncio.gather(self._grpc.stop(grace), self._control_grpc.stop(grace), self._http.close(grace))
         self._beating.cancel()
