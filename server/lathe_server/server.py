@@ -75,8 +75,8 @@ _TOLD: Mapping[State | None, control_pb2.EventKind.ValueType] = {
     None: control_pb2.EVENT_KIND_UNLOADED,
 }
 LINGER_SECONDS = 0.2
-"""In which calls are answered by UNAVAILABLE: those that come while gRPC closes its port would get CANCELLED, which tells
-nobody to try elsewhere."""
+"""In which calls are answered by UNAVAILABLE: those that come while gRPC closes its port would get CANCELLED, which
+tells nobody to try elsewhere."""
 FAREWELL_SECONDS = 1.0
 """What streams get to be told of their end, however long their last frames took."""
 

@@ -20,10 +20,12 @@ from lathe.progress import Progress
 from lathe_loadtest.bench import endurance, scenarios
 from lathe_loadtest.bench.h2load import H2LOAD
 from lathe_loadtest.bench.heavier import publish_heavier
+from lathe_loadtest.bench.hostile import hostile
 from lathe_loadtest.bench.page import (
     DEGRADE,
     DEGRADE_TWICE,
     ENGINES,
+    HOSTILE,
     LOAD,
     ONE_CALLER,
     TENSORS,
@@ -79,6 +81,7 @@ def main() -> None:
         "overload": partial(scenarios.overload, rig, variant),
         "flood": partial(scenarios.flood, rig, variant),
         "swaps": partial(scenarios.swaps, rig, variant),
+        HOSTILE: partial(hostile, rig, variant),
         "shadow": partial(scenarios.shadow, rig, variant),
         DEGRADE: partial(scenarios.degrade, rig, variant, [cheaper]),
         DEGRADE_TWICE: partial(scenarios.degrade, rig, way_down[0], way_down[1:]),

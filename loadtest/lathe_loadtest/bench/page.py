@@ -30,7 +30,7 @@ class Row:
     aim: str = ""
 
 
-ENGINES, ONE_CALLER, UNARY, TENSORS = "engines", "one caller", "unary", "tensors"
+ENGINES, ONE_CALLER, UNARY, TENSORS, HOSTILE = "engines", "one caller", "unary", "tensors", "hostile"
 DEGRADE, DEGRADE_TWICE = "degrade", "degrade twice"
 PEERS = {"mosec": "mosec", "aio": "a minimal grpc.aio server", "kserve": "KServe", "mlserver": "MLServer"}
 
@@ -91,6 +91,20 @@ def rows(variant: str, cheaper: str, called: str, way_down: Sequence[str]) -> li
         Row("a swap a second: swaps that were made", "swaps", "swaps", "", 0, "", ""),
         Row("a swap a second: frames failed or dropped", "swaps", "failed", "", 0, "0", "0"),
         Row("a swap a second: p99 against none", "swaps", "p99_ratio", "×", 2, "≤ 1.25", "1.05"),
+        Row(
+            "10 000 streams opened and cancelled: p99 against none",
+            HOSTILE,
+            "cancelled_p99_ratio",
+            "×",
+            2,
+            "≤ 1.3",
+        ),
+        Row("1 000 idle streams: p99 against none", HOSTILE, "idle_p99_ratio", "×", 2, "≤ 1.3"),
+        Row("a client that never reads: p99 against none", HOSTILE, "deaf_p99_ratio", "×", 2, "≤ 1.3"),
+        Row("clients killed in mid-frame: p99 against none", HOSTILE, "killed_p99_ratio", "×", 2, "≤ 1.3"),
+        Row("beside all of these: frames of the cameras dropped", HOSTILE, "dropped", "", 0),
+        Row("after all of these: memory against before", HOSTILE, "memory_ratio", "×", 2, "1"),
+        Row("after all of these: descriptors gained", HOSTILE, "descriptors_gained", "", 0, "0"),
         Row(
             "a tenth of the frames in the shadow too, one worker, 50 % load: p99 against none",
             "shadow",

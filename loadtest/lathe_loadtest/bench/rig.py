@@ -93,16 +93,19 @@ class Rig:
         return self._one if workers == 1 else self._two
 
     @contextmanager
-    def server(self, weights: dict[str, int], *, twin_of: str = "", workers: int = 1) -> Iterator[ServerProcess]:
+    def server(
+        self, weights: dict[str, int], *, twin_of: str = "", workers: int = 1, flags: Sequence[str] = ()
+    ) -> Iterator[ServerProcess]:
         """A server on its cores.
 
         Args:
             weights: of the route; variants of weight 0 are published and not loaded.
             twin_of: publish this variant's twin beside it.
             workers: 1 or 2.
+            flags: more for the server.
         """
         root = self._copy({*weights, *([twin_of] if twin_of else [])} - {TWIN}, twin_of)
-        with ServerProcess(root, self.folder / "server.log", ("--workers", str(workers))) as running:
+        with ServerProcess(root, self.folder / "server.log", ("--workers", str(workers), *flags)) as running:
             self.place(running, workers)
             asyncio.run(_set_route(running, weights))
             yield running
