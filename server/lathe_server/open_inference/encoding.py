@@ -53,8 +53,8 @@ def size_of(name: str, datatype: str, shape: Sequence[int]) -> int:
     return math.prod(shape)
 
 
-def from_raw(name: str, datatype: str, shape: Sequence[int], content: bytes) -> NDArray[Any]:
-    """The tensor that raw bytes hold; it shares their memory.
+def from_raw(name: str, datatype: str, shape: Sequence[int], content: bytes | memoryview) -> NDArray[Any]:
+    """The tensor that raw bytes hold; it shares their memory where its elements lie there as a processor wants them.
 
     Raises:
         InvalidInput: the bytes are not what the datatype and the shape say.
@@ -65,10 +65,12 @@ def from_raw(name: str, datatype: str, shape: Sequence[int], content: bytes) -> 
     dtype = np.dtype(DTYPES[datatype])
     if len(content) != size * dtype.itemsize:
         raise InvalidInput(f"{name} has {len(content)} bytes; its shape and datatype need {size * dtype.itemsize}")
-    if datatype == "BOOL" and content.translate(None, b"\x00\x01"):
+    if datatype == "BOOL" and size and max(content) > 1:
         raise InvalidInput(f"{name} holds bytes that are neither 0 nor 1")
     value = np.frombuffer(content, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
-    return value if shape else value.copy()  # not every runtime takes a single number that cannot be written to
+    return (
+        value if shape and value.flags.aligned else value.copy()
+    )  # not every runtime takes a single number that cannot be written to
 
 
 def from_elements(name: str, datatype: str, shape: Sequence[int], elements: Sequence[Any]) -> NDArray[Any]:
@@ -116,7 +118,7 @@ def datatype_of(value: NDArray[Any]) -> str:
     return DATATYPES[value.dtype.name]
 
 
-def _split(name: str, content: bytes, size: int) -> list[bytes]:
+def _split(name: str, content: bytes | memoryview, size: int) -> list[bytes]:
     if size > MAX_LISTED:
         raise InvalidInput(f"{name} has more than {MAX_LISTED} elements of BYTES")
     if len(content) < size * _LENGTH.size:
@@ -127,7 +129,7 @@ def _split(name: str, content: bytes, size: int) -> list[bytes]:
             raise InvalidInput(f"the elements of {name} go beyond its bytes")
         (length,) = _LENGTH.unpack_from(content, place)
         place += _LENGTH.size + length
-        elements.append(content[place - length : place])
+        elements.append(bytes(content[place - length : place]))
     if place != len(content):
         raise InvalidInput(f"the elements of {name} are not its bytes")
     return elements

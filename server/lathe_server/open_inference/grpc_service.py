@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -17,11 +17,10 @@ from lathe_server.open_inference.data_plane import EXTENSIONS, NAME, DataPlane, 
 from lathe_server.open_inference.description import Description, Tensor
 from lathe_server.open_inference.encoding import FIELDS, datatype_of, from_elements, from_raw, to_elements, to_raw
 from lathe_server.open_inference.names import target
+from lathe_server.open_inference.wire import InferRequest
 from lathe_server.places import Places
 
 OPEN_INFERENCE_NAME: str = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-LARGE_BYTES = 65_536
-"""Of a request that is read beside the event loop."""
 MAX_IN_STREAM = 16
 """Requests of one stream that are judged at the same time; while there are so many, no more are read."""
 
@@ -48,7 +47,7 @@ class OpenInferenceService:
                 else grpc.unary_unary_rpc_method_handler
             )(
                 getattr(self, method.name),
-                request_deserializer=getattr(pb, method.input_type.name).FromString,
+                request_deserializer=_parser(method.input_type.name),
                 response_serializer=getattr(pb, method.output_type.name).SerializeToString,
             )
             for method in service.methods
@@ -87,10 +86,10 @@ class OpenInferenceService:
         found = await self._plane.describe(target(request.name, request.version))
         return pb.ModelConfigResponse(config=_config(request.name, found))
 
-    async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:  # noqa: N802
+    async def ModelInfer(self, asking: InferRequest, context: Context) -> pb.ModelInferResponse:  # noqa: N802
+        request = asking.message
         asked = target(request.model_name, request.model_version)
-        is_large = request.ByteSize() > LARGE_BYTES
-        inputs = await asyncio.to_thread(_inputs, request) if is_large else _inputs(request)
+        inputs = await asyncio.to_thread(_inputs, asking) if asking.takes_time else _inputs(asking)
         inferred = await self._plane.infer(
             asked,
             inputs,
@@ -104,7 +103,7 @@ class OpenInferenceService:
         if inferred.trace_id:
             response.parameters["trace_id"].string_param = inferred.trace_id
         # Raw contents go by place, so that either all outputs are raw, or none.
-        is_raw = not request.inputs or bool(request.raw_input_contents)
+        is_raw = not request.inputs or bool(asking.raw)
         is_raw |= any(datatype_of(value) not in FIELDS for value in inferred.outputs.values())
         for name, value in inferred.outputs.items():
             output = response.outputs.add(name=name, datatype=datatype_of(value), shape=value.shape)
@@ -115,7 +114,7 @@ class OpenInferenceService:
         return response
 
     async def ModelStreamInfer(  # noqa: N802
-        self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
+        self, requests: AsyncIterator[InferRequest], context: Context
     ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
         told: asyncio.Queue[asyncio.Future[pb.ModelStreamInferResponse] | None] = asyncio.Queue()
         room = asyncio.Semaphore(MAX_IN_STREAM)
@@ -149,12 +148,12 @@ class OpenInferenceService:
             if place.ended:
                 raise Unavailable("the server is shutting down")
 
-    async def _told(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelStreamInferResponse:
+    async def _told(self, request: InferRequest, context: Context) -> pb.ModelStreamInferResponse:
         try:
             return pb.ModelStreamInferResponse(infer_response=await self.ModelInfer(request, context))
         except Exception as error:  # noqa: BLE001  one request's trouble is not the stream's
             response = pb.ModelStreamInferResponse(error_message=told(error).message)
-            response.infer_response.id = request.id
+            response.infer_response.id = request.message.id
             return response
 
     async def ModelStatistics(  # noqa: N802
@@ -198,13 +197,20 @@ class OpenInferenceService:
         return pb.RepositoryModelUnloadResponse()
 
 
-def _inputs(request: pb.ModelInferRequest) -> dict[str, Any]:
+def _parser(message: str) -> Callable[[bytes], Any]:
+    if message == pb.ModelInferRequest.DESCRIPTOR.name:
+        return InferRequest.parse
+    parse: Callable[[bytes], Any] = getattr(pb, message).FromString
+    return parse
+
+
+def _inputs(asking: InferRequest) -> dict[str, Any]:
     """The tensors of a request by name.
 
     Raises:
         InvalidInput: they are not as they are said to be.
     """
-    raw = request.raw_input_contents
+    request, raw = asking.message, asking.raw
     if raw and len(raw) != len(request.inputs):
         raise InvalidInput(f"the request has {len(request.inputs)} inputs and {len(raw)} raw contents")
     inputs = {}
