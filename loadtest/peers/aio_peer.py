@@ -1,27 +1,23 @@
-"""The server that one writes by hand: grpc.aio, uvloop, a thread a core. JPEG in, JSON out, both as plain bytes."""
+"""The server that one writes by hand: grpc.aio, uvloop, a thread a core. Plain bytes in and out."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import uvloop
-from eyes import detector, faces
+from eyes import answerer
 
 
 async def serve() -> None:
-    eyes = detector(Path(os.environ["PEER_MODEL"]))
+    answer = answerer(Path(os.environ["PEER_MODEL"]))
     workers = ThreadPoolExecutor(int(os.environ["PEER_WORKERS"]))
 
-    def answer(jpeg: bytes) -> bytes:
-        return json.dumps(faces(eyes, jpeg)).encode()
-
-    async def detect(jpeg: bytes, _: object) -> bytes:
-        return await asyncio.get_running_loop().run_in_executor(workers, answer, jpeg)
+    async def detect(asked: bytes, _: object) -> bytes:
+        return await asyncio.get_running_loop().run_in_executor(workers, answer, asked)
 
     server = grpc.aio.server()
     method = grpc.unary_unary_rpc_method_handler(detect)

@@ -76,7 +76,7 @@ def main() -> None:
         ENGINES: partial(scenarios.engines, rig, variant),
         ONE_CALLER: partial(scenarios.one_caller, rig, variant),
         UNARY: partial(scenarios.unary, rig, called, options.peers),
-        TENSORS: partial(tensor_calls, rig, called),
+        TENSORS: partial(tensor_calls, rig, called, options.peers),
         "steady": partial(scenarios.steady, rig, variant),
         "overload": partial(scenarios.overload, rig, variant),
         "flood": partial(scenarios.flood, rig, variant),

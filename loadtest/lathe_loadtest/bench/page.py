@@ -82,6 +82,8 @@ def rows(variant: str, cheaper: str, called: str, way_down: Sequence[str]) -> li
         Row("the same: share of the bare loop", TENSORS, "share_of_raw", "", 3, "≥ 0.88", "0.95"),
         Row("a network that is next to nothing: in the bare loop", TENSORS, "tiny_ms", "ms", 3),
         Row("the same, 16 callers, two cores: calls a second", TENSORS, "tiny_per_second", "", 0, "≥ 5000", "10 000"),
+        Row("the same: a minimal grpc.aio server, plain bytes", TENSORS, "tiny_aio_per_second", "", 0),
+        Row("the same: mosec, plain bytes", TENSORS, "tiny_mosec_per_second", "", 0),
         Row("80 % of capacity, fixed rate: p99 ÷ service time", "steady", "p99_over_service", "", 1, "≤ 8", "5"),
         Row("80 % of capacity: frames dropped", "steady", "dropped", "", 0, "0", "0"),
         Row("2× overload, 64 streams: served ÷ capacity", "overload", "served_over_capacity", "", 3, "≥ 0.92", "0.97"),

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ class Peer:
     Attributes:
         path, message, headers: of a request that holds the picture.
         http1: over HTTP/1.1, and otherwise gRPC.
+        is_answer: whether that is what comes back.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Peer:
     message: bytes
     headers: Sequence[str]
     http1: bool
+    is_answer: Callable[[bytes], bool]
 
     @property
     def url(self) -> str:
@@ -55,14 +57,14 @@ class Peer:
         """One call.
 
         Raises:
-            Unavailable: it is not answered, or by something else than detections.
+            Unavailable: it is not answered, or by something else.
         """
         try:
             answer = self._post() if self.http1 else self._call()
         except (OSError, urllib.error.URLError, grpc.RpcError) as error:
             raise Unavailable(f"{self.name} does not answer: {error}") from error
-        if b"xyxy" not in answer:
-            raise Unavailable(f"{self.name} answers something else than detections")
+        if not self.is_answer(answer):
+            raise Unavailable(f"{self.name} answers something else")
         return answer
 
     def _post(self) -> bytes:
@@ -83,13 +85,22 @@ def installed(environments: Path) -> list[str]:
 
 @contextmanager
 def running(
-    name: str, environments: Path, model: Path, picture: Path, log: Path, *, workers: int, cores: set[int]
+    name: str,
+    environments: Path,
+    model: Path,
+    asked: Path,
+    log: Path,
+    *,
+    workers: int,
+    cores: set[int],
+    is_answer: Callable[[bytes], bool] = lambda answer: b"xyxy" in answer,
 ) -> Iterator[Peer]:
     """Starts a peer, and ends it.
 
     Args:
         model: folder of the version that it serves.
-        picture: JPEG that it will be asked about.
+        asked: file of what it will be asked about, a JPEG or a tensor.
+        is_answer: whether that is what comes back.
         cores: it may run on these.
 
     Raises:
@@ -117,7 +128,7 @@ def running(
             preexec_fn=lambda: os.sched_setaffinity(0, cores),
         )
     try:
-        peer = _described(name, f"127.0.0.1:{port}", picture, python)
+        peer = Peer(name, f"127.0.0.1:{port}", *_request_of(name, asked, python), is_answer)
         _wait_until_it_answers(peer, process)
         yield peer
     finally:
@@ -130,20 +141,22 @@ def running(
             process.wait()
 
 
-def _described(name: str, address: str, picture: Path, python: str) -> Peer:
-    jpeg = picture.read_bytes()
+def _request_of(name: str, asked: Path, python: str) -> tuple[str, bytes, Sequence[str], bool]:
+    """Path, message, headers, and whether it goes by HTTP/1.1."""
+    content = asked.read_bytes()
     if name == "aio":
-        return Peer(name, address, "/peer.Peer/Detect", jpeg, GRPC_HEADERS, http1=False)
+        return "/peer.Peer/Detect", content, GRPC_HEADERS, False
     if name == "mosec":
-        return Peer(name, address, "/inference", jpeg, ("content-type: image/jpeg",), http1=True)
+        return "/inference", content, ("content-type: application/octet-stream",), True
     if name == "mlserver":
-        command = [python, str(SCRIPTS / "mlserver_request.py"), str(picture.resolve())]
+        command = [python, str(SCRIPTS / "mlserver_request.py"), str(asked.resolve())]
         message = subprocess.run(command, capture_output=True, check=True).stdout
-        return Peer(name, address, "/inference.GRPCInferenceService/ModelInfer", message, GRPC_HEADERS, http1=False)
-    tensor = {"name": "jpeg", "shape": [len(jpeg)], "datatype": "UINT8", "parameters": {"binary_data_size": len(jpeg)}}
+        return "/inference.GRPCInferenceService/ModelInfer", message, GRPC_HEADERS, False
+    size = len(content)
+    tensor = {"name": "jpeg", "shape": [size], "datatype": "UINT8", "parameters": {"binary_data_size": size}}
     head = json.dumps({"inputs": [tensor]}).encode()
     headers = ("content-type: application/octet-stream", f"inference-header-content-length: {len(head)}")
-    return Peer(name, address, "/v2/models/face/infer", head + jpeg, headers, http1=True)
+    return "/v2/models/face/infer", head + content, headers, True
 
 
 def _wait_until_it_answers(peer: Peer, process: subprocess.Popen[bytes]) -> None:

@@ -105,7 +105,7 @@ def unary(rig: Rig, variant: str, environments: Path) -> Figures:
                     cores=rig.cores(workers),
                 )
             )
-            asked[name] = partial(_ask, rig, peer)
+            asked[name] = partial(ask_peer, rig, peer)
         for _ in range(rig.rounds):
             raws.append(raw := rig.raw(variant, workers=workers, pictures=1))
             one = rig.raw(variant, pictures=1)
@@ -152,7 +152,7 @@ def _unary(rig: Rig, server: ServerProcess, callers: int) -> Calls:
     return calls
 
 
-def _ask(rig: Rig, peer: Peer, callers: int) -> Calls:
+def ask_peer(rig: Rig, peer: Peer, callers: int) -> Calls:
     peer.ask()
     calls = drive(
         peer.url,

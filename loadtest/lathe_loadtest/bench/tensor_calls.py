@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -22,35 +24,48 @@ from lathe.repository import Repository
 from lathe.scrape import scrape
 from lathe.server_process import ServerProcess
 from lathe_loadtest.bench.h2load import drive, grpc_message
+from lathe_loadtest.bench.peers import Peer, installed, running
 from lathe_loadtest.bench.rig import Rig
-from lathe_loadtest.bench.scenarios import CALLERS, Figures
+from lathe_loadtest.bench.scenarios import CALLERS, Figures, ask_peer
 
 INFER = "inference.GRPCInferenceService/ModelInfer"
 LARGE, TINY = "large", "tiny"
 SIZE_HW = (256, 320)
 TINY_CALLERS, TINY_WIDTH = 16, 256
+TINY_PEERS = ("aio", "mosec")
 WORKERS = 2
 
 
-def tensor_calls(rig: Rig, variant: str) -> Figures:
-    """On two cores, which the driver shares.
+def tensor_calls(rig: Rig, variant: str, environments: Path) -> Figures:
+    """On two cores, which the driver shares; what is next to nothing beside servers that do nothing else with it.
 
     Args:
         variant: whose network takes the large tensors, 983 KB of float32 pixels, and gives 307 KB.
+        environments: of the peers.
     """
     repository = Repository(fresh_folder(rig.folder / "tensors"))
     large = float_pixels((rig.version(variant) / "model.onnx").read_bytes())
     _publish(rig, repository, LARGE, large, f"pixels=1,{SIZE_HW[0]},{SIZE_HW[1]},3")
     _publish(rig, repository, TINY, tiny(), f"x=1,{TINY_WIDTH}")
     shares, tiny_rates, tiny_raws, raws = [], [], [], []
-    with ServerProcess(repository.root, rig.folder / "server.log", ("--workers", str(WORKERS))) as server:
+    with ExitStack() as stack:
+        flags = ("--workers", str(WORKERS))
+        server = stack.enter_context(ServerProcess(repository.root, rig.folder / "server.log", flags))
         rig.place(server, WORKERS)
+        peers = [
+            stack.enter_context(_peer(rig, repository, name, environments))
+            for name in TINY_PEERS
+            if name in installed(environments)
+        ]
+        peer_rates: dict[str, list[float]] = {peer.name: [] for peer in peers}
         for _ in range(rig.rounds):
             raws.append(_raw(rig, repository, LARGE))
             tiny_raws.append(_raw(rig, repository, TINY))
             best = max(_per_second(rig, server, LARGE, {"pixels": (1, *SIZE_HW, 3)}, callers) for callers in CALLERS)
             shares.append(best / raws[-1]["frames_per_second"])
             tiny_rates.append(_per_second(rig, server, TINY, {"x": (1, TINY_WIDTH)}, TINY_CALLERS))
+            for peer in peers:
+                peer_rates[peer.name].append(ask_peer(rig, peer, TINY_CALLERS).per_second)
         server.stop()
     return {
         "network_ms": median(raw["infer_ms"] for raw in raws),
@@ -59,7 +74,23 @@ def tensor_calls(rig: Rig, variant: str) -> Figures:
         "tiny_ms": median(raw["infer_ms"] for raw in tiny_raws),
         "tiny_raw_per_second": median(raw["frames_per_second"] for raw in tiny_raws),
         "tiny_per_second": median(tiny_rates),
+        **{f"tiny_{name}_per_second": median(found) for name, found in peer_rates.items()},
     }
+
+
+@contextmanager
+def _peer(rig: Rig, repository: Repository, name: str, environments: Path) -> Iterator[Peer]:
+    """Takes the tiny network's tensor as plain bytes."""
+    tensor = rig.folder / "tensor"
+    tensor.write_bytes(np.full((1, TINY_WIDTH), 7, np.float32).tobytes())
+    model, log = repository.folder(repository.newest(TINY, "plain")), rig.folder / f"{name}.log"
+
+    def is_answer(content: bytes) -> bool:
+        return len(content) == tensor.stat().st_size
+
+    cores = rig.cores(WORKERS)
+    with running(name, environments, model, tensor, log, workers=WORKERS, cores=cores, is_answer=is_answer) as peer:
+        yield peer
 
 
 def _publish(rig: Rig, repository: Repository, model: str, content: bytes, shape: str) -> None:
