@@ -158,6 +158,10 @@ class _Judgement:
         self._late: Outcome | None = None
         self._error: BaseException | None = None
 
+    @property
+    def is_brief(self) -> bool:
+        return self._lease.servable.is_brief(self._frame.asked)
+
     def run(self) -> None:
         try:
             self._stop_if_late()
@@ -174,7 +178,10 @@ class _Judgement:
             raise _Late(reason)
 
     def done(self, queue_seconds: float, seconds: float, cpu_seconds: float) -> None:
-        ref = self._lease.servable.ref
+        servable = self._lease.servable
+        ref = servable.ref
+        if servable.brevity:
+            servable.brevity.ran(cpu_seconds)
         self._lease.release()
         # An error's traceback holds this object, the pixels and the network: it must not be held in turn.
         broken, self._error = self._error, None

@@ -22,7 +22,7 @@ from lathe_server.engines.golden import golden_tensors
 from lathe_server.open_inference.encoding import from_raw, to_raw
 from lathe_server.servable import Servable, load_servable
 from lathe_server.settings import Settings
-from lathe_server.tensors import DATATYPES, TensorAnswer, Tensors
+from lathe_server.tensors import TensorAnswer, Tensors, datatype_of
 from lathe_server.vision import EncodedPicture
 from lathe_server.vision.detector import Stages
 
@@ -55,7 +55,7 @@ def measure(
     pictures = [EncodedPicture(frame) for frame in frames]
     shapes = {one.input: one.dims for one in servable.card.golden_shapes}
     tensors = [
-        (name, DATATYPES[value.dtype.name], value.shape, to_raw(value))
+        (name, datatype_of(value), value.shape, to_raw(value))
         for name, value in golden_tensors(servable.engine.inputs, shapes).items()
     ]
 

@@ -136,6 +136,8 @@ class Route:
         """
         if self.rules and (ruled := self.ruled(stream_id, headers)):
             return ruled
+        if len(self.weights) == 1:
+            return self.weights[0][0]
         place = _place(stream_id) * sum(weight for _, weight in self.weights) >> 64
         for ref, weight in self.weights:
             if place < weight:

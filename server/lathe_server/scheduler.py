@@ -23,10 +23,17 @@ from lathe_server.threads import become_worker
 
 
 class Job(Protocol):
-    """A frame with what is needed to judge it."""
+    """A frame with what is needed to judge it.
+
+    Attributes:
+        is_brief: it is done sooner than a worker would wake.
+    """
+
+    @property
+    def is_brief(self) -> bool: ...
 
     def run(self) -> None:
-        """Does the work, on a worker thread; never raises."""
+        """Does the work, on a worker thread or, if it is brief, on the event loop; never raises."""
 
     def done(self, queue_seconds: float, seconds: float, cpu_seconds: float) -> None:
         """Hands the result on, on the event loop.
@@ -203,11 +210,19 @@ class Scheduler:
             if reason := fate(waiting.frame, now):
                 waiting.drop(reason)
             elif job := waiting.begin():
-                self._hand_over(lane, job, waiting.frame.arrived, high=lane.high)
+                if job.is_brief:
+                    self._run_here(lane, job, waiting.frame.arrived)
+                else:
+                    self._hand_over(lane, job, waiting.frame.arrived, high=lane.high)
         if self._leisure and not self._line and self._in_hand < max(1, self._workers - 1):
             begin, self._leisure = self._leisure, None
             if job := begin():
                 self._hand_over(None, job, monotonic(), high=False)
+
+    def _run_here(self, lane: Lane, job: Job, arrived: float) -> None:
+        began, seconds, cpu_seconds = _timed(job)
+        self._brake.worked(None if lane.once else lane, seconds)
+        job.done(began - arrived, seconds, cpu_seconds)
 
     def _hands(self) -> int:
         return hands(len(self._line), self._workers, high=self._line.high_is_next, once=self._line.next.once)
@@ -225,9 +240,7 @@ class Scheduler:
         become_worker(core)
         while task := self._jobs.take():
             lane, job, arrived = task
-            began, began_cpu = monotonic(), thread_time()
-            job.run()
-            seconds, cpu_seconds = monotonic() - began, thread_time() - began_cpu
+            began, seconds, cpu_seconds = _timed(job)
             self._loop.call_soon_threadsafe(self._finish, lane, job, began - arrived, seconds, cpu_seconds)
             del task, job
 
@@ -239,3 +252,10 @@ class Scheduler:
             job.done(queue_seconds, seconds, cpu_seconds)
         finally:
             self._note_settled()
+
+
+def _timed(job: Job) -> tuple[float, float, float]:
+    """Does it; when it began, the time it took, and of that on the processor."""
+    began, began_cpu = monotonic(), thread_time()
+    job.run()
+    return began, monotonic() - began, thread_time() - began_cpu

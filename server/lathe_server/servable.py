@@ -15,6 +15,7 @@ from lathe.machine import cpu_name
 from lathe.repository import Repository, VariantRef
 from lathe.signatures import Verifier
 from lathe.v1 import card_pb2
+from lathe_server.brevity import Brevity
 from lathe_server.engines import FREE, Build, Engine, default_engine
 from lathe_server.engines.golden import check_golden, golden_picture, golden_tensors
 from lathe_server.lifecycle import State
@@ -25,6 +26,8 @@ from lathe_server.vision.decoders import OUTPUT_NAMES, Outputs, Shape, needed_sh
 from lathe_server.vision.detections import Thresholds
 
 WARM_UP_RUNS, TIMED_RUNS = 3, 5
+BRIEF_BYTES = 65_536
+"""Of what a network is asked that may be run beside the workers: it has been quick with that little."""
 MAX_OTHER_BYTES = 256 << 20
 """Of a signed version's files beside its network."""
 
@@ -36,17 +39,25 @@ class Servable:
     Attributes:
         engine: its network; what takes tensors.
         detector: what takes pictures; None for a network of tensors.
+        brevity: how long its runs are; None where that is no matter.
     """
 
     ref: VariantRef
     card: card_pb2.Card
     engine: Engine
     detector: Detector | None = None
+    brevity: Brevity | None = None
 
     @property
     def runtime(self) -> str:
         """What executes its network."""
         return self.engine.runtime
+
+    def is_brief(self, asked: Picture | Tensors) -> bool:
+        """It will answer sooner than a worker would wake."""
+        if not (self.brevity and self.brevity.is_brief):
+            return False
+        return isinstance(asked, Tensors) and asked.nbytes <= BRIEF_BYTES
 
     def judge(self, asked: Picture | Tensors, before_infer: Callable[[], None] = lambda: None) -> Answer | TensorAnswer:
         """Args:
@@ -95,13 +106,14 @@ def load_servable(
             _check_card(card, max_pixels)
         content = checked.model_bytes(ref)
     reached("checking")
-    check_file(content)
+    facts = check_file(content)
     limit_wh = card.serving_size.width, card.serving_size.height
     engine = build(content, limit_wh)
     if card.task == card_pb2.TASK_TENSORS:
         _check_tensors(engine, card)
         reached("warming")
-        return Servable(ref, card, engine)
+        brevity = Brevity() if engine.runs_alone and not facts.has_subgraphs else None
+        return Servable(ref, card, engine, brevity=brevity)
     decoder = enum_word("Decoder", card.decoder)
     _check_contract(engine, decoder)
     detector = Detector(

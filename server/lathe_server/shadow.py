@@ -28,6 +28,7 @@ class Comparison:
         failed: the shadow could not judge it.
     """
 
+    is_brief = False
     __slots__ = ("_answer", "_error", "_lease", "_report", "failed", "found", "given", "matched", "ref")
 
     def __init__(self, given: Result, answer: Answer, lease: Lease, report: Callable[[Comparison], None]) -> None:

@@ -31,6 +31,7 @@ DTYPES: Mapping[str, str] = {
 }
 """NumPy's name of each datatype of the Open Inference Protocol that is served; elements of BYTES are bytes or texts."""
 DATATYPES: Mapping[str, str] = {dtype: datatype for datatype, dtype in DTYPES.items()}
+_DATATYPES_OF = {np.dtype(dtype): datatype for dtype, datatype in DATATYPES.items()}
 
 
 class NetworkFails(InvalidInput):
@@ -48,6 +49,10 @@ class Tensors:
 
     inputs: Mapping[str, NDArray[Any]]
     outputs: tuple[str, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        return sum(value.nbytes for value in self.inputs.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +98,8 @@ def _check_inputs(specs: Sequence[TensorSpec], inputs: Mapping[str, NDArray[Any]
         raise InvalidInput(f"the model takes the inputs {_names(specs)}, each once")
     for spec in specs:
         value = inputs[spec.name]
-        if value.dtype.name != spec.dtype:
-            raise InvalidInput(f"the input {spec.name} is {DATATYPES[spec.dtype]}, not {DATATYPES[value.dtype.name]}")
+        if (told := datatype_of(value)) != DATATYPES[spec.dtype]:
+            raise InvalidInput(f"the input {spec.name} is {DATATYPES[spec.dtype]}, not {told}")
         if len(value.shape) != len(spec.shape) or any(
             wanted not in (FREE, side) for wanted, side in zip(spec.shape, value.shape, strict=True)
         ):
@@ -114,6 +119,11 @@ def _text(elements: NDArray[Any]) -> NDArray[Any]:
 
 def _names(specs: Sequence[TensorSpec]) -> str:
     return ", ".join(spec.name for spec in specs)
+
+
+def datatype_of(value: NDArray[Any]) -> str:
+    """By the protocol's name; NumPy's own, `dtype.name`, is made anew at each look."""
+    return _DATATYPES_OF[value.dtype]
 
 
 def check_types(engine: Engine) -> None:

@@ -103,6 +103,8 @@ def test_a_braked_slot_keeps_its_newest_frame_until_its_turn(ended: str, monkeyp
     diary: list[tuple[int, str]] = []
 
     class Job:
+        is_brief = False
+
         def __init__(self, index: int) -> None:
             self._index = index
 
@@ -141,6 +143,8 @@ def test_a_braked_slot_keeps_its_newest_frame_until_its_turn(ended: str, monkeyp
 
 def test_a_server_of_calls_alone_remembers_none_of_them() -> None:
     class Job:
+        is_brief = False
+
         def run(self) -> None:
             pass
 

@@ -26,7 +26,7 @@ class Stage:
         self.begun = threading.Semaphore(0)
         self._lanes: dict[str, Lane] = {}
 
-    def offer(self, name: str, *, deadline: float = float("inf")) -> bool:
+    def offer(self, name: str, *, deadline: float = float("inf"), brief: bool = False) -> bool:
         """Offers the frame `a1` of the lane `a`; capital letters are lanes of the higher class."""
         now = monotonic()
         frame = Frame("face", name[0], "", int(name[1:]), EncodedPicture(b""), now, now, deadline=deadline)
@@ -34,7 +34,7 @@ class Stage:
         def drop(outcome: Outcome) -> None:
             self.diary.append((name, outcome))
 
-        return self.scheduler.offer(self.lane(name[0]), frame, lambda: _Job(self, name), drop)
+        return self.scheduler.offer(self.lane(name[0]), frame, lambda: _Job(self, name, is_brief=brief), drop)
 
     def hold(self, name: str) -> None:
         """Offers a frame, and waits until a worker has it in hand."""
@@ -46,11 +46,15 @@ class Stage:
 
 
 class _Job:
-    def __init__(self, stage: Stage, name: str) -> None:
+    def __init__(self, stage: Stage, name: str, *, is_brief: bool) -> None:
         self._stage = stage
         self._name = name
+        self.is_brief = is_brief
 
     def run(self) -> None:
+        if self.is_brief:
+            self._stage.diary.append((self._name, threading.current_thread().name))
+            return
         self._stage.begun.release()
         self._stage.curtain.wait(10)
 
@@ -83,6 +87,24 @@ def on_stage(act: Callable[[Stage], Awaitable[None] | None], **how: int) -> list
 def test_the_newest_frame_of_a_stream_wins() -> None:
     diary = on_stage(lambda stage: [stage.offer(f"a{n}") for n in range(4)] and None)
     assert diary == [("a1", "dropped_superseded"), ("a2", "dropped_superseded"), ("a0", "done"), ("a3", "done")]
+
+
+def test_a_brief_job_is_done_at_once_where_it_is() -> None:
+    async def act(stage: Stage) -> None:
+        stage.offer("a0", brief=True)
+        assert stage.diary == [("a0", threading.main_thread().name), ("a0", "done")]
+        await asyncio.wait_for(stage.scheduler.settled(), 10)
+
+    on_stage(act)
+
+
+def test_a_brief_job_waits_for_its_turn_as_others_do() -> None:
+    def act(stage: Stage) -> None:
+        stage.hold("x0")
+        stage.offer("a0", brief=True)
+        assert not stage.diary
+
+    assert [name for name, what in on_stage(act) if what == "done"] == ["x0", "a0"]
 
 
 @pytest.mark.fault(73)

@@ -27,9 +27,11 @@ class Engine(Protocol):
 
     Attributes:
         runtime: what runs it, with its version, for logs, cards and reports.
+        runs_alone: a run needs nothing but the thread that asks: no device, no other thread, no turn.
     """
 
     runtime: str
+    runs_alone: bool
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 

@@ -45,6 +45,7 @@ class OnnxRuntimeEngine:
             raise BadVariant(_told(str(error)), detail=str(error)) from error
         if provider not in self._session.get_providers():  # the runtime goes on without one whose device is missing
             raise Refused(f"{provider} does not start on this machine")
+        self.runs_alone = provider == CPU
         self.runtime = RUNTIME if provider == CPU else f"{RUNTIME} {provider}"
         self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self._session.get_outputs())

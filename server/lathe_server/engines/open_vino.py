@@ -38,6 +38,7 @@ class OpenVinoEngine:
     """
 
     runtime = RUNTIME
+    runs_alone = False
 
     def __init__(self, model: bytes) -> None:
         try:

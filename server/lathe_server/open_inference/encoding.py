@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lathe.errors import InvalidInput
-from lathe_server.tensors import DATATYPES, DTYPES
+from lathe_server.tensors import DTYPES
 
 MAX_RANK = 16
 MAX_ELEMENTS = 1 << 40
@@ -112,10 +112,6 @@ def to_elements(value: NDArray[Any]) -> list[Any]:
         return [one.encode() if isinstance(one, str) else bytes(one) for one in value.ravel()]
     elements: list[Any] = value.ravel().tolist()
     return elements
-
-
-def datatype_of(value: NDArray[Any]) -> str:
-    return DATATYPES[value.dtype.name]
 
 
 def _split(name: str, content: bytes | memoryview, size: int) -> list[bytes]:

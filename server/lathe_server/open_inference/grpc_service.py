@@ -15,10 +15,11 @@ from lathe_server.calls import Context, deadline_of
 from lathe_server.open_inference import open_inference_pb2 as pb
 from lathe_server.open_inference.data_plane import EXTENSIONS, NAME, DataPlane, durations
 from lathe_server.open_inference.description import Description, Tensor
-from lathe_server.open_inference.encoding import FIELDS, datatype_of, from_elements, from_raw, to_elements, to_raw
+from lathe_server.open_inference.encoding import FIELDS, from_elements, from_raw, to_elements, to_raw
 from lathe_server.open_inference.names import target
 from lathe_server.open_inference.wire import InferRequest
 from lathe_server.places import Places
+from lathe_server.tensors import datatype_of
 
 OPEN_INFERENCE_NAME: str = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 MAX_IN_STREAM = 16

@@ -22,10 +22,11 @@ from lathe_server.boundary import told
 from lathe_server.http import Reply, Request
 from lathe_server.open_inference.data_plane import EXTENSIONS, NAME, DataPlane, Inferred, durations
 from lathe_server.open_inference.description import Description, Tensor
-from lathe_server.open_inference.encoding import datatype_of, to_elements, to_raw
+from lathe_server.open_inference.encoding import to_elements, to_raw
 from lathe_server.open_inference.json_tensors import listed, parameters_of, read_inputs, text_of
 from lathe_server.open_inference.names import target
 from lathe_server.origin import REQUEST_ID, Origin, current
+from lathe_server.tensors import datatype_of
 
 PREFIX = "/v2"
 JSON_LENGTH = b"inference-header-content-length"

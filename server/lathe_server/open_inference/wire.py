@@ -9,14 +9,13 @@ from google.protobuf.message import DecodeError
 
 from lathe.errors import InvalidInput
 from lathe_server.open_inference import open_inference_pb2 as pb
+from lathe_server.protobuf import fields
 
 LARGE_BYTES = 65_536
 """Of a message; below it protobuf is faster."""
 MAX_FIELDS = 1024
 """Of a large message, on its highest level: each is looked at, and holds up everything else."""
 _RAW = pb.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number
-_VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5  # protobuf's wire types
-_MAX_VARINT = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,40 +65,14 @@ def without_field(content: bytes, number: int) -> tuple[bytes, list[memoryview]]
     view = memoryview(content)
     kept: list[memoryview] = []
     values: list[memoryview] = []
-    place = 0
-    for _ in range(MAX_FIELDS):
-        if place >= len(content):
-            break
-        key, start = _varint(content, place)
-        size, start = _size(content, key & 7, start)
-        if start + size > len(content):
-            raise DecodeError("a field goes beyond the message")
-        if key == number << 3 | _BYTES:
-            values.append(view[start : start + size])
-        else:
-            kept.append(view[place : start + size])
-        place = start + size
-    if place < len(content):
-        raise InvalidInput(f"a request of more than {LARGE_BYTES} bytes has at most {MAX_FIELDS} fields")
+    try:
+        for place, field in enumerate(fields(view)):
+            if place == MAX_FIELDS:
+                raise InvalidInput(f"a request of more than {LARGE_BYTES} bytes has at most {MAX_FIELDS} fields")
+            if field.number == number and isinstance(field.value, memoryview):
+                values.append(field.value)
+            else:
+                kept.append(view[field.begin : field.end])
+    except (ValueError, IndexError) as error:
+        raise DecodeError("it is no message") from error
     return b"".join(kept), values
-
-
-def _size(content: bytes, wire_type: int, place: int) -> tuple[int, int]:
-    """Of a field's value, and where it begins."""
-    if wire_type == _BYTES:
-        return _varint(content, place)
-    if wire_type == _VARINT:
-        return _varint(content, place)[1] - place, place
-    if wire_type in (_EIGHT_BYTES, _FOUR_BYTES):
-        return 8 if wire_type == _EIGHT_BYTES else 4, place
-    raise DecodeError("a field of a kind that is not in use")
-
-
-def _varint(content: bytes, place: int) -> tuple[int, int]:
-    """A whole number, and where it ends."""
-    value = 0
-    for shift, byte in enumerate(content[place : place + _MAX_VARINT]):
-        value |= (byte & 0x7F) << 7 * shift
-        if byte < 0x80:
-            return value, place + shift + 1
-    raise DecodeError("a number without an end")
