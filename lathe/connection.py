@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,7 +25,41 @@ VARIABLES = {
 }
 """Environment variables by which clients and commands take them."""
 
-_OPTIONS = [("grpc.max_receive_message_length", 64 * 2**20), ("grpc.max_send_message_length", 64 * 2**20)]
+RETRIED = {
+    "lathe.v1.InferenceService": ("Detect",),
+    "lathe.v1.ControlService": ("ListVariants", "GetRoute", "GetExperiment"),
+}
+"""Methods that change nothing, by service: asked again where no server answered. All others are sent once."""
+
+_RETRY = {
+    "maxAttempts": 4,
+    "initialBackoff": "0.1s",
+    "backoffMultiplier": 2,
+    "maxBackoff": "1s",
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+_SERVICE_CONFIG = {
+    "methodConfig": [
+        {
+            "name": [{"service": service, "method": method} for service in RETRIED for method in RETRIED[service]],
+            "retryPolicy": _RETRY,
+        }
+    ]
+}
+_MESSAGE_BYTES = 64 * 2**20
+_OPTIONS: list[tuple[str, int | str]] = [
+    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MESSAGE_BYTES),
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    ("grpc.per_rpc_retry_buffer_size", _MESSAGE_BYTES),  # a request that does not fit would not be sent again
+    ("grpc.initial_reconnect_backoff_ms", 100),  # a server that was restarted is found soon
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # What passes connections on may forget one that is idle, and tell nobody. The server takes pings every 5 s.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # 60 s otherwise, whatever keepalive_timeout says
+    ("grpc.http2.max_pings_without_data", 0),
+]
 
 
 @dataclass(frozen=True)
