@@ -2,33 +2,26 @@
 
 A stream sends frames and yields one result for each, in order. Two ways to feed it: *live* sends every frame
 at once, as a camera must, and lets the server drop what is stale; otherwise the server reads no faster than it
-judges, the sender is held back, and nothing is dropped.
+judges, the sender is held back, and nothing is dropped. A stream goes on by itself when its connection is cut, and
+calls that change nothing are asked again (`lathe.connection.RETRIED`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Any, TypeVar
-
-import grpc
-from grpc import aio
 
 from lathe.connection import Connection
 from lathe.control_calls import ControlCalls
 from lathe.exchange import Picture, Result, frame_message
-from lathe.server_error import ServerError, server_error, translated
+from lathe.resuming import ResumingStream
+from lathe.server_error import ServerError, translated
 from lathe.v1 import control_pb2, control_pb2_grpc, experiment_pb2, inference_pb2, inference_pb2_grpc
 
 __all__ = ["AsyncClient", "Client", "ServerError", "from_thread"]
 
 T = TypeVar("T")
-
-FRAMES_AHEAD = 4
-"""Frames that a stream which is not live sends before it has the answer to the first of them: enough to keep
-two workers busy, few enough that no old ones pile up in the network's buffers."""
-
-_END_OF_STREAM: Any = aio.EOF  # type: ignore[attr-defined]  # missing from the stubs
 
 
 def _priority(*, high: bool) -> inference_pb2.Priority.ValueType:
@@ -77,7 +70,11 @@ class AsyncClient(ControlCalls):
     ) -> Result:
         """Judges one picture.
 
+        Args:
+            timeout_seconds: for all tries together; None waits for ever.
+
         Raises:
+            Unavailable: no server answers there, or the connection was lost, at each of four tries.
             ServerError: with the server's status.
         """
         request = inference_pb2.DetectRequest(
@@ -86,7 +83,7 @@ class AsyncClient(ControlCalls):
         response = await translated(self._inference.Detect(request, timeout=timeout_seconds))
         return Result.from_message(response.result)
 
-    async def detect_stream(
+    def detect_stream(
         self,
         model: str,
         frames: AsyncIterable[tuple[Picture, float]],
@@ -96,78 +93,39 @@ class AsyncClient(ControlCalls):
         max_age_seconds: float = 0.0,
         live: bool = False,
         high_priority: bool = False,
-    ) -> AsyncIterator[Result]:
+        reconnect_seconds: float = 30.0,
+    ) -> AsyncGenerator[Result, None]:
         """Judges the frames of one camera.
+
+        A stream that was begun and is then cut, because the connection was lost or the server goes, goes on at the
+        next server that is found: the indices count on. A recording's unanswered frames are sent again, and while
+        there is no server no more are drawn. Of a live stream the newest frame waits, and the others that have no
+        answer are `dropped_disconnected`.
 
         Args:
             frames: pictures with their capture (Unix time, 0 for now).
             live: the newest frame wins; otherwise the server holds the sender back and drops none.
             high_priority: its frames' turns come before those of other streams.
+            reconnect_seconds: how long a server is looked for after a cut, until one answers; 0 never, inf for ever.
 
         Yields:
-            One result a frame, in order.
+            One result a frame, in order of index from 0.
 
         Raises:
+            InvalidInput: reconnect_seconds is negative.
+            Unavailable: no server answers there at the beginning, or after a cut in time.
             ServerError: the server ended the stream.
             Exception: what `frames` raised, after the results of the frames before.
         """
-        call = self._inference.DetectStream()
-        ends: list[tuple[grpc.StatusCode, str]] = []
-        call.add_done_callback(lambda ended: ends.append((_at_once(ended.code()), _at_once(ended.details()) or "")))
-        ahead = asyncio.Semaphore(FRAMES_AHEAD)
-
-        async def send() -> None:
-            config = inference_pb2.StreamConfig(
-                model=model,
-                stream_id=stream_id,
-                variant=variant,
-                max_age_seconds=max_age_seconds,
-                keep_all=not live,
-                priority=_priority(high=high_priority),
-            )
-            await call.write(inference_pb2.DetectStreamRequest(config=config))
-            index = 0
-            try:
-                async for picture, captured_at in frames:
-                    if not live:
-                        await ahead.acquire()
-                    frame = frame_message(index, picture, captured_at)
-                    await call.write(inference_pb2.DetectStreamRequest(frame=frame))
-                    index += 1
-            finally:  # where the source failed, too: the server answers what it has, and the stream ends
-                await call.done_writing()
-
-        sender = asyncio.create_task(send())
-        try:
-            while True:
-                try:
-                    response = await call.read()
-                except aio.AioRpcError:
-                    break
-                if response is _END_OF_STREAM:
-                    break
-                ahead.release()
-                yield Result.from_message(response.result)
-            await call.code()
-            # A write that fails because the server has ended the stream overwrites why (grpc issue 36066).
-            code, details = ends[0]
-            if code is not grpc.StatusCode.OK:
-                raise server_error(code, details)
-            if sender.done():
-                sender.result()  # what the source of the frames raised
-        finally:
-            sender.cancel()
-            call.cancel()
-            await asyncio.gather(sender, return_exceptions=True)
-
-
-def _at_once(coroutine: Any) -> Any:
-    """The result of a coroutine that has nothing to wait for."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        return done.value
-    raise RuntimeError("the coroutine waits")
+        config = inference_pb2.StreamConfig(
+            model=model,
+            stream_id=stream_id,
+            variant=variant,
+            max_age_seconds=max_age_seconds,
+            keep_all=not live,
+            priority=_priority(high=high_priority),
+        )
+        return ResumingStream(self._inference.DetectStream, config, reconnect_seconds).results(frames)
 
 
 class Client:
@@ -219,6 +177,7 @@ class Client:
         max_age_seconds: float = 0.0,
         live: bool = False,
         high_priority: bool = False,
+        reconnect_seconds: float = 30.0,
     ) -> Iterator[Result]:
         """See `AsyncClient.detect_stream`; the frames are drawn on a thread of their own."""
         results = self._client.detect_stream(
@@ -229,6 +188,7 @@ class Client:
             max_age_seconds=max_age_seconds,
             live=live,
             high_priority=high_priority,
+            reconnect_seconds=reconnect_seconds,
         )
         try:
             while (result := self._runner.run(_next(results))) is not None:

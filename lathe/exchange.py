@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,12 @@ class Result:
     """What became of a frame.
 
     Attributes:
-        outcome: `answered`, `dropped_…`, `rejected` or `failed`.
+        outcome: `answered`, `dropped_…`, `rejected` or `failed`. `dropped_disconnected` is the client's own word for a
+            frame of a live stream that was with a server when the connection was cut, or became stale while there was
+            none; the others are the server's, of the contract.
         variant, version: what answered; empty and 0 where nothing did.
         stage_seconds: by stage.
-        age_seconds: from the capture to the answer.
+        age_seconds: from the capture to the answer; 0 for `dropped_disconnected`.
         error: why it was rejected or failed; empty otherwise.
         degraded: a cheaper variant answered than the route says, because of too much load.
         trace_id: 32 hex digits; empty where the server does not trace the frame.
@@ -69,6 +71,12 @@ class Result:
             degraded=message.degraded,
             trace_id=message.trace_id,
         )
+
+    @staticmethod
+    def disconnected(index: int, model: str) -> Result:
+        """Of a frame that was lost with the connection."""
+        nothing = Result.from_message(inference_pb2.Result(index=index))
+        return replace(nothing, outcome="dropped_disconnected", model=model)
 
 
 Picture = bytes | NDArray[np.uint8]

@@ -30,10 +30,13 @@ async def translated(call: Any) -> Any:
         raise server_error(error.code(), error.details() or "") from None
 
 
+_LOST = ("connect", "socket", "stream removed", "cancelling all calls")
+
+
 def server_error(code: grpc.StatusCode, details: str) -> LatheError:
     # gRPC's own texts, which name addresses.
     if code is grpc.StatusCode.UNAVAILABLE and "failed to connect" in details.lower():
         return Unavailable("no server answers at that address")
-    if code is grpc.StatusCode.UNAVAILABLE and ("connect" in details.lower() or "socket" in details.lower()):
+    if code is grpc.StatusCode.UNAVAILABLE and any(words in details.lower() for words in _LOST):
         return Unavailable("the connection to the server was lost")
     return ServerError(code, details)

@@ -82,13 +82,13 @@ def test_nobody_answers() -> None:
             list(client.detect_stream("face", iter([(b"x", 0.0)])))
 
 
-def test_server_that_dies_in_mid_stream(server: RunningServer, spot_jpeg: bytes) -> None:
+def test_server_that_dies_ends_a_stream_that_is_not_to_go_on(server: RunningServer, spot_jpeg: bytes) -> None:
     def endless() -> Iterator[tuple[bytes, float]]:
         while True:
             yield spot_jpeg, 0.0
 
     with server.client() as client:
-        results = client.detect_stream("spots", endless())
+        results = client.detect_stream("spots", endless(), reconnect_seconds=0)
         assert next(results).answered
         server.process.kill()
         with pytest.raises(Unavailable, match=r"^the connection to the server was lost$"):
