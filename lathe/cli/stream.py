@@ -29,6 +29,13 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--high-priority", action="store_true", help="its frames' turns come before other streams'")
     parser.add_argument("--frames", type=int, default=0, metavar="N", help="stop after so many frames")
     parser.add_argument(
+        "--reconnect",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="look for the server so long after the connection was lost; 0 never (default %(default)g)",
+    )
+    parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write a video with the boxes drawn instead of JSON lines"
     )
     parser.set_defaults(run=run)
@@ -37,6 +44,8 @@ def add_command(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     if options.frames < 0:
         raise InvalidInput("--frames must not be negative")
+    if not options.reconnect >= 0:
+        raise InvalidInput("--reconnect must not be negative")
     from lathe.annotate import AnnotatedVideo
     from lathe.client import Client
     from lathe.video import VideoSource, describe, is_video
@@ -69,6 +78,7 @@ def run(options: argparse.Namespace) -> None:
             max_age_seconds=options.max_age,
             high_priority=options.high_priority,
             live=live,
+            reconnect_seconds=options.reconnect,
         ):
             frame = waiting.popleft()
             if options.output:

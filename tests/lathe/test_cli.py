@@ -8,13 +8,16 @@ import sys
 from pathlib import Path
 
 import av
+import grpc
 import numpy as np
 import pytest
 
 from lathe.cli import main
 from lathe.cli.ctl import parse_weights
 from lathe.errors import InvalidInput
+from lathe.v1 import inference_pb2
 from tests.conftest import ROOT, RunningServer
+from tests.fakes import FakeStreams, served
 
 NOBODY = "127.0.0.1:1"
 
@@ -53,6 +56,11 @@ def test_no_server(film: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_less_than_no_frames(film: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert error_line(capsys, "stream", film, "--frames", "-3") == "--frames must not be negative"
+
+
+def test_less_than_no_time(film: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seconds in ("-1", "nan"):
+        assert error_line(capsys, "stream", film, "--reconnect", seconds) == "--reconnect must not be negative"
 
 
 def test_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,6 +123,21 @@ def test_stream_prints_a_line_a_frame(
     assert [line["seconds"] for line in lines] == [0.0, 0.1, 0.2, 0.3]
     assert {line["outcome"] for line in lines} == {"answered"}
     assert all(line["variant"] == "a" and line["detections"] for line in lines)
+
+
+def test_stream_goes_on_after_a_cut_unless_it_is_told_not_to(film: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def cut(call: int, frame: inference_pb2.Frame, context: grpc.ServicerContext) -> inference_pb2.Outcome.ValueType:
+        if call == 0 and frame.index == 2:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+        return inference_pb2.OUTCOME_ANSWERED
+
+    with served(FakeStreams(cut)) as address:
+        assert main(["stream", str(film), "--server", address]) == 0
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [(line["frame"], line["outcome"]) for line in lines] == [(frame, "answered") for frame in range(6)]
+    with served(FakeStreams(cut)) as address:
+        assert main(["stream", str(film), "--server", address, "--reconnect", "0"]) == 1
+        assert capsys.readouterr().err == "lathe: not now\n"
 
 
 def test_stream_writes_a_video(shared_server: RunningServer, film: Path, tmp_path: Path) -> None:
