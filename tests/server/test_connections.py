@@ -18,7 +18,7 @@ from lathe.v1 import inference_pb2
 from tests.calls import DETECT_STREAM, channel, config, frame, inference, metric, outcomes, refusal, stream, until
 from tests.conftest import RunningServer, start_server
 from tests.models import bright_spots, card_for
-from tests.network import Link
+from tests.proxy import Proxy
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -38,12 +38,12 @@ def test_a_connection_whose_other_end_is_gone_without_a_word_is_closed(
     flags = ("--keepalive-seconds", "0.4")
     with (
         start_server(repository.root, tmp_path / "log", *flags) as server,
-        Link(server.grpc) as link,
-        channel(link.address) as opened,
+        Proxy(server.grpc) as proxy,
+        channel(proxy.address) as opened,
     ):
         call = inference(opened).DetectStream(held(leave, config(), frame(0, spot_jpeg)))
         assert next(call).result.outcome == inference_pb2.OUTCOME_ANSWERED
-        link.fall_silent()
+        proxy.cut("silence")
         until(lambda: metric(server, "lathe_streams") == 0)
         with server.client() as client:
             assert client.detect("spots", spot_jpeg).answered
@@ -91,15 +91,14 @@ def _drained(connection: socket.socket, trickle: bytes) -> None:
 @pytest.mark.fault(64)
 def test_a_frame_that_comes_byte_by_byte_harms_nobody(server: RunningServer, spot_jpeg: bytes) -> None:
     """It costs its stream's place, and what has come of it so far; the place is free when the stream is ended."""
-    with Link(server.grpc) as link, channel(link.address) as slow, channel(server.grpc) as opened:
+    with Proxy(server.grpc) as proxy, channel(proxy.address) as slow, channel(server.grpc) as opened:
         leave = threading.Event()
         call = inference(slow).DetectStream(held(leave, config(), frame(0, spot_jpeg), frame(1, bytes(30 << 20))))
         assert next(call).result.outcome == inference_pb2.OUTCOME_ANSWERED
-        link.fall_silent()  # somewhere within the 30 MB
+        proxy.cut("silence")  # somewhere within the 30 MB
         frames = [config(keep_all=True), *(frame(index, spot_jpeg) for index in range(20))]
         assert outcomes(stream(opened, frames)) == ["answered"] * 20
         leave.set()
-        link.cut(reset=True)
     until(lambda: metric(server, "lathe_streams") == 0)
 
 
