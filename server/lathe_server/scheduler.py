@@ -112,6 +112,7 @@ class Scheduler:
         self._line: Line[Lane] = Line()
         self._held = 0  # lanes whose slot is full, and whose turn the brake puts off
         self._brake = Brake(workers, brake_above, monotonic())
+        self.worker_seconds = self.loop_seconds = 0.0  # CPU time of all jobs so far, by where they were done
         self._in_hand = 0  # jobs that are handed over and not done
         self._workers = workers
         self._max_waiting = max_waiting
@@ -221,6 +222,7 @@ class Scheduler:
 
     def _run_here(self, lane: Lane, job: Job, arrived: float) -> None:
         began, seconds, cpu_seconds = _timed(job)
+        self.loop_seconds += cpu_seconds
         self._brake.worked(None if lane.once else lane, seconds)
         job.done(began - arrived, seconds, cpu_seconds)
 
@@ -246,6 +248,7 @@ class Scheduler:
 
     def _finish(self, lane: Lane | None, job: Job, queue_seconds: float, seconds: float, cpu_seconds: float) -> None:
         self._in_hand -= 1
+        self.worker_seconds += cpu_seconds
         self._brake.worked(None if lane is None or lane.once else lane, seconds)
         self._dispatch()  # first: the worker need not wait until the result is on its way
         try:

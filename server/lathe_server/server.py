@@ -28,6 +28,9 @@ from lathe_server import logs
 from lathe_server.access.gate import Gate
 from lathe_server.access.tls import renew, tls_of
 from lathe_server.access.tokens import Tokens
+from lathe_server.accounts.accountant import Accountant, Tariff
+from lathe_server.accounts.carbon import intensity_of
+from lathe_server.accounts.power import Power, Rapl
 from lathe_server.calls import Calls
 from lathe_server.control_service import ControlService
 from lathe_server.events import Events
@@ -94,7 +97,8 @@ class Server:
     def __init__(self, repository: Repository, settings: Settings) -> None:
         self._settings = settings
         self._is_cautious = False  # something serves that a load must not harm
-        self.metrics = Metrics(price_per_core_hour=settings.price_per_core_hour, currency=settings.currency)
+        per_core_hour = settings.price_per_core_hour or settings.price_per_instance_hour / available_cores()
+        self.metrics = Metrics(price_per_core_hour=per_core_hour, currency=settings.currency)
         name = settings.server_name or f"{socket.gethostname()}:{settings.control.rpartition(':')[2]}"
         self._journal = Journal(repository.root, name)
         self._events = Events(self.metrics, self._journal.write)
@@ -120,6 +124,14 @@ class Server:
         self._heartbeat = Heartbeat(guard, self.metrics, resident)
         self._routes = Routes(repository, self._router, self._manager, self.metrics, self._events, name)
         self._follower = Follower(repository, self._router, self._routes, self.metrics)
+        tariff = Tariff(per_core_hour * available_cores(), settings.currency, _grams_per_kwh(settings))
+        self._accountant = Accountant(
+            self.metrics.registry,
+            tariff,
+            Power(settings.watts_per_core, Rapl()),
+            self._router.routed,
+            lambda: (self._scheduler.worker_seconds, self._scheduler.loop_seconds),
+        )
         self._experiments = Experiments(
             repository,
             self._router,
@@ -159,7 +171,7 @@ class Server:
         self._grpc = new_grpc_port(settings, self._gate, "infer")
         self._control_grpc = new_grpc_port(settings, self._gate, "control")
         self._http = HttpServer(
-            pages(self.metrics, lambda: self._ready, self._refresh),
+            pages(self.metrics, lambda: self._ready, self._refresh, self._accountant.scraped),
             Rest(plane, self._gate, settings.max_message_bytes),
             REST_PREFIX,
             settings.max_message_bytes,
@@ -178,6 +190,7 @@ class Server:
     def _on_change(self, ref: VariantRef, state: State | None, text: str) -> None:
         if state in ("ready", None):
             self.metrics.set_loaded(ref, state == "ready")
+            self._accountant.know(ref)
         if kind := _TOLD.get(state):
             told = text if text.startswith(str(ref)) else f"{ref} {text}".strip()
             self._events.tell(kind, ref.model, told, variant=ref)
@@ -187,6 +200,8 @@ class Server:
             told = {**facts_of_frame(result.frame, result.ref), "age_ms": round(result.age_seconds * 1e3, 3)}
             frames_log.debug("frame %s", result.outcome, extra=told)
         self.metrics.observe(result)
+        if result.ref and result.cpu_seconds:
+            self._accountant.used(result.ref, result.cpu_seconds)
         self._experiments.observe(result)
         self._shadows.answered(result)
 
@@ -217,6 +232,7 @@ class Server:
         await self._grpc.start()
         await self._control_grpc.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        self._accounting = asyncio.create_task(self._accountant.run())
         self._beating = asyncio.create_task(self._heartbeat.run())
         self._following = asyncio.create_task(self._follower.follow())
         self._renewing = asyncio.create_task(renew(self._tls)) if self._tls else None
@@ -241,6 +257,7 @@ class Server:
         grace = max(end - asyncio.get_running_loop().time(), min(allowed, FAREWELL_SECONDS))
         await asyncio.gather(self._grpc.stop(grace), self._control_grpc.stop(grace), self._http.close(grace))
         self._beating.cancel()
+        self._accounting.cancel()
         if self._renewing:
             self._renewing.cancel()
         self._scheduler.close()
@@ -266,10 +283,19 @@ class Server:
         return f"{host}:{number}"
 
     def _refresh(self) -> None:
+        self._accountant.look()
         self.metrics.streams.set(self._places.open)
         self.metrics.waiting.set(self._scheduler.waiting)
         for model in self._router.models():
             self.metrics.degrade_level.labels(model).set(self._router.level(model))
+
+
+def _grams_per_kwh(settings: Settings) -> float:
+    """
+    Raises:
+        LatheError: the country is not known.
+    """
+    return intensity_of(settings.carbon_country) if settings.carbon_country else settings.carbon_grams_per_kwh
 
 
 def _tracing(settings: Settings, name: str) -> Tracing | None:

@@ -79,7 +79,11 @@ class Settings:
     trace_to: str = _setting("", "URL of an OpenTelemetry collector, such as http://localhost:4318; needs lathe[otel]")
     trace_share: float = _setting(0.01, "share of the frames that are traced, where no caller decides")
     price_per_core_hour: float = _setting(0.0, "prices each prediction's CPU seconds; 0 exports no cost")
+    price_per_instance_hour: float = _setting(0.0, "price of the whole machine, of which a core has its part")
     currency: str = _setting("USD", "label of the cost metrics")
+    watts_per_core: float = _setting(5.0, "of a busy core, for energy where no meter can be read")
+    carbon_grams_per_kwh: float = _setting(0.0, "of the electricity; 0 exports no carbon, unless there is a country")
+    carbon_country: str = _setting("", "three letters, such as DEU: its electricity, by the table of lathe[carbon]")
 
     def __post_init__(self) -> None:
         for name in (
@@ -104,9 +108,16 @@ class Settings:
             "drain_seconds",
             "max_connection_seconds",
             "price_per_core_hour",
+            "price_per_instance_hour",
+            "watts_per_core",
+            "carbon_grams_per_kwh",
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must not be negative or infinite")
+        if self.price_per_core_hour and self.price_per_instance_hour:
+            raise ValueError("price_per_core_hour and price_per_instance_hour exclude each other")
+        if self.carbon_grams_per_kwh and self.carbon_country:
+            raise ValueError("carbon_grams_per_kwh and carbon_country exclude each other")
         if not 0 <= self.trace_share <= 1:
             raise ValueError("trace_share must be from 0 to 1")
         if self.trace_to and not self.trace_to.startswith(("http://", "https://")):

@@ -1,0 +1,1 @@
+"""What serving costs, and whose it is: CPU time, money, energy, carbon."""

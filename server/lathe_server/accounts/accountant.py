@@ -1,0 +1,152 @@
+"""Goes over the books once a second: what did the machine cost since, whose is it, and where did its time go?"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from lathe.machine import busy_seconds
+from lathe.repository import VariantRef
+from lathe_server.accounts.carbon import grams
+from lathe_server.accounts.cpu import COMPONENTS, ThreadTimes
+from lathe_server.accounts.power import SOURCES, Interval, Power
+from lathe_server.accounts.shares import shares
+from lathe_server.shards import Counters
+
+SECONDS = 1.0
+"""Between two looks."""
+OVERHEAD = (*COMPONENTS, "shadows")
+
+
+@dataclass(frozen=True)
+class Tariff:
+    """Attributes:
+    per_hour: price of the whole machine; 0 where there is none.
+    currency: of it.
+    grams_per_kwh: carbon; 0 where it is not known.
+    """
+
+    per_hour: float = 0.0
+    currency: str = "USD"
+    grams_per_kwh: float = 0.0
+
+
+class Accountant:
+    """On the event loop only.
+
+    Args:
+        routed: variants that take frames now.
+        job_seconds: CPU time of all jobs so far, by workers and by the event loop.
+        machine_seconds: CPU time of all on the machine so far that worked; 0 where it is not known.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        tariff: Tariff,
+        power: Power,
+        routed: Callable[[], Iterable[VariantRef]],
+        job_seconds: Callable[[], tuple[float, float]],
+        times: ThreadTimes | None = None,
+        machine_seconds: Callable[[], float] = busy_seconds,
+    ) -> None:
+        variant = ("model", "variant", "version")
+        self._tariff = tariff
+        self._power = power
+        self._routed = routed
+        self._job_seconds = job_seconds
+        self._times = times or ThreadTimes()
+        self._machine_seconds = machine_seconds
+        self._allocation = (
+            Counters(
+                "lathe_cost_allocation_total",
+                "Price of the machine, idle or not, by what used it",
+                (*variant, "currency"),
+                registry,
+            )
+            if tariff.per_hour
+            else None
+        )
+        self._energy = Counters(
+            "lathe_energy_joules_total", "Energy that the server used, by what used it", (*variant, "source"), registry
+        )
+        self._carbon = (
+            Counters("lathe_carbon_grams_total", "Carbon that stands for that energy", variant, registry)
+            if tariff.grams_per_kwh
+            else None
+        )
+        self._overhead = Counters(
+            "lathe_cpu_overhead_seconds_total", "CPU time beside the predictions", ("component",), registry
+        )
+        for component in OVERHEAD:
+            self._overhead.labels(component)
+        self._used: defaultdict[VariantRef, float] = defaultdict(float)  # since the last look
+        self._used_in_all = 0.0
+        self._scrapes = 0.0
+        self._at = time.monotonic()
+        self._process, self._machine = time.process_time(), machine_seconds()
+
+    def know(self, ref: VariantRef) -> None:
+        """A variant may be used from now on: its figures exist, at 0."""
+        self._of(ref)
+
+    def used(self, ref: VariantRef, cpu_seconds: float) -> None:
+        """A prediction took so much."""
+        self._used[ref] += cpu_seconds
+        self._used_in_all += cpu_seconds
+
+    def scraped(self, cpu_seconds: float) -> None:
+        """Telling all this took so much."""
+        self._scrapes += cpu_seconds
+
+    async def run(self) -> None:
+        """Looks until it is cancelled."""
+        while True:
+            await asyncio.sleep(SECONDS)
+            self.look()
+
+    def look(self) -> None:
+        """Brings all figures up to now."""
+        now, process, machine = time.monotonic(), time.process_time(), self._machine_seconds()
+        seconds, interval = now - self._at, Interval(process - self._process, machine - self._machine)
+        self._at, self._process, self._machine = now, process, machine
+        used, self._used = self._used, defaultdict(float)
+        parts = shares(used, self._routed())
+        price = seconds * self._tariff.per_hour / 3600
+        energy = self._power.used(interval)
+        for ref, part in parts.items():
+            labels = self._of(ref)
+            if self._allocation:
+                self._allocation.labels(*labels, self._tariff.currency).inc(price * part)
+            for source, joules in energy:
+                self._energy.labels(*labels, source).inc(joules * part)
+                if self._carbon:
+                    self._carbon.labels(*labels).inc(grams(joules * part, self._tariff.grams_per_kwh))
+        self._look_at_overhead()
+
+    def _look_at_overhead(self) -> None:
+        by_workers, by_loop = self._job_seconds()
+        seconds = dict(self._times.look())
+        seconds["workers"] -= by_workers
+        seconds["event_loop"] -= by_loop
+        seconds["other"] -= self._scrapes
+        seconds["scrapes"] = self._scrapes
+        seconds["shadows"] = by_workers + by_loop - self._used_in_all
+        for component, value in seconds.items():
+            counter = self._overhead.labels(component)
+            counter.inc(max(0.0, value - counter.value))  # a job in hand is not known to be one before it is done
+
+    def _of(self, ref: VariantRef | None) -> tuple[str, str, str]:
+        labels = (ref.model, ref.variant, str(ref.version)) if ref else ("", "", "")
+        if self._allocation:
+            self._allocation.labels(*labels, self._tariff.currency)
+        for source in SOURCES:
+            self._energy.labels(*labels, source)
+        if self._carbon:
+            self._carbon.labels(*labels)
+        return labels
