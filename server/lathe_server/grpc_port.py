@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from grpc import aio
 
 from lathe.errors import AlreadyExists
@@ -18,13 +20,14 @@ SPARE_CALLS = 1000
 """Of one connection, beside the streams that may be open: more wait at their client."""
 
 
-def new_grpc_port(settings: Settings, gate: Gate, role: Role) -> aio.Server:
+def new_grpc_port(settings: Settings, gate: Gate, role: Role, on_end: Callable[[str, str], None]) -> aio.Server:
     """
     Args:
         role: that its callers need.
+        on_end: told of each call's method and status.
     """
     admission = [Admission(gate, role)] if gate.asks_for_tokens else []
-    interceptors = [*admission, ErrorsToStatus(settings.max_unread_seconds)]
+    interceptors = [*admission, ErrorsToStatus(settings.max_unread_seconds, on_end)]
     return aio.server(interceptors=interceptors, options=list(_options(settings).items()))
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any, NoReturn, Self
 
 import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
-from lathe.errors import InvalidInput, Overloaded
-from lathe_server.boundary import told
+from lathe.errors import InvalidInput, LatheError, Overloaded
+from lathe_server.boundary import InternalError, told
 from lathe_server.origin import Origin, current
 from lathe_server.status import abort
 
+OK, CANCELLED = "OK", "CANCELLED"
 LOOKS = 8
 """How often a stream is looked at while its client may leave a response unread."""
 
@@ -25,10 +27,14 @@ class ErrorsToStatus(aio.ServerInterceptor):  # type: ignore[type-arg]  # generi
 
     Args:
         max_unread_seconds: a stream whose client takes no response for so long ends.
+        on_end: told of each call's method and status.
     """
 
-    def __init__(self, max_unread_seconds: float) -> None:
+    def __init__(
+        self, max_unread_seconds: float, on_end: Callable[[str, str], None] = lambda method, status: None
+    ) -> None:
         self._max_unread_seconds = max_unread_seconds
+        self._on_end = on_end
         self._wrapped: dict[str, Any] = {}
 
     async def intercept_service(
@@ -42,23 +48,19 @@ class ErrorsToStatus(aio.ServerInterceptor):  # type: ignore[type-arg]  # generi
             handler: Any = await continuation(handler_call_details)
             if handler is None:  # an unknown method: gRPC answers UNIMPLEMENTED
                 return handler
-            self._wrapped[method] = self._wrap(handler)
+            self._wrapped[method] = self._wrap(handler, partial(self._on_end, method.lstrip("/")))
         return self._wrapped[method]
 
-    def _wrap(self, handler: Any) -> Any:
+    def _wrap(self, handler: Any, on_end: Callable[[str], None]) -> Any:
+        parse, serialize, patience = _parser(handler), handler.response_serializer, self._max_unread_seconds
         if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(
-                _unary(handler.unary_unary, _parser(handler)), None, handler.response_serializer
-            )
+            answer = _unary(handler.unary_unary, parse, on_end)
+            return grpc.unary_unary_rpc_method_handler(answer, None, serialize)
         if handler.stream_stream:
-            return grpc.stream_stream_rpc_method_handler(
-                _stream(handler.stream_stream, self._max_unread_seconds), _parser(handler), handler.response_serializer
-            )
-        return grpc.unary_stream_rpc_method_handler(
-            _unary_stream(handler.unary_stream, self._max_unread_seconds, _parser(handler)),
-            None,
-            handler.response_serializer,
-        )
+            answer = _stream(handler.stream_stream, patience, on_end)
+            return grpc.stream_stream_rpc_method_handler(answer, parse, serialize)
+        answer = _unary_stream(handler.unary_stream, patience, parse, on_end)
+        return grpc.unary_stream_rpc_method_handler(answer, None, serialize)
 
 
 def _parser(handler: Any) -> Callable[[bytes], Any]:
@@ -73,34 +75,47 @@ def _parser(handler: Any) -> Callable[[bytes], Any]:
     return parse
 
 
-def _unary(method: Callable[..., Awaitable[Any]], parse: Callable[[bytes], Any]) -> Callable[..., Awaitable[Any]]:
+def _unary(
+    method: Callable[..., Awaitable[Any]], parse: Callable[[bytes], Any], on_end: Callable[[str], None]
+) -> Callable[..., Awaitable[Any]]:
     async def call(content: bytes, context: aio.ServicerContext[Any, Any]) -> Any:
+        status = CANCELLED
         try:
             result = method(parse(content), context)
-            return await result if asyncio.iscoroutine(result) else result
+            answer = await result if asyncio.iscoroutine(result) else result
+            status = OK
+            return answer
         except Exception as error:  # noqa: BLE001  the boundary of the process
+            status = _status_of(error)
             await _abort(error, context)
+        finally:
+            on_end(status)
 
     return call
 
 
 def _unary_stream(
-    method: Callable[..., AsyncGenerator[Any, None]], max_unread_seconds: float, parse: Callable[[bytes], Any]
+    method: Callable[..., AsyncGenerator[Any, None]],
+    max_unread_seconds: float,
+    parse: Callable[[bytes], Any],
+    on_end: Callable[[str], None],
 ) -> Callable[..., Awaitable[None]]:
     def parsed(content: bytes, context: Any) -> AsyncGenerator[Any, None]:
         return method(parse(content), context)
 
-    return _stream(parsed, max_unread_seconds)
+    return _stream(parsed, max_unread_seconds, on_end)
 
 
 def _stream(
-    method: Callable[..., AsyncGenerator[Any, None]], max_unread_seconds: float
+    method: Callable[..., AsyncGenerator[Any, None]], max_unread_seconds: float, on_end: Callable[[str], None]
 ) -> Callable[..., Awaitable[None]]:
     async def call(requests: AsyncIterator[Any], context: aio.ServicerContext[Any, Any]) -> None:
+        status = CANCELLED
         try:
             answering = method(requests, context)
             if asyncio.iscoroutine(answering):  # as the health service: it writes its responses itself
                 await answering
+                status = OK
                 return
             with _Patience(max_unread_seconds) as patience:
                 async with aclosing(answering) as responses:  # closed before the status is sent
@@ -108,8 +123,12 @@ def _stream(
                         patience.waits_since = patience.now()
                         await context.write(response)  # waits while the client's window is full
                         patience.waits_since = None
+            status = OK
         except Exception as error:  # noqa: BLE001  the boundary of the process
+            status = _status_of(error)
             await _abort(error, context)
+        finally:
+            on_end(status)
 
     return call
 
@@ -151,6 +170,11 @@ class _Patience:
         if self._ended and self._stream:
             self._stream.uncancel()
             raise Overloaded(f"the client took no response for {self._seconds:g} s") from None
+
+
+def _status_of(error: Exception) -> str:
+    """By the name that the caller gets."""
+    return error.status if isinstance(error, LatheError) else InternalError.status
 
 
 async def _abort(error: Exception, context: aio.ServicerContext[Any, Any]) -> NoReturn:

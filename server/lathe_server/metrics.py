@@ -17,6 +17,18 @@ STAGES = ("decode", "queue", "preprocess", "infer", "postprocess")
 _VARIANT = ("model", "variant", "version")
 _STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0)
 _REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+STATUSES = (
+    "OK",
+    "CANCELLED",
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "FAILED_PRECONDITION",
+    "RESOURCE_EXHAUSTED",
+    "DEADLINE_EXCEEDED",
+    "UNAVAILABLE",
+    "INTERNAL",
+)
+"""In which calls that want a prediction end."""
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
@@ -48,6 +60,9 @@ class Metrics:
         registry = self.registry
         ProcessCollector(registry=registry)  # the process's own CPU time, memory and descriptors
         self._frames = Counters("lathe_frames_total", "Frames by what became of them", (*_VARIANT, "outcome"), registry)
+        self._requests = Counters(
+            "lathe_requests_total", "Calls and streams that ended, by their status", ("method", "status"), registry
+        )
         self._stage = Histograms(
             "lathe_stage_seconds",
             "Time of an answered frame in each stage",
@@ -177,6 +192,19 @@ class Metrics:
             since_arrival = result.age_seconds - (result.frame.arrived - result.frame.captured)
             children.request.observe(since_arrival, result.trace_id)
             children.age.observe(result.age_seconds, result.trace_id)
+
+    def expect(self, method: str) -> None:
+        """Calls of it will end in one way or another; each is there from the start, at 0."""
+        for status in STATUSES:
+            self._requests.labels(method, status)
+
+    def ended(self, method: str, status: str) -> None:
+        """A call, or a stream, is over.
+
+        Args:
+            method: one that there is, because it becomes a label.
+        """
+        self._requests.labels(method, status).inc()
 
     def happened(self, model: str, kind: str, unix_seconds: float) -> None:
         """Something that `Events` tells of."""

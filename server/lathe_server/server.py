@@ -70,6 +70,11 @@ frames_log = logging.getLogger("lathe.frames")
 
 INFERENCE_NAME = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
 CONTROL_NAME = control_pb2.DESCRIPTOR.services_by_name["ControlService"].full_name
+PREDICTING = (
+    *(f"{INFERENCE_NAME}/{method}" for method in ("Detect", "DetectStream")),
+    *(f"{OPEN_INFERENCE_NAME}/{method}" for method in ("ModelInfer", "ModelStreamInfer")),
+    f"{REST_PREFIX} infer",
+)
 WAITING_FRAMES_PER_STREAM = 1
 _TOLD: Mapping[State | None, control_pb2.EventKind.ValueType] = {
     "loading": control_pb2.EVENT_KIND_LOADING,
@@ -168,11 +173,13 @@ class Server:
         )
         self._health = Health()
         self._ready = False
-        self._grpc = new_grpc_port(settings, self._gate, "infer")
-        self._control_grpc = new_grpc_port(settings, self._gate, "control")
+        for method in PREDICTING:
+            self.metrics.expect(method)
+        self._grpc = new_grpc_port(settings, self._gate, "infer", self.metrics.ended)
+        self._control_grpc = new_grpc_port(settings, self._gate, "control", self.metrics.ended)
         self._http = HttpServer(
             pages(self.metrics, lambda: self._ready, self._refresh, self._accountant.scraped),
-            Rest(plane, self._gate, settings.max_message_bytes),
+            Rest(plane, self._gate, settings.max_message_bytes, self.metrics.ended),
             REST_PREFIX,
             settings.max_message_bytes,
             self._tls,

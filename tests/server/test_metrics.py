@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,11 +12,25 @@ import pytest
 
 from lathe.detections import Detections
 from lathe.repository import Repository, VariantRef
+from lathe.v1 import inference_pb2
 from lathe_server.frames import Frame, Result
 from lathe_server.metrics import Metrics
 from lathe_server.vision import Answer, EncodedPicture
 from lathe_server.vision.detector import Stages
-from tests.calls import channel, config, exposition, frame, metric, outcomes, stream
+from tests.calls import (
+    DETECT,
+    channel,
+    config,
+    exposition,
+    frame,
+    inference,
+    metric,
+    outcomes,
+    refusal,
+    send_bytes,
+    stream,
+    until,
+)
 from tests.conftest import RunningServer, start_server
 
 
@@ -99,3 +114,29 @@ def test_the_time_of_a_request_is_all_of_it_and_not_the_sum_of_its_stages() -> N
     labels = {"model": "face", "variant": "a", "version": "1"}
     assert metrics.registry.get_sample_value("lathe_request_seconds_sum", labels) == pytest.approx(0.3)
     assert metrics.registry.get_sample_value("lathe_age_seconds_sum", labels) == pytest.approx(0.8)
+
+
+def test_calls_and_streams_are_counted_by_how_they_end(server: RunningServer, spot_jpeg: bytes) -> None:
+    detect, streamed = "lathe.v1.InferenceService/Detect", "lathe.v1.InferenceService/DetectStream"
+
+    def requests(method: str, status: str) -> float:
+        return metric(server, "lathe_requests_total", method=method, status=status)
+
+    assert f'lathe_requests_total{{method="{detect}",status="UNAVAILABLE"}} 0.0' in exposition(server)
+    with channel(server.grpc) as opened, server.client() as client:
+        client.detect("spots", spot_jpeg)
+        refusal(lambda: inference(opened).Detect(inference_pb2.DetectRequest(model="nobody")))
+        refusal(lambda: send_bytes(opened, DETECT, b"\xff"))
+        assert outcomes(stream(opened, [config(), frame(0, spot_jpeg)])) == ["answered"]
+        left = inference(opened).DetectStream(iter([config(), frame(0, spot_jpeg)]))
+        next(left)
+        refusal(lambda: list(stream(opened, [frame(0, spot_jpeg)])))
+        with urllib.request.urlopen(f"http://{server.http}/v2/models/spots") as response:
+            assert response.status == 200
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(f"http://{server.http}/v2/models/made-up-{'x' * 20}")
+    assert (requests(detect, "OK"), requests(detect, "NOT_FOUND"), requests(detect, "INVALID_ARGUMENT")) == (1, 1, 1)
+    until(lambda: requests(streamed, "OK") + requests(streamed, "CANCELLED") == 2)
+    assert requests(streamed, "INVALID_ARGUMENT") == 1
+    assert (requests("/v2 metadata", "OK"), requests("/v2 metadata", "NOT_FOUND")) == (1, 1)
+    assert "made-up" not in exposition(server)

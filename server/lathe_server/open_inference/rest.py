@@ -59,9 +59,17 @@ class Rest:
 
     Args:
         max_body: bytes of a request, once it is unpacked.
+        on_end: told of each request's method and status, by the names that gRPC has for them.
     """
 
-    def __init__(self, plane: DataPlane, gate: Gate, max_body: int) -> None:
+    def __init__(
+        self,
+        plane: DataPlane,
+        gate: Gate,
+        max_body: int,
+        on_end: Callable[[str, str], None] = lambda method, status: None,
+    ) -> None:
+        self._on_end = on_end
         self._plane = plane
         self._gate = gate
         self._max_body = max_body
@@ -84,10 +92,17 @@ class Rest:
 
     async def answer(self, request: Request) -> Reply:
         """Of a request whose path begins with /v2; raises nothing."""
+        method, status = f"/v2 {_verb(_parts(request))}", "CANCELLED"
         try:
-            return await self._answer(request, _parts(request))
+            reply = await self._answer(request, _parts(request))
+            status = "OK"
+            return reply
         except Exception as error:  # noqa: BLE001  the boundary of the process
-            return _error(told(error))
+            known = told(error)
+            status = known.status
+            return _error(known)
+        finally:
+            self._on_end(method, status)
 
     async def _answer(self, request: Request, parts: list[str]) -> Reply:
         plane = self._plane
@@ -192,6 +207,26 @@ def _method(request: Request) -> str:
 
 
 _VERBS = frozenset({"infer", "ready", "stats", "config"})
+
+
+def _verb(parts: list[str]) -> str:
+    """What is asked, as a label: one of a few words.
+
+    >>> [_verb(path.split("/")) for path in ("models/face/int8/infer", "models/face", "repository/index", "made/up")]
+    ['infer', 'metadata', 'index', 'other']
+    """
+    match parts:
+        case ["models", *_, ("infer" | "ready" | "stats" | "config") as verb]:
+            return verb
+        case ["models", _, *_] | []:
+            return "metadata"
+        case ["repository", "index"]:
+            return "index"
+        case ["repository", "models", *_, ("load" | "unload") as verb]:
+            return verb
+        case ["health", ("live" | "ready") as verb]:
+            return verb
+    return "other"
 
 
 def _parts(request: Request) -> list[str]:
