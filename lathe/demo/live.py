@@ -117,7 +117,7 @@ async def _swap(
 ) -> Swap:
     await asyncio.sleep(wait_seconds)
     metrics = await asyncio.to_thread(scrape, server.http)
-    was_loaded = bool(metrics.total("lathe_variant_loaded", variant=after.variant))
+    was_loaded = bool(metrics.total("lathe_variant_state", variant=after.variant, state="ready"))
     asked_at = time.time() - start
     await client.set_route(after.model, {after.variant: 1}, author="demo", reason="swap in mid-stream")
     return Swap(before.variant, after.variant, asked_at, time.time() - start, was_loaded)

@@ -10,6 +10,7 @@ from typing import Literal
 from lathe.repository import VariantRef
 
 State = Literal["loading", "checking", "warming", "ready", "draining", "failed"]
+STATES: tuple[State, ...] = ("loading", "checking", "warming", "ready", "draining", "failed")
 
 NEXT: Mapping[State | None, frozenset[State | None]] = MappingProxyType(
     {

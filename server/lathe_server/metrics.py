@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
+from lathe.card import enum_word
 from lathe.repository import VariantRef
-from lathe.v1 import experiment_pb2
+from lathe.v1 import card_pb2, experiment_pb2
 from lathe_server.frames import OUTCOMES, Outcome, Result
+from lathe_server.lifecycle import STATES, State
 from lathe_server.shards import Count, Counters, Histograms
 
 STAGES = ("decode", "queue", "preprocess", "infer", "postprocess")
@@ -107,7 +109,19 @@ class Metrics:
             if price_per_core_hour
             else None
         )
-        self._loaded = Gauge("lathe_variant_loaded", "1 while a variant is in memory", _VARIANT, registry=registry)
+        self._state = Gauge(
+            "lathe_variant_state",
+            "1 for the state that a variant is in, of those on its way into memory and out of it",
+            (*_VARIANT, "state"),
+            registry=registry,
+        )
+        self._info = Gauge(
+            "lathe_variant_info",
+            "1 while a variant is in memory: what it is, and what runs it",
+            (*_VARIANT, "sha256", "precision", "sparsity", "engine"),
+            registry=registry,
+        )
+        self._infos: dict[VariantRef, tuple[str, ...]] = {}
         self._weight = Gauge("lathe_route_weight", "Weight on the model's route", _VARIANT, registry=registry)
         self.streams = Gauge("lathe_streams", "Streams that are open", registry=registry)
         self.waiting = Gauge("lathe_waiting_frames", "Frames that wait for a worker", registry=registry)
@@ -164,9 +178,21 @@ class Metrics:
         self._children: dict[VariantRef | None, _Children] = {}
         self._of(None)
 
-    def set_loaded(self, ref: VariantRef, loaded: bool) -> None:
+    def set_state(self, ref: VariantRef, state: State | None) -> None:
+        """None is a variant that is not in memory."""
         self._of(ref)  # all label sets of a variant exist, at 0, before its first frame
-        self._loaded.labels(*_labels(ref)).set(loaded)
+        for one in STATES:
+            self._state.labels(*_labels(ref), one).set(one == state)
+        if state is None and (told := self._infos.pop(ref, None)):
+            self._info.remove(*told)
+
+    def set_info(self, ref: VariantRef, card: card_pb2.Card, engine: str) -> None:
+        """Args:
+        engine: what runs it.
+        """
+        precision, sparsity = enum_word("Precision", card.precision), f"{card.sparsity:.3g}"
+        told = self._infos[ref] = (*_labels(ref), card.sha256, precision, sparsity, engine)
+        self._info.labels(*told).set(1)
 
     def set_weight(self, ref: VariantRef, weight: int) -> None:
         self._weight.labels(*_labels(ref)).set(weight)

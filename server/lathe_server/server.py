@@ -195,9 +195,11 @@ class Server:
         return self._load(ref, reached)
 
     def _on_change(self, ref: VariantRef, state: State | None, text: str) -> None:
-        if state in ("ready", None):
-            self.metrics.set_loaded(ref, state == "ready")
-            self._accountant.know(ref)
+        self.metrics.set_state(ref, state)
+        self._accountant.know(ref)
+        if state == "ready":
+            with self._manager.lease(ref) as servable:
+                self.metrics.set_info(ref, servable.card, servable.runtime)
         if kind := _TOLD.get(state):
             told = text if text.startswith(str(ref)) else f"{ref} {text}".strip()
             self._events.tell(kind, ref.model, told, variant=ref)

@@ -25,7 +25,7 @@ async def play_and_swap(server: RunningServer) -> tuple[list[Tally], float, floa
     tallies = [Tally() for _ in cameras]
     async with AsyncClient(server.grpc, server.control) as client:
         await client.set_route("face", {"fp32": 1})
-        assert not scrape(server.http).total("lathe_variant_loaded", variant="int8")
+        assert not scrape(server.http).total("lathe_variant_state", variant="int8", state="ready")
         playing = [
             asyncio.create_task(camera.play(client, SECONDS, tally))
             for camera, tally in zip(cameras, tallies, strict=True)
@@ -55,4 +55,4 @@ def test_four_cameras_lose_and_drop_nothing(face_repository: Path, tmp_path: Pat
     assert {s.variant for s in samples if s.due_at + s.latency_seconds < asked_at} == {"fp32"}
     assert {s.variant for s in samples if s.due_at > served_at} == {"int8"}
     assert any(asked_at <= s.due_at + s.latency_seconds and s.due_at <= served_at for s in samples)
-    assert not loaded.total("lathe_variant_loaded", variant="fp32"), "the old variant is out of memory"
+    assert not loaded.total("lathe_variant_state", variant="fp32", state="ready"), "the old variant is out of memory"

@@ -113,7 +113,7 @@ def test_a_variant_of_weight_0_is_on_the_route_and_not_in_memory(server: Running
         control(opened).SetRoute(request(a=1, b=0))
         route = control(opened).GetRoute(control_pb2.GetRouteRequest(model="spots")).route
     assert [(weight.variant, weight.weight) for weight in route.weights] == [("a", 1), ("b", 0)]
-    assert metric(server, "lathe_variant_loaded", variant="b") == 0
+    assert metric(server, "lathe_variant_state", variant="b", state="ready") == 0
 
 
 def test_only_a_route_that_somebody_set_says_when_it_was_set(server: RunningServer) -> None:
@@ -129,8 +129,8 @@ def test_what_was_loaded_for_a_swap_that_failed_is_given_back(server: RunningSer
     repository.publish(card_for("spots", "bad"), b"no model")
     with channel(server.control) as opened:
         assert refusal(lambda: control(opened).SetRoute(request(b=1, bad=1))).code().name == "FAILED_PRECONDITION"
-    assert metric(server, "lathe_variant_loaded", variant="a") == 1
-    assert metric(server, "lathe_variant_loaded", variant="b") == 0
+    assert metric(server, "lathe_variant_state", variant="a", state="ready") == 1
+    assert metric(server, "lathe_variant_state", variant="b", state="ready") == 0
 
 
 @pytest.mark.fault(82)

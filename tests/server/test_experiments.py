@@ -165,7 +165,7 @@ def test_a_faster_candidate_is_promoted_and_the_record_says_why(
     assert metric(one, "lathe_experiments_total", verdict="promote") == 1
     assert metric(one, "lathe_experiment_running") == 0
     assert metric(one, "lathe_experiment_estimate", metric="cpu_seconds", bound="high") < 0
-    assert metric(one, "lathe_variant_loaded", variant="slow") == 0
+    assert metric(one, "lathe_variant_state", variant="slow", state="ready") == 0
 
 
 def test_without_being_asked_for_a_promotion_changes_nothing(one: RunningServer, spot_jpeg: bytes) -> None:

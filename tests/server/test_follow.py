@@ -37,7 +37,7 @@ def test_two_servers_on_one_folder_follow_one_route(two: tuple[RunningServer, Ru
         client.set_route("spots", {"b": 1})
     until(lambda: serving(second, spot_jpeg) == "b")
     assert metric(second, "lathe_swaps_total", result="followed") == 1
-    until(lambda: metric(second, "lathe_variant_loaded", variant="a") == 0)
+    until(lambda: metric(second, "lathe_variant_state", variant="a", state="ready") == 0)
     with second.client() as client:
         assert client.route("spots").revision == 1
         client.set_route("spots", {"a": 1})
@@ -152,7 +152,7 @@ def test_a_rollback_to_what_is_no_longer_there_leaves_the_present_serving(
     with server.client() as client:
         client.set_route("spots", {"a": 1})
         client.set_route("spots", {"b": 1})
-        until(lambda: metric(server, "lathe_variant_loaded", variant="a") == 0)
+        until(lambda: metric(server, "lathe_variant_state", variant="a", state="ready") == 0)
         (repository.root / "spots/a/1/model.onnx").unlink()
         with pytest.raises(ServerError):
             client.rollback("spots")

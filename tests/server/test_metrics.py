@@ -140,3 +140,14 @@ def test_calls_and_streams_are_counted_by_how_they_end(server: RunningServer, sp
     assert requests(streamed, "INVALID_ARGUMENT") == 1
     assert (requests("/v2 metadata", "OK"), requests("/v2 metadata", "NOT_FOUND")) == (1, 1)
     assert "made-up" not in exposition(server)
+
+
+def test_a_variants_state_and_what_it_is_are_told(server: RunningServer) -> None:
+    with server.client() as client:
+        client.set_route("spots", {"b": 1})
+    until(lambda: metric(server, "lathe_variant_state", variant="a") == 0)
+    assert metric(server, "lathe_variant_state", variant="b", state="ready") == 1
+    assert metric(server, "lathe_variant_state", variant="b") == 1
+    assert metric(server, "lathe_variant_info", variant="b", precision="fp32") == 1
+    assert metric(server, "lathe_variant_info", variant="a") == 0
+    assert 'engine="onnxruntime' in exposition(server)
