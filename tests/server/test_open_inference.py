@@ -173,6 +173,13 @@ def floats(*values: float) -> list[bytes]:
         ),
         ({"model_name": "double", "model_version": "1"}, "INVALID_ARGUMENT", "a version goes with a variant"),
         ({"model_name": "double/plain", "model_version": "one"}, "INVALID_ARGUMENT", "a whole number"),
+        ({"model_name": "double/plain", "model_version": "0"}, "INVALID_ARGUMENT", "a whole number"),
+        ({"model_name": "double/plain", "model_version": str(2**32)}, "INVALID_ARGUMENT", "a whole number"),
+        (
+            {"model_name": "double/plain", "model_version": "0000000001" + "1" * 5000},
+            "INVALID_ARGUMENT",
+            "a whole number",
+        ),
         ({"model_name": "a\0b"}, "INVALID_ARGUMENT", "is named by"),
         ({"model_name": "x" * 2**20}, "INVALID_ARGUMENT", "is named by"),
         ({"model_name": "double/../double"}, "INVALID_ARGUMENT", "is named by"),

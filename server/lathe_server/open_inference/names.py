@@ -9,6 +9,8 @@ from lathe.errors import InvalidInput
 from lathe_server.pipeline import LABEL
 
 _MAX_VERSION = 2**32 - 1
+_MAX_DIGITS = len(str(_MAX_VERSION))
+"""Python itself refuses to read numbers of thousands of digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,8 @@ def target(name: str, version: str = "") -> Target:
         check_name(pinned.removeprefix(LABEL), "variant")
     if not version:
         return Target(model, pinned)
-    if not (version.isascii() and version.isdecimal() and 0 < int(version[:11]) <= _MAX_VERSION):
+    is_number = version.isascii() and version.isdecimal() and len(version) <= _MAX_DIGITS
+    if not (is_number and 0 < int(version) <= _MAX_VERSION):
         raise InvalidInput("a version is a whole number from 1 up")
     if not pinned or pinned.startswith(LABEL):
         raise InvalidInput(f"a version goes with a variant: name the model {model}/VARIANT")
