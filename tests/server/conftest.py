@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -21,24 +22,31 @@ def detector() -> Detector:
     return Detector(OnnxRuntimeEngine(bright_spots()), "heatmap", Thresholds(0.5, 0.3, 100), (160, 128), 32)
 
 
-@pytest.fixture(scope="session")
-def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """Pictures (`spots`: a, and b that is not on its route) and tensors (`echo`, `double`, `halves`, and `named`, whose
-    input is called as that of pictures), for the Open Inference Protocol."""
-    folder = tmp_path_factory.mktemp("open")
+def publish_open_models(folder: Path) -> Path:
+    """A repository for the Open Inference Protocol: pictures (`spots`: a, and b that is not on its route) and tensors
+    (`echo`, `double`, `halves`, and `named`, whose input is called as that of pictures)."""
     root = folder / "models"
     root.mkdir()
     repository = Repository(root)
     repository.publish(card_for("spots", "a", recommended=True), bright_spots())
     repository.publish(card_for("spots", "b"), bright_spots(box_pixels=16.0))
-    tensors = {
-        "echo": echo_of_every_type(),
-        "double": doubler(),
-        "halves": doubler(halves=True),
-        "named": doubler(name="image"),
-    }
-    for name, model in tensors.items():
-        (folder / f"{name}.onnx").write_bytes(model)
-        assert main(["repo", "publish", str(root), str(folder / f"{name}.onnx"), f"{name}/plain"]) == 0
-    with start_server(root, folder / "log") as running:
+    publish_tensors(root, "echo/plain", echo_of_every_type())
+    publish_tensors(root, "double/plain", doubler())
+    publish_tensors(root, "halves/plain", doubler(halves=True))
+    publish_tensors(root, "named/plain", doubler(name="image"))
+    return root
+
+
+def publish_tensors(root: Path, name: str, network: bytes) -> None:
+    """Publishes a network of tensors as the command does."""
+    file = root.parent / f"{name.replace('/', '-')}.onnx"
+    file.write_bytes(network)
+    assert main(["repo", "publish", str(root), str(file), name]) == 0
+
+
+@pytest.fixture(scope="session")
+def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server on `publish_open_models`, for tests that leave its routes as they are."""
+    folder = tmp_path_factory.mktemp("open")
+    with start_server(publish_open_models(folder), folder / "log") as running:
         yield running
