@@ -46,6 +46,12 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no
             raise NotFound("there is no such service or model here")
         return health_pb2.HealthCheckResponse(status=self._statuses[request.service])
 
+    async def List(  # noqa: N802
+        self, request: health_pb2.HealthListRequest, context: Context
+    ) -> health_pb2.HealthListResponse:
+        found = {name: health_pb2.HealthCheckResponse(status=status) for name, status in self._statuses.items()}
+        return health_pb2.HealthListResponse(statuses=found)
+
     async def Watch(  # noqa: N802
         self, request: health_pb2.HealthCheckRequest, context: Context
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
