@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from lathe.agreement import matched_pairs
-from lathe.errors import LatheError
+from lathe.errors import InvalidInput, LatheError
 from lathe.repository import VariantRef
 from lathe_server.boundary import internal_error
 from lathe_server.facts import facts_of_frame
@@ -54,8 +54,8 @@ class Comparison:
     def done(self, queue_seconds: float, seconds: float, cpu_seconds: float) -> None:
         self._lease.release()
         error, self._error = self._error, None  # its traceback holds this object and the picture
-        if error:
-            self.failed = True
+        self.failed = error is not None
+        if error and not isinstance(error, InvalidInput):  # as of a variant that takes tensors: nothing of ours broke
             internal_error(error, **facts_of_frame(self.given.frame, self.ref))
         self._report(self)
 
