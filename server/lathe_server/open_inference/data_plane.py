@@ -172,13 +172,13 @@ class DataPlane:
             assert isinstance(result.answer, TensorAnswer), "tensors are answered by tensors"
             return Inferred(result.ref, result.answer.outputs, result.trace_id)
         results = await self._all([frame(one, index) for index, one in enumerate(_files(inputs))])
+        refs = {one.ref for one in results}
+        if len(refs) > 1:  # whose detections may not even have the same number of landmarks
+            raise Unavailable("another variant took over between the pictures; ask again")
         answers = [one.answer.detections for one in results if isinstance(one.answer, Answer)]
         found = as_tensors(answers)
         if unknown := set(outputs) - found.keys():
             raise InvalidInput(f"pictures have no output {min(unknown)[:64]}; they have {', '.join(found)}")
-        refs = {one.ref for one in results}
-        if len(refs) > 1:
-            raise Unavailable("another variant took over between the pictures; ask again")
         ref = refs.pop()
         assert ref, "who answers has a name"
         trace_id = next((one.trace_id for one in results if one.trace_id), "")
