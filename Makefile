@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help demo test check proto bench peers clients verdicts swaps soak results faults clean
+.PHONY: help demo test check proto bench peers clients verdicts swaps soak fuzz results faults clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -74,6 +74,10 @@ swaps: $(VENV)/.installed ## a thousand swaps under load: frames lost, latency, 
 
 soak: $(VENV)/.installed ## an hour under half load with swaps: memory, descriptors, frames lost
 	$(BIN)/python -m lathe_loadtest.bench models --only soak --seconds 3600 --output work/soak
+
+FUZZ_SECONDS = 600
+fuzz: $(VENV)/.installed ## any messages to every method for ten minutes: no crash, hang or leak; FUZZ_SEED=N begins with round N
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -q -s tests/server/test_fuzz_messages.py
 
 # Variants of the results that stay in the repository: models/NOTICE says what is in them.
 KEPT = int8 pruned-int8 student-int8
