@@ -124,6 +124,8 @@ def _stream(
                         await context.write(response)  # waits while the client's window is full
                         patience.waits_since = None
             status = OK
+        except aio.InternalError as error:  # gRPC cannot send: the caller has just left, and hears no status either
+            raise asyncio.CancelledError from error
         except Exception as error:  # noqa: BLE001  the boundary of the process
             status = _status_of(error)
             await _abort(error, context)

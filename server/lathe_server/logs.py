@@ -32,7 +32,7 @@ def set_up(style: str, level: str) -> None:
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(style, colors=sys.stderr.isatty()))
-    handler.addFilter(_tells_no_headers)
+    handler.addFilter(_is_for_operators)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
@@ -87,6 +87,8 @@ def _printable(text: str) -> str:
     return _LINE_BREAKING.sub(lambda found: repr(found[0])[1:-1], text)
 
 
-def _tells_no_headers(record: logging.LogRecord) -> bool:
-    """gRPC writes down headers that it cannot decode, and there may be tokens among them."""
-    return "Invalid encoding" not in record.getMessage()
+def _is_for_operators(record: logging.LogRecord) -> bool:
+    """gRPC writes down headers that it cannot decode, and there may be tokens among them; and, with a traceback, that a
+    caller has left while its answer was sent."""
+    message = record.getMessage()
+    return "Invalid encoding" not in message and "ExecuteBatchError raised in core" not in message

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import threading
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import numpy as np
 from grpc_health.v1 import health_pb2
 from onnx import TensorProto, helper
 
+from lathe.errors import NotFound
 from lathe.repository import Repository
 from lathe.v1 import card_pb2
+from lathe_server.access.audit import through
 from tests.calls import channel, metric, send_bytes, until
 from tests.conftest import RunningServer, start_server
 from tests.models import bright_spots, card_for, model_bytes
@@ -65,6 +69,29 @@ def test_pictures_of_one_call_that_meet_a_swap_to_other_landmarks_are_asked_for_
         over.set()
         swapping.join()
     assert ends == [("UNAVAILABLE", "another variant took over between the pictures; ask again")]
+
+
+def test_a_change_that_is_refused_once_its_caller_has_gone_is_no_error_of_the_server() -> None:
+    told: list[dict[str, object]] = []
+    go = asyncio.Event()
+
+    async def refused() -> None:
+        await go.wait()
+        raise NotFound("no such variant")
+
+    async def leave() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        caller = asyncio.create_task(through("UnloadVariant", "spots", refused()))
+        await asyncio.sleep(0)
+        caller.cancel()
+        await asyncio.gather(caller, return_exceptions=True)
+        go.set()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        gc.collect()
+
+    asyncio.run(leave())
+    assert told == []
 
 
 def without_landmarks() -> bytes:

@@ -108,7 +108,6 @@ def test_any_message_is_answered_or_refused_and_the_server_is_as_before(fuzz: Fu
 
 
 @pytest.mark.fault(2)
-@pytest.mark.xfail(reason="callers that leave at the wrong moment leave tracebacks in the log")
 def test_no_message_makes_the_log_tell_of_an_error(fuzz: Fuzz) -> None:
     if not fuzz.held:
         rounds(fuzz)

@@ -34,7 +34,15 @@ async def through(method: str, model: str, work: Awaitable[T]) -> T:
             log.info("%s by %s", method, who.name if who else "nobody known", extra=facts)
         return done
 
-    return await asyncio.shield(whole())
+    change = asyncio.ensure_future(whole())
+    change.add_done_callback(_heard)
+    return await asyncio.shield(change)
+
+
+def _heard(change: asyncio.Future[T]) -> None:
+    """What is refused once its caller has gone is no error of ours: asyncio would log it with its traceback."""
+    if not change.cancelled():
+        change.exception()
 
 
 def author(claimed: str) -> str:
