@@ -36,7 +36,7 @@ _RETRY = {
     "initialBackoff": "0.1s",
     "backoffMultiplier": 2,
     "maxBackoff": "1s",
-    "retryableStatusCodes": ["UNAVAILABLE"],
+    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],  # the second of a server that is just closing
 }
 _SERVICE_CONFIG = {
     "methodConfig": [

@@ -13,7 +13,8 @@
     ├── Overloaded             RESOURCE_EXHAUSTED   send less, or later
     ├── DiskFull               RESOURCE_EXHAUSTED   free some space and start again
     ├── TooLate                DEADLINE_EXCEEDED    allow more time
-    └── Unavailable            UNAVAILABLE          try again, perhaps elsewhere
+    ├── Unavailable            UNAVAILABLE          try again, perhaps elsewhere
+    └── InternalError          INTERNAL             tell who runs it the id that it holds
 
 A message may go over the wire and into a terminal: it never holds a path, a traceback, the
 bytes of a frame, or the text of somebody else's exception. What only the operator may see goes
@@ -91,3 +92,9 @@ class TooLate(LatheError):
 
 class Unavailable(LatheError):
     status = "UNAVAILABLE"
+
+
+class InternalError(LatheError):
+    """Something of ours broke: the caller gets an id, the log the rest."""
+
+    status = "INTERNAL"

@@ -11,6 +11,8 @@ from lathe.v1 import inference_pb2
 
 Message = inference_pb2.DetectStreamRequest
 
+CUT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+"""gRPC says the second of calls that come in while a server closes."""
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
 
@@ -188,7 +190,7 @@ def goes_on(code: grpc.StatusCode, *, has_begun: bool, is_answered: bool, is_owe
         return is_owed
     # A server that has not noticed the cut yet counts the old call, too, and may say that there are too many.
     is_counted_twice = code is grpc.StatusCode.RESOURCE_EXHAUSTED and not is_answered
-    return has_begun and (code is grpc.StatusCode.UNAVAILABLE or is_counted_twice)
+    return has_begun and (code in CUT or is_counted_twice)
 
 
 def pause_seconds(attempt: int, draw: float) -> float:

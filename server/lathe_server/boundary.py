@@ -5,15 +5,9 @@ from __future__ import annotations
 import logging
 import uuid
 
-from lathe.errors import LatheError
+from lathe.errors import InternalError, LatheError
 
 log = logging.getLogger(__name__)
-
-
-class InternalError(LatheError):
-    """Something of ours broke: the caller gets an id, the log the rest."""
-
-    status = "INTERNAL"
 
 
 def internal_error(error: BaseException, **facts: object) -> InternalError:
@@ -27,7 +21,7 @@ def internal_error(error: BaseException, **facts: object) -> InternalError:
     return InternalError(f"internal error {name}")
 
 
-def told(error: Exception) -> LatheError:
+def for_caller(error: Exception) -> LatheError:
     """What a caller may know of an exception; the rest is logged."""
     if not isinstance(error, LatheError):
         return internal_error(error)

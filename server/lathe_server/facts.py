@@ -9,7 +9,8 @@ from lathe_server.frames import Frame
 from lathe_server.origin import NOBODY, Origin
 
 _SECRETS = (
-    (re.compile(r"(//)[^/\s@]+@"), r"\1…@"),  # of a URL
+    (re.compile(r"(://)\S*@"), r"\1…@"),  # in a URL: where it cannot be told what is a password, more goes
+    (re.compile(r"(://[^\s?#]*)[?#]\S*"), r"\1?…"),
     (re.compile(r"lathe_[\w-]{20,}"), "lathe_…"),  # a token
     (re.compile(r"(?i)(bearer )\S+"), r"\1…"),
 )

@@ -67,4 +67,4 @@ def bind(server: aio.Server, address: str, tls: Tls | None) -> str:
 
 
 def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
+    return max(1, round(seconds * 1000))

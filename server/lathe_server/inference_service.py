@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections import deque
@@ -24,8 +23,6 @@ from lathe_server.places import Places
 from lathe_server.scheduler import Lane
 from lathe_server.vision import EncodedPicture, Picture
 from lathe_server.wire import check_stream_id, fill, to_picture
-
-log = logging.getLogger(__name__)
 
 MAX_PENDING = 256
 """Frames of one stream without their response; while there are so many, no more are read."""
@@ -68,6 +65,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
                 raise InvalidInput("the first message of a stream is its configuration")
             origin = current.get()
             await self._check(first.config, origin.headers)
+            origin.about = {"model": first.config.model, "stream": first.config.stream_id}
             stream = _Stream(first.config, origin, self._pipeline, self._metrics, deadline_of(context))
             place.on_end = lambda: stream.end(Unavailable("the server is shutting down"))
             if place.ended:
@@ -80,7 +78,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             finally:
                 reader.cancel()
                 stream.abandon()
-                log.info("a stream has ended", extra=stream.facts())
+                origin.about["frames"] = stream.frames
 
     async def _check(self, config: inference_pb2.StreamConfig, headers: Headers) -> None:
         """Refuses what could not be answered, before any frame is looked at.
@@ -96,6 +94,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
 
 class _Stream:
     """One camera: frames in, results out in the order of arrival.
+
+    Attributes:
+        frames: that have arrived.
 
     `_pending` holds a slot for each frame that has arrived, in order; results are handed out from its head.
     """
@@ -118,7 +119,7 @@ class _Stream:
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._last_index = -1
-        self._frames = 0
+        self.frames = 0
         self._ended = False
         self._error: LatheError | None = None
 
@@ -146,7 +147,7 @@ class _Stream:
             self.end(internal_error(error))
 
     def _take(self, message: inference_pb2.Frame) -> None:
-        self._frames += 1
+        self.frames += 1
         slot = _Slot()
         self._pending.append(slot)
 
@@ -188,11 +189,6 @@ class _Stream:
         self._ended = True
         self._error = self._error or error
         self._changed.set()
-
-    def facts(self) -> dict[str, object]:
-        """For the log."""
-        config, error = self._config, {"status": self._error.status} if self._error else {}
-        return {"model": config.model, "stream": config.stream_id, "frames": self._frames, **error}
 
     def abandon(self) -> None:
         """The client is gone, or has everything: no frame of the stream may take a turn any more."""

@@ -12,8 +12,8 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
-from lathe.errors import InvalidInput, LatheError, Overloaded
-from lathe_server.boundary import InternalError, told
+from lathe.errors import InternalError, InvalidInput, LatheError, Overloaded
+from lathe_server.boundary import for_caller
 from lathe_server.origin import Origin, current
 from lathe_server.status import abort
 
@@ -182,4 +182,4 @@ def _status_of(error: Exception) -> str:
 async def _abort(error: Exception, context: aio.ServicerContext[Any, Any]) -> NoReturn:
     if isinstance(error, (aio.AbortError, grpc.RpcError)):
         raise error
-    await abort(told(error), context)
+    await abort(for_caller(error), context)

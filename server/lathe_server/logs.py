@@ -33,7 +33,11 @@ def set_up(style: str, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(style, colors=sys.stderr.isatty()))
     handler.addFilter(_is_for_operators)
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger().setLevel(max(logging.INFO, logging.getLevelName(level.upper())))  # others' details hold secrets
+    for ours in ("lathe", "lathe_server"):
+        logging.getLogger(ours).setLevel(level.upper())
+    logging.getLogger("lathe.audit").setLevel(logging.INFO)  # whatever else is left out
 
 
 def formatter(style: str, *, colors: bool = False) -> logging.Formatter:
@@ -90,5 +94,5 @@ def _printable(text: str) -> str:
 def _is_for_operators(record: logging.LogRecord) -> bool:
     """gRPC writes down headers that it cannot decode, and there may be tokens among them; and, with a traceback, that a
     caller has left while its answer was sent."""
-    message = record.getMessage()
+    message = str(record.msg)
     return "Invalid encoding" not in message and "ExecuteBatchError raised in core" not in message

@@ -23,13 +23,15 @@ class Origin:
     Attributes:
         headers: there may be tokens among them.
         caller: whose token it shows; None where no tokens are asked for.
+        about: of a stream, what the log says of it at its end.
     """
 
-    __slots__ = ("_request_id", "caller", "headers")
+    __slots__ = ("_request_id", "about", "caller", "headers")
 
     def __init__(self, headers: Headers = (), caller: Identity | None = None) -> None:
         self.headers = headers
         self.caller = caller
+        self.about: dict[str, str | int] = {}
         self._request_id = ""
 
     @property

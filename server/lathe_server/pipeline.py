@@ -180,8 +180,8 @@ class _Judgement:
     def done(self, queue_seconds: float, seconds: float, cpu_seconds: float) -> None:
         servable = self._lease.servable
         ref = servable.ref
-        if servable.brevity:
-            servable.brevity.ran(cpu_seconds)
+        if self._answer:
+            servable.ran(self._frame.asked, cpu_seconds)
         self._lease.release()
         # An error's traceback holds this object, the pixels and the network: it must not be held in turn.
         broken, self._error = self._error, None

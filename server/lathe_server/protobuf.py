@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_VARINT, _EIGHT_BYTES, BYTES, _FOUR_BYTES = 0, 1, 2, 5
+_VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
 _MAX_SHIFT = 63
 
 
@@ -38,7 +38,7 @@ def fields(message: memoryview) -> Iterator[Field]:
         value: int | memoryview = 0
         if kind == _VARINT:
             value, at = _varint(message, at)
-        elif kind == BYTES:
+        elif kind == _BYTES:
             length, at = _varint(message, at)
             value = message[at : at + length]
             at += length

@@ -21,6 +21,9 @@ from lathe_server.handover import Handover, hands
 from lathe_server.line import Line
 from lathe_server.threads import become_worker
 
+BRIEF_AT_ONCE = 8
+"""Jobs that the event loop does before it looks at something else."""
+
 
 class Job(Protocol):
     """A frame with what is needed to judge it.
@@ -202,7 +205,11 @@ class Scheduler:
         self._jobs.close(len(self._threads))
 
     def _dispatch(self) -> None:
+        brief = 0
         while self._line and self._in_hand < self._hands():
+            if brief >= BRIEF_AT_ONCE:
+                self._loop.call_soon(self._dispatch_again)
+                return
             lane = self._line.pop()
             waiting = lane._take()
             assert waiting, "a lane in the line has a frame in its slot"
@@ -212,6 +219,7 @@ class Scheduler:
                 waiting.drop(reason)
             elif job := waiting.begin():
                 if job.is_brief:
+                    brief += 1
                     self._run_here(lane, job, waiting.frame.arrived)
                 else:
                     self._hand_over(lane, job, waiting.frame.arrived, high=lane.high)
@@ -219,6 +227,10 @@ class Scheduler:
             begin, self._leisure = self._leisure, None
             if job := begin():
                 self._hand_over(None, job, monotonic(), high=False)
+
+    def _dispatch_again(self) -> None:
+        self._dispatch()
+        self._note_settled()
 
     def _run_here(self, lane: Lane, job: Job, arrived: float) -> None:
         began, seconds, cpu_seconds = _timed(job)

@@ -15,7 +15,7 @@ from lathe.machine import cpu_name
 from lathe.repository import Repository, VariantRef
 from lathe.signatures import Verifier
 from lathe.v1 import card_pb2
-from lathe_server.brevity import Brevity
+from lathe_server.brevity import Brevity, shape_of
 from lathe_server.engines import FREE, Build, Engine, default_engine
 from lathe_server.engines.golden import check_golden, golden_picture, golden_tensors
 from lathe_server.lifecycle import State
@@ -26,8 +26,8 @@ from lathe_server.vision.decoders import OUTPUT_NAMES, Outputs, Shape, needed_sh
 from lathe_server.vision.detections import Thresholds
 
 WARM_UP_RUNS, TIMED_RUNS = 3, 5
-BRIEF_BYTES = 65_536
-"""Of what a network is asked that may be run beside the workers: it has been quick with that little."""
+_NO_SIZES = frozenset({"float16", "float32", "float64", "bool"})
+"""Types whose values cannot say how large something is to be."""
 MAX_OTHER_BYTES = 256 << 20
 """Of a signed version's files beside its network."""
 
@@ -55,9 +55,12 @@ class Servable:
 
     def is_brief(self, asked: Picture | Tensors) -> bool:
         """It will answer sooner than a worker would wake."""
-        if not (self.brevity and self.brevity.is_brief):
-            return False
-        return isinstance(asked, Tensors) and asked.nbytes <= BRIEF_BYTES
+        return bool(self.brevity and isinstance(asked, Tensors) and self.brevity.is_brief(shape_of(asked.inputs)))
+
+    def ran(self, asked: Picture | Tensors, cpu_seconds: float) -> None:
+        """It has answered."""
+        if self.brevity and isinstance(asked, Tensors):
+            self.brevity.ran(shape_of(asked.inputs), cpu_seconds)
 
     def judge(self, asked: Picture | Tensors, before_infer: Callable[[], None] = lambda: None) -> Answer | TensorAnswer:
         """Args:
@@ -112,7 +115,8 @@ def load_servable(
     if card.task == card_pb2.TASK_TENSORS:
         _check_tensors(engine, card)
         reached("warming")
-        brevity = Brevity() if engine.runs_alone and not facts.has_subgraphs else None
+        depends_on_values = facts.has_subgraphs or any(spec.dtype not in _NO_SIZES for spec in engine.inputs)
+        brevity = Brevity() if engine.runs_alone and not depends_on_values else None
         return Servable(ref, card, engine, brevity=brevity)
     decoder = enum_word("Decoder", card.decoder)
     _check_contract(engine, decoder)

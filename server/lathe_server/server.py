@@ -51,6 +51,7 @@ from lathe_server.open_inference.data_plane import DataPlane
 from lathe_server.open_inference.grpc_service import OPEN_INFERENCE_NAME, OpenInferenceService
 from lathe_server.open_inference.rest import PREFIX as REST_PREFIX
 from lathe_server.open_inference.rest import Rest
+from lathe_server.origin import current
 from lathe_server.pipeline import Pipeline
 from lathe_server.places import Places
 from lathe_server.router import Route, Router
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 frames_log = logging.getLogger("lathe.frames")
+streams_log = logging.getLogger("lathe.streams")
 
 INFERENCE_NAME = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
 CONTROL_NAME = control_pb2.DESCRIPTOR.services_by_name["ControlService"].full_name
@@ -175,8 +177,8 @@ class Server:
         self._ready = False
         for method in PREDICTING:
             self.metrics.expect(method)
-        self._grpc = new_grpc_port(settings, self._gate, "infer", self.metrics.ended)
-        self._control_grpc = new_grpc_port(settings, self._gate, "control", self.metrics.ended)
+        self._grpc = new_grpc_port(settings, self._gate, "infer", self._ended)
+        self._control_grpc = new_grpc_port(settings, self._gate, "control", self._ended)
         self._http = HttpServer(
             pages(self.metrics, lambda: self._ready, self._refresh, self._accountant.scraped),
             Rest(plane, self._gate, settings.max_message_bytes, self.metrics.ended),
@@ -203,6 +205,12 @@ class Server:
         if kind := _TOLD.get(state):
             told = text if text.startswith(str(ref)) else f"{ref} {text}".strip()
             self._events.tell(kind, ref.model, told, variant=ref)
+
+    def _ended(self, method: str, status: str) -> None:
+        """A call, or a stream, which the log is told of."""
+        self.metrics.ended(method, status)
+        if about := current.get().about:
+            streams_log.info("a stream has ended", extra={"method": method, "status": status, **about})
 
     def _observe(self, result: Result) -> None:
         if frames_log.isEnabledFor(logging.DEBUG):

@@ -22,6 +22,8 @@ ENGINE_MISSING = ("refuse", FALL_BACK := "fall-back")
 WORKER_CORES = ("any", OWN_CORES := "own")
 LOG_FORMATS = ("console", JSON_LINES := "json")
 SWITCH = (ON := "on", "off")
+MAX_SECONDS, MAX_STREAMS = 2_000_000, 1_000_000
+"""gRPC counts milliseconds in 32 bits."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -114,6 +116,11 @@ class Settings:
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must not be negative or infinite")
+        for name in ("handshake_seconds", "keepalive_seconds", "max_connection_seconds", "drain_seconds"):
+            if getattr(self, name) > MAX_SECONDS:
+                raise ValueError(f"{name} must be at most {MAX_SECONDS}")
+        if self.max_streams > MAX_STREAMS:
+            raise ValueError(f"max_streams must be at most {MAX_STREAMS}")
         if self.price_per_core_hour and self.price_per_instance_hour:
             raise ValueError("price_per_core_hour and price_per_instance_hour exclude each other")
         if self.carbon_grams_per_kwh and self.carbon_country:

@@ -50,10 +50,6 @@ class Tensors:
     inputs: Mapping[str, NDArray[Any]]
     outputs: tuple[str, ...] = ()
 
-    @property
-    def nbytes(self) -> int:
-        return sum(value.nbytes for value in self.inputs.values())
-
 
 @dataclass(frozen=True, slots=True)
 class TensorAnswer:

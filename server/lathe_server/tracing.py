@@ -16,6 +16,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
@@ -34,6 +35,7 @@ from lathe_server.frames import Result
 from lathe_server.origin import Origin
 
 FAREWELL_SECONDS = 1.0
+_MAX_INT = (1 << 63) - 1
 _FAULTS = ("failed", "rejected")
 
 
@@ -51,7 +53,7 @@ class Tracing:
     ) -> None:
         told = {"service.name": "lathe", "service.version": version("lathe"), "service.instance.id": server_name}
         resource = Resource.create(told).merge(OTELResourceDetector().detect())  # what the environment says wins
-        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("lathe")
         self._share = share
@@ -64,21 +66,23 @@ class Tracing:
             The trace's id, 32 hex digits; empty where there is none.
         """
         frame = result.frame
-        caller = _caller(frame.origin)
-        parent = caller if frame.is_call else None
+        parent = _caller(frame.origin) if frame.is_call else None
         if not (parent.trace_flags.sampled if parent else self._draw() < self._share):
             return ""
+        caller = None if frame.is_call else _caller(frame.origin)
         ended = time.time_ns()
         arrived = ended - _ns(time.monotonic() - frame.arrived)
-        attributes = {f"lathe.{name}": fact for name, fact in facts_of_frame(frame, result.ref).items()}
+        attributes = {f"lathe.{name}": _attribute(fact) for name, fact in facts_of_frame(frame, result.ref).items()}
         span = self._tracer.start_span(
             "frame",
             context=set_span_in_context(NonRecordingSpan(parent)) if parent else None,
             kind=SpanKind.SERVER,
-            links=[Link(caller)] if caller and not parent else None,
+            links=[Link(caller)] if caller else None,
             attributes={**attributes, "lathe.outcome": result.outcome, "lathe.age_seconds": result.age_seconds},
             start_time=arrived,
         )
+        if not span.is_recording():  # the environment says that nothing is
+            return ""
         if result.outcome in _FAULTS:
             span.set_status(Status(StatusCode.ERROR, result.error.message if result.error else None))
         self._stages(result, span, arrived)
@@ -122,9 +126,13 @@ def _caller(origin: Origin) -> SpanContext | None:
     told = origin.header("traceparent")
     if not told:
         return None
-    carrier = {"traceparent": told, "tracestate": origin.header("tracestate")}
-    found = get_current_span(TraceContextTextMapPropagator().extract(carrier)).get_span_context()
+    found = get_current_span(TraceContextTextMapPropagator().extract({"traceparent": told})).get_span_context()
     return found if found.is_valid else None
+
+
+def _attribute(fact: str | int) -> str | int:
+    """Numbers have 63 bits there."""
+    return str(fact) if isinstance(fact, int) and fact > _MAX_INT else fact
 
 
 def _ns(seconds: float) -> int:

@@ -167,7 +167,7 @@ def test_only_a_frame_that_is_not_sent_waits_for_a_call(ledger: Ledger) -> None:
         (grpc.StatusCode.INTERNAL, True, True, True, False),
         (grpc.StatusCode.NOT_FOUND, True, False, False, False),
         (grpc.StatusCode.UNAUTHENTICATED, True, False, False, False),
-        (grpc.StatusCode.CANCELLED, True, True, False, False),
+        (grpc.StatusCode.CANCELLED, True, True, False, True),
     ],
 )
 def test_a_stream_goes_on_where_that_can_help(

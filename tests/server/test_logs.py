@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 import uuid
 from pathlib import Path
@@ -17,6 +18,7 @@ from grpc_status import rpc_status
 from lathe.repository import Repository
 from lathe.v1 import inference_pb2
 from lathe_server.access.tokens import Identity
+from lathe_server.facts import without_secrets
 from lathe_server.logs import formatter
 from lathe_server.origin import Origin, current
 from tests.calls import channel, config, frame, inference, outcomes, refusal, stream, until
@@ -65,6 +67,46 @@ def test_secrets_that_strayed_into_a_text_are_taken_out(style: str) -> None:
     line = formatter(style).format(told)
     assert "gate-3" in line
     assert not [secret for secret in ("hunter2", "admin", TOKEN[6:]) if secret in line]
+
+
+@pytest.mark.fault(87)
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rtsp://admin:p@ss@gate-3/x",
+        "rtsp://admin:pa/ss@gate-3/x",
+        "http://gate-3/x?user=admin&key=p@ss",
+        "rtsp://g/#ss",
+    ],
+)
+def test_a_password_is_taken_out_wherever_it_stands(url: str) -> None:
+    left = without_secrets(f"camera {url} went away")
+    assert "ss" not in left
+    assert left.endswith(" went away")
+
+
+@pytest.mark.fault(59, 87)
+def test_the_level_is_that_of_our_own_lines_and_never_hides_who_changed_what() -> None:
+    script = """
+import logging
+from lathe_server import logs
+logs.set_up("json", LEVEL)
+for name in ("lathe_server.server", "lathe.audit", "botocore.auth"):
+    logging.getLogger(name).debug("a detail of %s", name)
+    logging.getLogger(name).info("a fact of %s", name)
+logging.getLogger("elsewhere").info("%s %s", "too few")
+"""
+
+    def told(level: str) -> list[str]:
+        command = [sys.executable, "-c", script.replace("LEVEL", repr(level))]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+        return [json.loads(line)["message"] for line in said.splitlines() if line.startswith("{")]
+
+    ours, audit, theirs = "lathe_server.server", "lathe.audit", "botocore.auth"
+    facts = [f"a fact of {name}" for name in (ours, audit, theirs)]
+    assert told("debug") == [f"a detail of {ours}", *facts]
+    assert told("info") == facts
+    assert told("error") == [f"a fact of {audit}"]
 
 
 def test_a_line_names_the_call_and_who_makes_it() -> None:
@@ -116,5 +158,6 @@ def test_with_every_detail_there_is_a_line_a_frame_and_one_for_the_stream(
     ]
     ended = next(line for line in lines if line["message"] == "a stream has ended")
     assert (ended["model"], ended["stream"], ended["frames"]) == ("spots", "rtsp://…@gate-3/live", 3)
+    assert (ended["logger"], ended["status"]) == ("lathe.streams", "OK")
     assert {line["request_id"] for line in frames} == {ended["request_id"]}
     assert "hunter2" not in log.read_text()

@@ -12,7 +12,7 @@ import pytest
 from lathe_server.frames import Frame, Outcome
 from lathe_server.handover import Handover
 from lathe_server.line import Line
-from lathe_server.scheduler import Lane, Scheduler
+from lathe_server.scheduler import BRIEF_AT_ONCE, Lane, Scheduler
 from lathe_server.vision import EncodedPicture
 
 
@@ -105,6 +105,21 @@ def test_a_brief_job_waits_for_its_turn_as_others_do() -> None:
         assert not stage.diary
 
     assert on_stage(act) == [("a0", "MainThread"), ("a0", "done"), ("x0", "done")]
+
+
+def test_after_a_few_brief_jobs_the_loop_looks_at_something_else() -> None:
+    names = [f"{letter}0" for letter in "abcdefghijklmnopqrst"]
+
+    def act(stage: Stage) -> None:
+        stage.hold("x0")
+        stage.offer("y0")  # given ahead, so that the brief ones wait
+        for name in names:
+            stage.offer(name, brief=True)
+        assert not stage.diary
+
+    done = [name for name, what in on_stage(act) if what == "done"]
+    assert done.index("x0") == BRIEF_AT_ONCE
+    assert sorted(done) == sorted([*names, "x0", "y0"])
 
 
 @pytest.mark.fault(73)

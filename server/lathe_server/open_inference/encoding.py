@@ -65,12 +65,12 @@ def from_raw(name: str, datatype: str, shape: Sequence[int], content: bytes | me
     dtype = np.dtype(DTYPES[datatype])
     if len(content) != size * dtype.itemsize:
         raise InvalidInput(f"{name} has {len(content)} bytes; its shape and datatype need {size * dtype.itemsize}")
-    if datatype == "BOOL" and size and max(content) > 1:
+    if datatype == "BOOL" and np.frombuffer(content, np.uint8).max(initial=0) > 1:
         raise InvalidInput(f"{name} holds bytes that are neither 0 nor 1")
     value = np.frombuffer(content, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
-    return (
-        value if shape and value.flags.aligned else value.copy()
-    )  # not every runtime takes a single number that cannot be written to
+    if shape and value.flags.aligned:
+        return value
+    return value.copy()  # not every runtime takes a single number that cannot be written to
 
 
 def from_elements(name: str, datatype: str, shape: Sequence[int], elements: Sequence[Any]) -> NDArray[Any]:

@@ -10,14 +10,15 @@ import grpc
 
 from lathe.errors import InvalidInput, Unavailable
 from lathe_server.access.gate import Gate
-from lathe_server.boundary import told
+from lathe_server.boundary import for_caller
 from lathe_server.calls import Context, deadline_of
 from lathe_server.open_inference import open_inference_pb2 as pb
 from lathe_server.open_inference.data_plane import EXTENSIONS, NAME, DataPlane, durations
 from lathe_server.open_inference.description import Description, Tensor
 from lathe_server.open_inference.encoding import FIELDS, from_elements, from_raw, to_elements, to_raw
+from lathe_server.open_inference.infer_request import InferRequest
 from lathe_server.open_inference.names import target
-from lathe_server.open_inference.wire import InferRequest
+from lathe_server.origin import current
 from lathe_server.places import Places
 from lathe_server.tensors import datatype_of
 
@@ -121,10 +122,12 @@ class OpenInferenceService:
         room = asyncio.Semaphore(MAX_IN_STREAM)
 
         broken: list[Exception] = []
+        about = current.get().about
 
         async def read() -> None:
             try:
                 async for request in requests:
+                    about["requests"] = int(about.get("requests", 0)) + 1
                     await room.acquire()
                     told.put_nowait(asyncio.ensure_future(self._told(request, context)))
             except Exception as error:  # noqa: BLE001  raised once what came before is answered
@@ -153,7 +156,7 @@ class OpenInferenceService:
         try:
             return pb.ModelStreamInferResponse(infer_response=await self.ModelInfer(request, context))
         except Exception as error:  # noqa: BLE001  one request's trouble is not the stream's
-            response = pb.ModelStreamInferResponse(error_message=told(error).message)
+            response = pb.ModelStreamInferResponse(error_message=for_caller(error).message)
             response.infer_response.id = request.message.id
             return response
 

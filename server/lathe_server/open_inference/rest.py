@@ -18,7 +18,7 @@ from lathe.connection import is_loopback
 from lathe.errors import InvalidInput, LatheError, NotFound, Refused
 from lathe_server.access.gate import Gate
 from lathe_server.access.tokens import Role
-from lathe_server.boundary import told
+from lathe_server.boundary import for_caller
 from lathe_server.http import Reply, Request
 from lathe_server.open_inference.data_plane import EXTENSIONS, NAME, DataPlane, Inferred, durations
 from lathe_server.open_inference.description import Description, Tensor
@@ -98,7 +98,7 @@ class Rest:
             status = "OK"
             return reply
         except Exception as error:  # noqa: BLE001  the boundary of the process
-            known = told(error)
+            known = for_caller(error)
             status = known.status
             return _error(known)
         finally:

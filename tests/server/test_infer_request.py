@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from lathe.errors import InvalidInput
 from lathe_server.open_inference import open_inference_pb2 as pb
 from lathe_server.open_inference.encoding import from_raw
-from lathe_server.open_inference.wire import LARGE_BYTES, MAX_FIELDS, InferRequest, without_field
+from lathe_server.open_inference.infer_request import LARGE_BYTES, MAX_FIELDS, InferRequest, without_field
 
 PIXELS = np.random.default_rng(0).random((1, 96, 80, 3), np.float32)
 
@@ -27,7 +27,7 @@ def large(**how: object) -> pb.ModelInferRequest:
 def test_a_large_message_is_read_as_protobuf_reads_it() -> None:
     message = large()
     read = InferRequest.parse(message.SerializeToString())
-    assert read.is_large
+    assert read.size > LARGE_BYTES
     assert not read.takes_time
     assert [bytes(one) for one in read.raw] == list(message.raw_input_contents)
     del message.raw_input_contents[:]
@@ -45,7 +45,7 @@ def test_a_tensor_is_whole_wherever_it_lies_in_the_message(shift: int) -> None:
 def test_a_small_message_is_left_to_protobuf() -> None:
     small = pb.ModelInferRequest(raw_input_contents=[b"abc"])
     read = InferRequest.parse(small.SerializeToString())
-    assert (read.message, list(read.raw), read.is_large) == (small, [b"abc"], False)
+    assert (read.message, list(read.raw), read.takes_time) == (small, [b"abc"], False)
 
 
 @pytest.mark.parametrize("kind", ["elements", "texts"])

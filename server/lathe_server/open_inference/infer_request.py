@@ -13,6 +13,7 @@ from lathe_server.protobuf import fields
 
 LARGE_BYTES = 65_536
 """Of a message; below it protobuf is faster."""
+HUGE_BYTES = 4 << 20
 MAX_FIELDS = 1024
 """Of a large message, on its highest level: each is looked at, and holds up everything else."""
 _RAW = pb.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number
@@ -23,17 +24,20 @@ class InferRequest:
     """Attributes:
     message: without the raw contents where these are large.
     raw: contents of the inputs, in their order.
-    is_large: some of its parts are.
+    size: in bytes.
     """
 
     message: pb.ModelInferRequest
     raw: Sequence[bytes | memoryview]
-    is_large: bool = False
+    size: int
 
     @property
     def takes_time(self) -> bool:
-        """Its elements have to be read one by one, and are many."""
-        return self.is_large and (not self.raw or any(one.datatype == "BYTES" for one in self.message.inputs))
+        """Its elements have to be read one by one and are many, or even a copy of it takes milliseconds."""
+        if self.size <= LARGE_BYTES:
+            return False
+        is_listed = not self.raw or any(one.datatype == "BYTES" for one in self.message.inputs)
+        return is_listed or self.size > HUGE_BYTES
 
     @staticmethod
     def parse(content: bytes) -> InferRequest:
@@ -44,10 +48,10 @@ class InferRequest:
         """
         if len(content) <= LARGE_BYTES:
             message = pb.ModelInferRequest.FromString(content)
-            return InferRequest(message, message.raw_input_contents)
+            return InferRequest(message, message.raw_input_contents, len(content))
         rest, raw = without_field(content, _RAW)
         message = pb.ModelInferRequest.FromString(rest)
-        return InferRequest(message, raw, is_large=True)
+        return InferRequest(message, raw, len(content))
 
 
 def without_field(content: bytes, number: int) -> tuple[bytes, list[memoryview]]:
