@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import re
 import struct
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lathe.errors import NotFound, Unavailable
+from lathe.source_name import describe
 
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".avi", ".mov", ".webm", ".mpg", ".mpeg", ".ts", ".m4v"}
 STALLED_SECONDS = 10.0
@@ -65,20 +65,6 @@ class VideoFrame:
     seconds: float
     captured_at: float
     jpeg: bytes
-
-
-def describe(source: str) -> str:
-    """The source without user name, password and query, for messages.
-
-    Where it cannot be told what is a password, more goes than the password.
-    """
-    scheme, mark, rest = source.partition("://")
-    if not mark:
-        return source.rpartition("@")[2] if ":" in source.partition("@")[0] else source
-    bare = re.split("[?#]", rest, maxsplit=1)[0]
-    if "@" in rest and "@" not in bare:  # a query with an @, or a password with an unescaped ? or #
-        bare = "…"
-    return f"{scheme}{mark}{bare.rpartition('@')[2]}"
 
 
 _HEADER = struct.Struct("<ddI")

@@ -48,7 +48,8 @@ def run(options: argparse.Namespace) -> None:
         raise InvalidInput("--reconnect must not be negative")
     from lathe.annotate import AnnotatedVideo
     from lathe.client import Client
-    from lathe.video import VideoSource, describe, is_video
+    from lathe.source_name import describe
+    from lathe.video import VideoSource, is_video
 
     is_file = is_video(Path(options.source)) and Path(options.source).exists()
     live = options.live or not is_file

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 from lathe.repository import VariantRef
+from lathe.source_name import describe
 from lathe_server.frames import Frame
 from lathe_server.origin import NOBODY, Origin
 
+_URL = re.compile(r"\w+://\S+")
 _SECRETS = (
-    (re.compile(r"(://)\S*@"), r"\1…@"),  # in a URL: where it cannot be told what is a password, more goes
-    (re.compile(r"(://[^\s?#]*)[?#]\S*"), r"\1?…"),
     (re.compile(r"lathe_[\w-]{20,}"), "lathe_…"),  # a token
     (re.compile(r"(?i)(bearer )\S+"), r"\1…"),
 )
@@ -40,8 +40,9 @@ def without_secrets(text: str) -> str:
     """A text without what may have strayed into it, such as the password in a camera's URL.
 
     >>> without_secrets("rtsp://admin:hunter2@gate-3/live")
-    'rtsp://…@gate-3/live'
+    'rtsp://gate-3/live'
     """
+    text = _URL.sub(lambda found: describe(found[0]), text)
     for pattern, instead in _SECRETS:
         text = pattern.sub(instead, text)
     return text

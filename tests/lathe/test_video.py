@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from lathe.errors import NotFound, Unavailable
-from lathe.video import VideoSource, describe, is_video, read_frames
+from lathe.source_name import describe
+from lathe.video import VideoSource, is_video, read_frames
 
 
 @pytest.fixture(scope="module")

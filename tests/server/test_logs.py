@@ -76,12 +76,12 @@ def test_secrets_that_strayed_into_a_text_are_taken_out(style: str) -> None:
         "rtsp://admin:p@ss@gate-3/x",
         "rtsp://admin:pa/ss@gate-3/x",
         "http://gate-3/x?user=admin&key=p@ss",
-        "rtsp://g/#ss",
+        "rtsp://admin:p?s@s@gate-3/x",
     ],
 )
 def test_a_password_is_taken_out_wherever_it_stands(url: str) -> None:
     left = without_secrets(f"camera {url} went away")
-    assert "ss" not in left
+    assert not [secret for secret in ("ss", "s@s", "admin") if secret in left]
     assert left.endswith(" went away")
 
 
@@ -157,7 +157,7 @@ def test_with_every_detail_there_is_a_line_a_frame_and_one_for_the_stream(
         ("frame answered", "a", index) for index in range(3)
     ]
     ended = next(line for line in lines if line["message"] == "a stream has ended")
-    assert (ended["model"], ended["stream"], ended["frames"]) == ("spots", "rtsp://…@gate-3/live", 3)
+    assert (ended["model"], ended["stream"], ended["frames"]) == ("spots", "rtsp://gate-3/live", 3)
     assert (ended["logger"], ended["status"]) == ("lathe.streams", "OK")
     assert {line["request_id"] for line in frames} == {ended["request_id"]}
     assert "hunter2" not in log.read_text()
