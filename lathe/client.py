@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Any, TypeVar
 
-from lathe.connection import Connection
+from lathe.connection import PING_SECONDS, Connection
 from lathe.control_calls import ControlCalls
 from lathe.exchange import Picture, Result, frame_message
 from lathe.resuming import ResumingStream
@@ -44,7 +44,7 @@ class AsyncClient(ControlCalls):
         connection: Connection | None = None,
     ) -> None:
         how = connection or Connection.from_environment()
-        self._channel = how.channel(address)
+        self._channel = how.channel(address, ping_seconds=PING_SECONDS)
         self._control_channel = how.channel(control)
         self._inference: Any = how.on(inference_pb2_grpc.InferenceServiceStub(self._channel))
         self._control: Any = how.on(control_pb2_grpc.ControlServiceStub(self._control_channel))

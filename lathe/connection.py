@@ -54,12 +54,15 @@ _OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.per_rpc_retry_buffer_size", _MESSAGE_BYTES),  # a request that does not fit would not be sent again
     ("grpc.initial_reconnect_backoff_ms", 100),  # a server that was restarted is found soon
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    # What passes connections on may forget one that is idle, and tell nobody. The server takes pings every 5 s.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.ping_timeout_ms", 10_000),  # 60 s otherwise, whatever keepalive_timeout says
-    ("grpc.http2.max_pings_without_data", 0),
 ]
+
+PING_SECONDS = 10.0
+"""A connection that has been silent for so long is asked whether it is there: what passes connections on may forget
+one and tell nobody. Lathe's servers take pings every five seconds."""
+RARE_PING_SECONDS = 310.0
+"""What any server or proxy of gRPC takes. It hangs up on who asks more often, unless it was told otherwise, and a call
+that may say nothing for minutes and is not sent again must not be lost by that."""
+_PONG_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,11 @@ class Connection:
         """As the variables LATHE_TOKEN, LATHE_CA, LATHE_CERTIFICATE and LATHE_KEY say."""
         return Connection(**{name: environment[key] for key, name in VARIABLES.items() if key in environment})
 
-    def channel(self, address: str) -> aio.Channel:
+    def channel(self, address: str, *, ping_seconds: float = RARE_PING_SECONDS) -> aio.Channel:
         """
+        Args:
+            ping_seconds: how long it may be silent while a call is open before it is asked whether it is there.
+
         Raises:
             InvalidInput: the token would cross the network in plain text.
             NotFound: one of the files cannot be read.
@@ -99,10 +105,11 @@ class Connection:
 
         if self.token and not self.ca and self.plain_text != "yes" and not is_loopback(address):
             raise InvalidInput("the token would cross the network in plain text: set LATHE_CA, or LATHE_PLAIN_TEXT=yes")
+        options = [*_OPTIONS, *_pings(ping_seconds)]
         if not self.ca:
-            return aio.insecure_channel(address, options=_OPTIONS)
+            return aio.insecure_channel(address, options=options)
         ca, key, certificate = (_content(path) for path in (self.ca, self.key, self.certificate))
-        return aio.secure_channel(address, grpc.ssl_channel_credentials(ca, key, certificate), options=_OPTIONS)
+        return aio.secure_channel(address, grpc.ssl_channel_credentials(ca, key, certificate), options=options)
 
     def on(self, stub: Any) -> Any:
         """A stub whose calls show the token."""
@@ -121,6 +128,15 @@ def is_loopback(address: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _pings(seconds: float) -> list[tuple[str, int]]:
+    return [
+        ("grpc.keepalive_time_ms", round(seconds * 1e3)),
+        ("grpc.keepalive_timeout_ms", round(_PONG_SECONDS * 1e3)),
+        ("grpc.http2.ping_timeout_ms", round(_PONG_SECONDS * 1e3)),  # 60 s otherwise, whatever keepalive_timeout says
+        ("grpc.http2.max_pings_without_data", 0),  # no limit
+    ]
 
 
 class _Showing:

@@ -8,9 +8,10 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from grpc._cython import cygrpc
 
 from lathe import Client
-from lathe.connection import RETRIED, Connection
+from lathe.connection import _OPTIONS, RETRIED, Connection, _pings
 from lathe.repository import Repository
 from lathe.server_error import ServerError
 from lathe.v1 import control_pb2, inference_pb2
@@ -51,6 +52,13 @@ def test_only_what_reads_is_sent_more_than_once(method: str) -> None:
     with served(never) as address:
         assert asyncio.run(call(address)) is grpc.StatusCode.UNAVAILABLE
     assert never.seen[method] == (TRIES if method in AGAIN else 1)
+
+
+def test_options_have_the_names_that_grpc_knows() -> None:
+    """It says nothing about others, and does nothing."""
+    known = Path(cygrpc.__file__).read_bytes()
+    for name, _ in [*_OPTIONS, *_pings(1.0)]:
+        assert name.encode() + b"\0" in known
 
 
 def test_a_server_that_comes_back_in_time_is_found() -> None:
