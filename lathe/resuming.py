@@ -180,7 +180,7 @@ class ResumingStream:
         pause = pause_seconds(self._attempts, random.random())
         self._attempts += 1
         try:
-            async with asyncio.timeout(self._seconds_left if self._seconds_left < math.inf else None):
+            async with asyncio.timeout(self._seconds_left):
                 await asyncio.sleep(cut_at + pause - began)
                 self._call = _Call(self._method(wait_for_ready=True))
                 await self._call.connected()
