@@ -16,12 +16,16 @@ SECONDS = 10.0
 class Proxy:
     """Stands before a server, on a thread of its own, while the context lasts.
 
+    Args:
+        delay_seconds: that everything takes on its way, each way.
+
     Attributes:
         address: where it listens.
         taken: how many connections it has passed on.
     """
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, delay_seconds: float = 0.0) -> None:
+        self._delay_seconds = delay_seconds
         self._host, _, port = server.rpartition(":")
         self._port = int(port)
         self._loop = asyncio.new_event_loop()
@@ -80,10 +84,14 @@ class Proxy:
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(2**16):
-                if writer not in self._silent:
+                if writer in self._silent:
+                    continue
+                if self._delay_seconds:
+                    self._loop.call_later(self._delay_seconds, writer.write, data)
+                else:
                     writer.write(data)
                     await writer.drain()
-        writer.close()
+        self._loop.call_later(self._delay_seconds, writer.close)
 
     async def _end(self) -> None:
         if passing := asyncio.all_tasks() - {asyncio.current_task()}:

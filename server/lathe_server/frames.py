@@ -72,7 +72,7 @@ class Result:
     Attributes:
         ref: the variant that answered, or would have.
         queue_seconds: from the arrival to a worker's taking it.
-        cpu_seconds: of the worker's thread.
+        cpu_seconds: of the thread that judged it.
         age_seconds: from the capture to this result.
         degraded: a cheaper variant answered than the route says.
         trace_id: 32 hex digits; empty where the frame is not traced.

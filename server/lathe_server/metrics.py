@@ -98,7 +98,7 @@ class Metrics:
             ("model",),
             registry=registry,
         )
-        self._cpu = Counters("lathe_cpu_seconds_total", "CPU time of the worker threads by variant", _VARIANT, registry)
+        self._cpu = Counters("lathe_cpu_seconds_total", "CPU time of predictions by variant", _VARIANT, registry)
         self._cost = (
             Counters(
                 "lathe_cost_usage_total",

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import pytest
@@ -114,6 +115,34 @@ def test_a_camera_whose_server_is_restarted_drops_frames_meanwhile_and_goes_on(
     of_lost = next(result for result in results if result.outcome == "dropped_disconnected")
     assert (of_lost.model, of_lost.variant, of_lost.version, len(of_lost.detections)) == ("spots", "", 0, 0)
     assert of_lost.stage_seconds == dict.fromkeys(results[0].stage_seconds, 0.0)
+
+
+@pytest.mark.fault(71, 79)
+def test_streams_outlive_a_restart_that_is_far_away(repository: Repository, tmp_path: Path, spot_jpeg: bytes) -> None:
+    """Their new calls reach the old server while gRPC closes there, and are told CANCELLED."""
+
+    async def one(client: AsyncClient, film: Film, results: list[Result]) -> None:
+        async for result in client.detect_stream("spots", film, reconnect_seconds=LONG):
+            results += [result]
+
+    async def act() -> None:
+        films = [Film(spot_jpeg, fps=20) for _ in range(12)]
+        found: list[list[Result]] = [[] for _ in films]
+        with start_server(repository.root, tmp_path / "server.log") as server, Proxy(server.grpc, 0.03) as proxy:
+            async with AsyncClient(proxy.address) as client:
+                playing = asyncio.gather(*(one(client, *both) for both in zip(films, found, strict=True)))
+                await eventually(lambda: all(len(results) > 3 for results in found), LONG)
+                assert await asyncio.to_thread(server.stop) == 0
+                seen = [len(results) for results in found]
+                with again(server, repository):
+                    pairs = list(zip(found, seen, strict=True))
+                    await eventually(lambda: all(len(results) > was + 3 for results, was in pairs), LONG)
+                    for film in films:
+                        film.has_ended = True
+                    await asyncio.wait_for(playing, LONG)
+        assert all(is_complete(results, film) for results, film in zip(found, films, strict=True))
+
+    asyncio.run(act())
 
 
 @pytest.mark.fault(71)

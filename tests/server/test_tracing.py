@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -189,3 +190,32 @@ def test_a_collector_that_is_away_holds_nothing_up(repository: Repository, tmp_p
     with start_server(repository.root, tmp_path / "log", *flags) as server:
         assert detect(server, spot_jpeg, "").trace_id
         assert server.stop() == 0
+
+
+@pytest.mark.parametrize(("name", "value"), [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_SAMPLER", "always_off")])
+def test_a_trace_that_is_not_recorded_has_no_id(
+    repository: Repository,
+    tmp_path: Path,
+    collector: Collector,
+    spot_jpeg: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+) -> None:
+    monkeypatch.setenv(name, value)
+    with traced(repository, tmp_path / "log", collector) as server:
+        found = detect(server, spot_jpeg, "").trace_id
+    assert bool(found) == bool(collector.frames())
+    assert found in ("", *(span.trace_id.hex() for span in collector.frames()))
+
+
+def test_what_clients_send_fills_no_log(
+    repository: Repository, tmp_path: Path, collector: Collector, spot_jpeg: bytes
+) -> None:
+    """Headers that make no sense, and an index that has more bits than numbers in a trace."""
+    messages = [config(keep_all=True), *(frame(index, spot_jpeg) for index in (1, 2**64 - 1))]
+    told = (("traceparent", f"00-{TRACE}-b7ad6b7169203331-01"), ("tracestate", "=,=" * 1000))
+    with traced(repository, tmp_path / "log", collector) as server, channel(server.grpc) as opened:
+        assert len(list(inference(opened).DetectStream(iter(messages), metadata=told))) == 2
+    assert {attributes(span)["lathe.frame"] for span in collector.frames()} == {1, str(2**64 - 1)}
+    assert not re.search("warning|error|tracestate", server.log.read_text("utf-8"))

@@ -20,12 +20,14 @@ from typing import Any
 
 from grpc import aio
 
+from lathe.errors import Unavailable
 from lathe.scrape import scrape
 from lathe.server_process import ServerProcess
 from lathe.v1 import inference_pb2, inference_pb2_grpc
 from lathe_loadtest.bench.rig import MODEL, STREAMS, Rig, latencies, play, unanswered
 from lathe_loadtest.bench.scenarios import Figures, capacity_of, percentile_ms
 
+STREAM = "lathe.v1.InferenceService/DetectStream"
 OPENED = 10_000
 """Streams that are opened and cancelled in all rounds together."""
 IDLE = 1000
@@ -42,6 +44,7 @@ def hostile(rig: Rig, variant: str) -> Figures:
         asyncio.run(play(server, cameras, rig.seconds))
         before = _held(server)
         for kind in KINDS:
+            opened = _opened(server)
             ratios = []
             for _ in range(rig.rounds):
                 without = asyncio.run(play(server, cameras, rig.seconds))
@@ -50,6 +53,7 @@ def hostile(rig: Rig, variant: str) -> Figures:
                 ratios.append(percentile_ms(latencies(beside), 99) / percentile_ms(latencies(without), 99))
                 figures["dropped"] += unanswered(beside)
             figures[f"{kind}_p99_ratio"] = median(ratios)
+            figures[f"{kind}_streams"] = _opened(server) - opened - 2 * rig.rounds * STREAMS
         after = _settled(server, before)
     figures["memory_ratio"] = after[0] / before[0]
     figures["descriptors_gained"] = after[1] - before[1]
@@ -70,7 +74,8 @@ def _beside(rig: Rig, server: ServerProcess, kind: str) -> Iterator[Callable[[],
         clients = [running.enter_context(_client(command)) for _ in range(KILLED if kind == "killed" else 1)]
         for client in clients:
             assert client.stdout
-            client.stdout.readline()
+            if client.stdout.readline() != "go\n":
+                raise Unavailable(f"the client that is to be {kind} does not come to it")
 
         async def during() -> None:
             if kind == "killed":
@@ -79,6 +84,8 @@ def _beside(rig: Rig, server: ServerProcess, kind: str) -> Iterator[Callable[[],
                     client.kill()
 
         yield during
+        if kind != "killed" and clients[0].poll() is not None:
+            raise Unavailable(f"the client that was to be {kind} has ended")
 
 
 @contextmanager
@@ -98,6 +105,11 @@ def _held(server: ServerProcess) -> tuple[float, float]:
     """Resident bytes and descriptors."""
     seen = scrape(server.http)
     return seen.total("process_resident_memory_bytes"), seen.total("process_open_fds")
+
+
+def _opened(server: ServerProcess) -> float:
+    """Streams that have ended."""
+    return scrape(server.http).total("lathe_requests_total", method=STREAM)
 
 
 def _settled(server: ServerProcess, before: tuple[float, float]) -> tuple[float, float]:
