@@ -11,12 +11,14 @@ from typing import Any, Literal, Self
 
 import pytest
 
-from lathe import Client, connection, resuming
+from lathe import Client, Connection, connection, resuming
 from lathe import client as client_module
 from lathe.client import AsyncClient
 from lathe.exchange import Result
 from lathe.repository import Repository
+from lathe_server.access.tokens import digest
 from tests.calls import eventually, metric, until
+from tests.certificates import Authority
 from tests.conftest import RunningServer, start_server
 from tests.fakes import FakeStreams, served
 from tests.films import Film, is_complete, outcomes
@@ -163,6 +165,29 @@ def test_a_connection_that_is_cut_again_and_again_ends_no_stream(
     assert is_complete(results, film)
     if not live:
         assert outcomes(results) == ["answered"]
+
+
+@pytest.mark.fault(71)
+def test_a_stream_goes_on_behind_tls_with_its_token(repository: Repository, tmp_path: Path, spot_jpeg: bytes) -> None:
+    authority, tokens = Authority(tmp_path), tmp_path / "tokens.toml"
+    pair = authority.issue("server")
+    tokens.write_text(f'[[tokens]]\nname = "camera"\nrole = "infer"\nsha256 = "{digest("token-to-see")}"\n')
+    flags = ("--tls-certificate", str(pair.certificate), "--tls-key", str(pair.key), "--tokens", str(tokens))
+    known = Connection(token="token-to-see", ca=str(authority.file))
+    film = Film(spot_jpeg)
+    with (
+        start_server(repository.root, tmp_path / "log", *flags) as server,
+        Proxy(server.grpc) as proxy,
+        Client(proxy.address, server.control, known) as client,
+    ):
+        results = []
+        for result in client.detect_stream("spots", film, reconnect_seconds=LONG):
+            results += [result]
+            if len(results) == 20:
+                proxy.cut("reset")
+            film.has_ended |= proxy.taken == 2
+    assert is_complete(results, film)
+    assert outcomes(results) == ["answered"]
 
 
 @pytest.mark.fault(71)
