@@ -44,7 +44,7 @@ def _options(settings: Settings) -> dict[str, int]:
         "grpc.keepalive_timeout_ms": silence // 2,
         "grpc.keepalive_permit_without_calls": 1,
         "grpc.http2.ping_timeout_ms": silence // 2,  # otherwise it waits for a minute whatever the one above says
-        "grpc.http2.min_recv_ping_interval_without_data_ms": 5_000,
+        "grpc.http2.min_ping_interval_without_data_ms": 5_000,  # clients may ask as often whether this end lives
     }
     if settings.max_connection_seconds:
         options["grpc.max_connection_age_ms"] = _ms(settings.max_connection_seconds)

@@ -31,8 +31,8 @@ STREAM = "lathe.v1.InferenceService/DetectStream"
 OPENED = 10_000
 """Streams that are opened and cancelled in all rounds together."""
 IDLE = 1000
-KILLED = 5
-"""Clients that are killed in each round, one after the other."""
+KILLED, MID_FRAME_SECONDS = 5, 0.05
+"""Clients that are killed in each round, one after the other, and how long each sends before that."""
 SETTLE_SECONDS = 10.0
 
 
@@ -81,6 +81,10 @@ def _beside(rig: Rig, server: ServerProcess, kind: str) -> Iterator[Callable[[],
             if kind == "killed":
                 for client in clients:
                     await asyncio.sleep(rig.seconds / (KILLED + 1))
+                    assert client.stdin
+                    client.stdin.write("\n")
+                    client.stdin.flush()
+                    await asyncio.sleep(MID_FRAME_SECONDS)
                     client.kill()
 
         yield during
@@ -91,14 +95,18 @@ def _beside(rig: Rig, server: ServerProcess, kind: str) -> Iterator[Callable[[],
 @contextmanager
 def _client(command: list[str]) -> Iterator[subprocess.Popen[str]]:
     """It shares a core with who drives the cameras, and must not keep that from its work."""
-    client = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: os.nice(19) and None)
+    client = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: os.nice(19) and None
+    )
     try:
         yield client
     finally:
         client.kill()
         client.wait()
-        if client.stdout:
-            client.stdout.close()
+        for pipe in (client.stdin, client.stdout):
+            if pipe:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
 
 
 def _held(server: ServerProcess) -> tuple[float, float]:
@@ -159,14 +167,13 @@ async def _deaf(stub: Any, picture: bytes, rate: float) -> None:
 
 
 async def _killed(stub: Any, picture: bytes, rate: float) -> None:
-    """Sends without a pause, so that it is in the middle of a frame whenever it dies."""
+    """When it is told, sends without a pause, so that it is in the middle of a frame when it dies."""
     call = stub.DetectStream()
     await call.write(_CONFIG)
+    print("go", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
     for index in range(1 << 30):
         await call.write(_frame(index, picture))
-        await call.read()
-        if not index:
-            print("go", flush=True)
 
 
 def _frame(index: int, picture: bytes) -> inference_pb2.DetectStreamRequest:
