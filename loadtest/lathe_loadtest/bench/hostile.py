@@ -33,7 +33,7 @@ OPENED = 10_000
 IDLE = 1000
 KILLED, MID_FRAME_SECONDS = 5, 0.05
 """Clients that are killed in each round, one after the other, and how long each sends before that."""
-SETTLE_SECONDS = 10.0
+SETTLE_SECONDS, REST_SECONDS = 10.0, 1.0
 
 
 def hostile(rig: Rig, variant: str) -> Figures:
@@ -51,6 +51,7 @@ def hostile(rig: Rig, variant: str) -> Figures:
                 with _beside(rig, server, kind) as during:
                     beside = asyncio.run(_all(play(server, cameras, rig.seconds), during))
                 ratios.append(percentile_ms(latencies(beside), 99) / percentile_ms(latencies(without), 99))
+                _until_alone(server)
                 figures["dropped"] += unanswered(beside)
             figures[f"{kind}_p99_ratio"] = median(ratios)
             figures[f"{kind}_streams"] = _opened(server) - opened - 2 * rig.rounds * STREAMS
@@ -118,6 +119,14 @@ def _held(server: ServerProcess) -> tuple[float, float]:
 def _opened(server: ServerProcess) -> float:
     """Streams that have ended."""
     return scrape(server.http).total("lathe_requests_total", method=STREAM)
+
+
+def _until_alone(server: ServerProcess) -> None:
+    """What was left behind must not be felt in the next round."""
+    end = time.monotonic() + SETTLE_SECONDS
+    while scrape(server.http).total("lathe_streams") and time.monotonic() < end:
+        time.sleep(0.1)
+    time.sleep(REST_SECONDS)
 
 
 def _settled(server: ServerProcess, before: tuple[float, float]) -> tuple[float, float]:
