@@ -31,8 +31,8 @@ STREAM = "lathe.v1.InferenceService/DetectStream"
 OPENED = 10_000
 """Streams that are opened and cancelled in all rounds together."""
 IDLE = 1000
-KILLED, MID_FRAME_SECONDS = 5, 0.05
-"""Clients that are killed in each round, one after the other, and how long each sends before that."""
+KILLED = 5
+"""Clients that are killed in each round, one after the other."""
 SETTLE_SECONDS, REST_SECONDS = 10.0, 1.0
 
 
@@ -51,7 +51,7 @@ def hostile(rig: Rig, variant: str) -> Figures:
                 with _beside(rig, server, kind) as during:
                     beside = asyncio.run(_all(play(server, cameras, rig.seconds), during))
                 ratios.append(percentile_ms(latencies(beside), 99) / percentile_ms(latencies(without), 99))
-                _until_alone(server)
+                _until(server, lambda streams: not streams)
                 figures["dropped"] += unanswered(beside)
             figures[f"{kind}_p99_ratio"] = median(ratios)
             figures[f"{kind}_streams"] = _opened(server) - opened - 2 * rig.rounds * STREAMS
@@ -77,15 +77,18 @@ def _beside(rig: Rig, server: ServerProcess, kind: str) -> Iterator[Callable[[],
             assert client.stdout
             if client.stdout.readline() != "go\n":
                 raise Unavailable(f"the client that is to be {kind} does not come to it")
+        if kind == "idle":
+            _until(server, lambda streams: streams >= IDLE)
 
         async def during() -> None:
             if kind == "killed":
                 for client in clients:
                     await asyncio.sleep(rig.seconds / (KILLED + 1))
                     assert client.stdin
+                    assert client.stdout
                     client.stdin.write("\n")
                     client.stdin.flush()
-                    await asyncio.sleep(MID_FRAME_SECONDS)
+                    await asyncio.to_thread(client.stdout.readline)
                     client.kill()
 
         yield during
@@ -121,10 +124,10 @@ def _opened(server: ServerProcess) -> float:
     return scrape(server.http).total("lathe_requests_total", method=STREAM)
 
 
-def _until_alone(server: ServerProcess) -> None:
-    """What was left behind must not be felt in the next round."""
+def _until(server: ServerProcess, is_so: Callable[[float], bool]) -> None:
+    """What it takes to come to so many streams, or back, is not to be felt in what follows."""
     end = time.monotonic() + SETTLE_SECONDS
-    while scrape(server.http).total("lathe_streams") and time.monotonic() < end:
+    while not is_so(scrape(server.http).total("lathe_streams")) and time.monotonic() < end:
         time.sleep(0.1)
     time.sleep(REST_SECONDS)
 
@@ -141,14 +144,13 @@ _CONFIG = inference_pb2.DetectStreamRequest(config=inference_pb2.StreamConfig(mo
 
 
 async def _cancelled(stub: Any, picture: bytes, rate: float) -> None:
-    """Opens a stream, sends a frame, and goes; so many a second."""
+    """Opens a stream and goes; so many a second."""
     print("go", flush=True)
     began = time.monotonic()
     number = 0
     while True:
         call = stub.DetectStream()
         await call.write(_CONFIG)
-        await call.write(_frame(0, picture))
         call.cancel()
         number += 1
         await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
@@ -176,13 +178,14 @@ async def _deaf(stub: Any, picture: bytes, rate: float) -> None:
 
 
 async def _killed(stub: Any, picture: bytes, rate: float) -> None:
-    """When it is told, sends without a pause, so that it is in the middle of a frame when it dies."""
+    """When it is told, sends a frame and says so: it dies before that is answered."""
     call = stub.DetectStream()
     await call.write(_CONFIG)
     print("go", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
-    for index in range(1 << 30):
-        await call.write(_frame(index, picture))
+    await call.write(_frame(0, picture))
+    print("sent", flush=True)
+    await asyncio.Event().wait()
 
 
 def _frame(index: int, picture: bytes) -> inference_pb2.DetectStreamRequest:
