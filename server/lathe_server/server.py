@@ -209,7 +209,7 @@ class Server:
     def _ended(self, method: str, status: str) -> None:
         """A call, or a stream, which the log is told of."""
         self.metrics.ended(method, status)
-        if about := current.get().about:
+        if about := {name: fact for name, fact in current.get().about.items() if fact != ""}:
             streams_log.info("a stream has ended", extra={"method": method, "status": status, **about})
 
     def _observe(self, result: Result) -> None:
