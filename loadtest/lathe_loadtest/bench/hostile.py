@@ -34,7 +34,7 @@ MOST_A_SECOND = 500
 IDLE = 1000
 KILLED = 5
 """Clients that are killed in each round, one after the other."""
-SETTLE_SECONDS, REST_SECONDS = 10.0, 1.0
+SETTLE_SECONDS, POLL_SECONDS, REST_SECONDS = 10.0, 0.1, 1.0
 
 
 def hostile(rig: Rig, variant: str) -> Figures:
@@ -52,7 +52,7 @@ def hostile(rig: Rig, variant: str) -> Figures:
                 with _beside(rig, server, kind) as during:
                     beside = asyncio.run(_all(play(server, cameras, rig.seconds), during))
                 ratios.append(percentile_ms(latencies(beside), 99) / percentile_ms(latencies(without), 99))
-                _until(server, lambda streams: not streams)
+                _rested(server, lambda streams: not streams)
                 figures["dropped"] += unanswered(beside)
             figures[f"{kind}_p99_ratio"] = median(ratios)
             figures[f"{kind}_streams"] = _opened(server) - opened - 2 * rig.rounds * STREAMS
@@ -79,7 +79,7 @@ def _beside(rig: Rig, server: ServerProcess, kind: str) -> Iterator[Callable[[],
             if client.stdout.readline() != "go\n":
                 raise Unavailable(f"the client that is to be {kind} does not come to it")
         if kind == "idle":
-            _until(server, lambda streams: streams >= IDLE)
+            _rested(server, lambda streams: streams >= IDLE)
 
         async def during() -> None:
             if kind == "killed":
@@ -125,20 +125,23 @@ def _opened(server: ServerProcess) -> float:
     return scrape(server.http).total("lathe_requests_total", method=STREAM)
 
 
-def _until(server: ServerProcess, is_so: Callable[[float], bool]) -> None:
+def _rested(server: ServerProcess, is_so: Callable[[float], bool]) -> None:
     """What it takes to come to so many streams, or back, is not to be felt in what follows."""
-    end = time.monotonic() + SETTLE_SECONDS
-    while not is_so(scrape(server.http).total("lathe_streams")) and time.monotonic() < end:
-        time.sleep(0.1)
+    _poll(lambda: is_so(scrape(server.http).total("lathe_streams")))
     time.sleep(REST_SECONDS)
 
 
 def _settled(server: ServerProcess, before: tuple[float, float]) -> tuple[float, float]:
-    """When the last of the connections are gone, or after a while."""
+    """What is held when the last of the connections are gone, or after a while."""
+    _poll(lambda: _held(server)[1] <= before[1])
+    return _held(server)
+
+
+def _poll(is_so: Callable[[], bool]) -> None:
+    """Until something is so, or for a while."""
     end = time.monotonic() + SETTLE_SECONDS
-    while (held := _held(server))[1] > before[1] and time.monotonic() < end:
-        time.sleep(0.1)
-    return held
+    while not is_so() and time.monotonic() < end:
+        time.sleep(POLL_SECONDS)
 
 
 _CONFIG = inference_pb2.DetectStreamRequest(config=inference_pb2.StreamConfig(model=MODEL))
