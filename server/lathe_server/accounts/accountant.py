@@ -14,7 +14,7 @@ from lathe.machine import busy_seconds
 from lathe.repository import VariantRef
 from lathe_server.accounts.carbon import grams
 from lathe_server.accounts.cpu import COMPONENTS, ThreadTimes
-from lathe_server.accounts.power import SOURCES, Interval, Power
+from lathe_server.accounts.power import Interval, Power
 from lathe_server.accounts.shares import shares
 from lathe_server.shards import Counters
 
@@ -118,15 +118,14 @@ class Accountant:
         used, self._used = self._used, defaultdict(float)
         parts = shares(used, self._routed())
         price = seconds * self._tariff.per_hour / 3600
-        energy = self._power.used(interval)
+        source, joules = self._power.used(interval)
         for ref, part in parts.items():
             labels = self._of(ref)
             if self._allocation:
                 self._allocation.labels(*labels, self._tariff.currency).inc(price * part)
-            for source, joules in energy:
-                self._energy.labels(*labels, source).inc(joules * part)
-                if self._carbon:
-                    self._carbon.labels(*labels).inc(grams(joules * part, self._tariff.grams_per_kwh))
+            self._energy.labels(*labels, source).inc(joules * part)
+            if self._carbon:
+                self._carbon.labels(*labels).inc(grams(joules * part, self._tariff.grams_per_kwh))
         self._look_at_overhead()
 
     def _look_at_overhead(self) -> None:
@@ -145,7 +144,7 @@ class Accountant:
         labels = (ref.model, ref.variant, str(ref.version)) if ref else ("", "", "")
         if self._allocation:
             self._allocation.labels(*labels, self._tariff.currency)
-        for source in SOURCES:
+        for source in self._power.sources:
             self._energy.labels(*labels, source)
         if self._carbon:
             self._carbon.labels(*labels)

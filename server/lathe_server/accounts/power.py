@@ -1,17 +1,16 @@
-"""Where a figure of energy comes from: a meter of the processor's, one of a graphics processor's, or an estimate."""
+"""Where a figure of energy comes from: the processor's own meter, or an estimate."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 log = logging.getLogger(__name__)
 
-Source = Literal["rapl", "nvml", "estimate"]
-SOURCES: tuple[Source, ...] = ("rapl", "nvml", "estimate")
+Source = Literal["rapl", "estimate"]
 
 POWERCAP = Path("/sys/class/powercap")
 
@@ -83,29 +82,27 @@ class Power:
     Args:
         watts_per_core: of a busy core, for the estimate.
         rapl: the processor's meter.
-        gpu_joules: since the last look, of this process's part of graphics processors; None without any.
     """
 
-    def __init__(self, watts_per_core: float, rapl: Rapl, gpu_joules: Callable[[], float | None] | None = None) -> None:
+    def __init__(self, watts_per_core: float, rapl: Rapl) -> None:
         self._watts_per_core = watts_per_core
         self._rapl = rapl
-        self._gpu_joules = gpu_joules
         self._is_metered = rapl.is_there
         if not rapl.is_there:
             log.info("no meter of energy can be read; it is estimated at %g watts a busy core", watts_per_core)
 
-    def used(self, interval: Interval) -> Sequence[tuple[Source, float]]:
-        """Since the last call, never below 0."""
-        metered = self._rapl.joules()
-        found: list[tuple[Source, float]] = []
-        if metered is not None and interval.machine > 0:
-            found.append(("rapl", metered * min(1.0, interval.process / interval.machine)))
-        else:
-            found.append(("estimate", max(0.0, interval.process) * self._watts_per_core))
+    @property
+    def sources(self) -> Sequence[Source]:
+        """Those that may come to tell."""
+        return ("rapl", "estimate") if self._rapl.is_there else ("estimate",)
+
+    def used(self, interval: Interval) -> tuple[Source, float]:
+        """Since the last call, never below 0; and who says so."""
+        metered, process = self._rapl.joules(), max(0.0, interval.process)
         self._say(metered is not None)
-        if self._gpu_joules and (joules := self._gpu_joules()) is not None:
-            found.append(("nvml", max(0.0, joules)))
-        return found
+        if metered is not None and interval.machine > 0:
+            return "rapl", metered * min(1.0, process / interval.machine)
+        return "estimate", process * self._watts_per_core
 
     def _say(self, is_metered: bool) -> None:
         if self._is_metered and not is_metered:
