@@ -324,8 +324,8 @@ def test_an_experiment_says_what_holds_already() -> None:
     }
     for metric, (low, high) in bounds.items():
         message.estimates.add(metric=metric, value=(low + high) / 2, low=low, high=high)
-    last = message.rounds.add()
-    last.effects.add(metric="latency_p99_seconds", baseline=0.02, candidate=0.03)
+    for baseline, candidate in ((0.9, 0.1), *((0.02, 0.5),) * 9, (0.01, 0.03)):  # the first is too long ago
+        message.rounds.add().effects.add(metric="latency_p99_seconds", baseline=baseline, candidate=candidate)
     told = shown(message, 12.0)
     assert {one["metric"]: one["told"] for one in told["estimates"]} == {
         "cpu_seconds": "holds",

@@ -9,6 +9,8 @@ from typing import Any, Literal
 from lathe.experiment import AGREEMENT, METRICS, STREAMS, TITLES
 from lathe.v1 import experiment_pb2
 from lathe.v1.experiment_pb2 import EXPERIMENT_STATE_SHADOW, EXPERIMENT_UNIT_STREAM
+from lathe_server.rounds import worst
+from lathe_server.running import MEMORY_ROUNDS
 
 Told = Literal["holds", "open", "broken"]
 
@@ -18,7 +20,7 @@ def shown(message: experiment_pb2.Experiment, seconds: float) -> dict[str, Any]:
     Args:
         seconds: since it began.
     """
-    spec, last = message.spec, message.rounds[-1] if message.rounds else experiment_pb2.Round()
+    spec = message.spec
     return {
         "id": message.id,
         "model": spec.model,
@@ -33,7 +35,7 @@ def shown(message: experiment_pb2.Experiment, seconds: float) -> dict[str, Any]:
         "level": 1 - spec.alpha,
         "reason": message.reason,
         "estimates": [_estimate(spec, one) for one in message.estimates],
-        "guardrails": guardrails(spec, last),
+        "guardrails": guardrails(spec, message.rounds[-MEMORY_ROUNDS:]),
     }
 
 
@@ -80,13 +82,13 @@ def told(estimate: experiment_pb2.Estimate, limit: float | None, *, more_is_bett
     return "holds" if worst >= least else "broken" if best < least else "open"
 
 
-def guardrails(spec: experiment_pb2.ExperimentSpec, last: experiment_pb2.Round) -> list[dict[str, Any]]:
-    """What ends it at once, with how the last round stood to it.
+def guardrails(spec: experiment_pb2.ExperimentSpec, rounds: Sequence[experiment_pb2.Round]) -> list[dict[str, Any]]:
+    """What ends it at once, with how the last round that has ended stood to it.
 
     Args:
-        last: the newest round; an empty one before the first has ended.
+        rounds: the newest, on which the guardrails look back.
     """
-    effects = {effect.metric: effect for effect in last.effects}
+    effects = {effect.metric: effect for effect in rounds[-1].effects} if rounds else {}
     failed, latency = effects.get("failed_share"), effects.get("latency_p99_seconds")
     found: list[dict[str, Any]] = [
         {
@@ -97,10 +99,11 @@ def guardrails(spec: experiment_pb2.ExperimentSpec, last: experiment_pb2.Round) 
         }
     ]
     if spec.unit != EXPERIMENT_UNIT_STREAM:  # sides that share a queue have the same latency
-        ratio = latency.candidate / latency.baseline if latency and latency.baseline > 0 else None
+        usual = worst(rounds, "latency_p99_seconds")
+        ratio = latency.candidate / usual if latency and usual > 0 else None
         found.append(
             {
-                "title": "candidate's 99th percentile over the baseline's",
+                "title": "candidate's 99th percentile over the baseline's worst",
                 "unit": "times",
                 "value": ratio,
                 "limit": spec.max_latency_ratio,

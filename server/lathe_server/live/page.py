@@ -20,7 +20,6 @@ from lathe.repository import VariantRef
 from lathe_server.access.gate import Gate
 from lathe_server.events import Events
 from lathe_server.experiments import Experiments
-from lathe_server.frames import Result
 from lathe_server.http import Page, Reply, Request
 from lathe_server.live.cameras import Cameras, Shot
 from lathe_server.live.door import turned_away
@@ -70,6 +69,9 @@ class Live:
 
     Args:
         settings: of that server, whose `live` is not off.
+
+    Attributes:
+        observe: to be told of each frame's result.
     """
 
     def __init__(self, settings: Settings, gate: Gate, sources: Sources) -> None:
@@ -77,6 +79,7 @@ class Live:
         self._gate = gate
         self._sources = sources
         self._cameras = Cameras()
+        self.observe = self._cameras.observe
         self._gallery = Gallery(self._encode)
         self._figures = Figures(sources.registry)
         self._prefix = secrets.token_hex(4)
@@ -84,10 +87,6 @@ class Live:
         self._told_at = -1.0
         self._forgetting: asyncio.TimerHandle | None = None
         self._html, self._policy = page_and_policy()
-
-    def observe(self, result: Result) -> None:
-        """A frame has its result."""
-        self._cameras.observe(result)
 
     def pages(self) -> dict[str, Page]:
         """By their paths."""
