@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
-from prometheus_client.exposition import choose_encoder
 
 from lathe.experiment import word
 from lathe.repository import VariantRef
@@ -308,15 +307,6 @@ class Metrics:
         self._shadow_frames.labels(*labels, "failed" if failed else "compared").inc()
         self._shadow_boxes.labels(*labels, "matched").inc(matched)
         self._shadow_boxes.labels(*labels, "found").inc(found)
-
-    def exposition(self, accept: str = "") -> tuple[bytes, str]:
-        """The text that Prometheus scrapes, and its type.
-
-        Args:
-            accept: the header; traces are named as exemplars where OpenMetrics is taken.
-        """
-        encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
 
     def _of(self, ref: VariantRef | None) -> _Children:
         children = self._children.get(ref)

@@ -33,6 +33,7 @@ from lathe_server.calls import Calls
 from lathe_server.control_service import ControlService
 from lathe_server.events import Events
 from lathe_server.experiments import Experiments
+from lathe_server.exposition import Exposition
 from lathe_server.facts import facts_of_frame
 from lathe_server.follow import Follower
 from lathe_server.frames import Result
@@ -186,8 +187,9 @@ class Server:
             self.metrics.expect(method)
         self._grpc = new_grpc_port(settings, self._gate, "infer", self._ended)
         self._control_grpc = new_grpc_port(settings, self._gate, "control", self._ended)
+        exposition = Exposition(self.metrics.registry, self._refresh, self._accountant.scraped)
         self._http = HttpServer(
-            pages(self.metrics, lambda: self._ready, self._refresh, self._accountant.scraped),
+            pages(exposition, lambda: self._ready),
             Rest(plane, self._gate, settings.max_message_bytes, self.metrics.ended),
             REST_PREFIX,
             settings.max_message_bytes,
