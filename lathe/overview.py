@@ -36,6 +36,15 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Quality:
+    """A figure of a variant's card, and the data on which it was measured."""
+
+    metric: str
+    data: str
+    value: float
+
+
+@dataclass(frozen=True)
 class VariantOverview:
     """Attributes:
     state: as of `lathe_variant_state`; empty where it is not in memory.
@@ -45,8 +54,8 @@ class VariantOverview:
     cost_per_million: of the CPU time of a million answered frames; None without a price.
     energy_source: who tells the joules; several are joined by +.
     grams_per_million: carbon of a million answered frames; None where it is not told.
-    qualities: the card's, by name.
-    speedup: CPU time of the teacher over its own, by the card.
+    qualities: the card's.
+    speedup: of its network against the variant that it was made from, by the card; None where it does not say.
     """
 
     model: str
@@ -62,7 +71,7 @@ class VariantOverview:
     joules_per_frame: float | None
     energy_source: str
     grams_per_million: float | None
-    qualities: Mapping[str, float]
+    qualities: tuple[Quality, ...]
     speedup: float | None
 
 
@@ -257,9 +266,9 @@ def _variants(window: Window) -> list[VariantOverview]:
     by_source = window.rises("lathe_energy_joules_total", *of_variant, "source")
     grams = window.rates("lathe_carbon_grams_total", *of_variant)
     speedups = after.totals("lathe_variant_speedup", *of_variant)
-    qualities: dict[tuple[str, ...], dict[str, float]] = defaultdict(dict)
-    for key, value in after.totals("lathe_variant_quality", *of_variant, "metric").items():
-        qualities[key[:3]][key[3]] = value
+    qualities: dict[tuple[str, ...], list[Quality]] = defaultdict(list)
+    for key, value in after.totals("lathe_variant_quality", *of_variant, "metric", "data").items():
+        qualities[key[:3]].append(Quality(*key[3:], value))
     known = {key for key in (*(key[:3] for key in outcomes), *weights, *states) if key[1]}  # not those of no model
 
     def of_a_frame(rates: Mapping[tuple[str, ...], float], key: tuple[str, ...], scale: float = 1.0) -> float | None:
@@ -280,7 +289,7 @@ def _variants(window: Window) -> list[VariantOverview]:
             joules_per_frame=of_a_frame(joules, key),
             energy_source=_sources({told[3:]: rise for told, rise in by_source.items() if told[:3] == key}),
             grams_per_million=of_a_frame(grams, key, MILLION),
-            qualities=qualities.get(key, {}),
+            qualities=tuple(qualities.get(key, ())),
             speedup=speedups.get(key),
         )
         for key in known
@@ -290,11 +299,13 @@ def _variants(window: Window) -> list[VariantOverview]:
 
 def _streams(window: Window, now: float) -> tuple[StreamOverview, ...]:
     rates = window.rates("lathe_stream_frames_total", "stream", "outcome")
+    ever = window.after.totals("lathe_stream_frames_total", "stream")
     ages = window.quantiles(0.99, "lathe_stream_age_seconds", "stream")
     last = window.after.totals("lathe_stream_last_frame_timestamp_seconds", "stream")
     by_stream: dict[str, dict[str, float]] = defaultdict(dict)
     for (name, outcome), rate in rates.items():
-        by_stream[name][outcome] = rate
+        if ever[name,]:  # `other` is told before there is one
+            by_stream[name][outcome] = rate
     found = []
     for name, outcomes in by_stream.items():
         drops = sum(rate for outcome, rate in outcomes.items() if outcome.startswith(_DROPPED))
