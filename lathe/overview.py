@@ -268,7 +268,7 @@ def _variants(window: Window) -> list[VariantOverview]:
     speedups = after.totals("lathe_variant_speedup", *of_variant)
     qualities: dict[tuple[str, ...], list[Quality]] = defaultdict(list)
     for key, value in after.totals("lathe_variant_quality", *of_variant, "metric", "data").items():
-        qualities[key[:3]].append(Quality(*key[3:], value))
+        qualities[key[:3]].append(Quality(key[3], key[4], value))
     known = {key for key in (*(key[:3] for key in outcomes), *weights, *states) if key[1]}  # not those of no model
 
     def of_a_frame(rates: Mapping[tuple[str, ...], float], key: tuple[str, ...], scale: float = 1.0) -> float | None:
@@ -315,7 +315,7 @@ def _streams(window: Window, now: float) -> tuple[StreamOverview, ...]:
         answered = outcomes.get("answered", 0.0)
         condition = _condition(answered, drops + failures, silent)
         found.append(StreamOverview(name, condition, answered, drops, failures, ages.get((name,)), silent))
-    return tuple(sorted(found, key=_trouble))
+    return tuple(sorted(found, key=trouble))
 
 
 def _condition(answered: float, lost: float, silent_seconds: float | None) -> Condition:
@@ -337,8 +337,8 @@ def _condition(answered: float, lost: float, silent_seconds: float | None) -> Co
     return "silent" if silent_seconds > SILENT_SECONDS else "well"
 
 
-def _trouble(stream: StreamOverview) -> tuple[float | str, ...]:
-    """Sorts first what is worst."""
+def trouble(stream: StreamOverview) -> tuple[float | str, ...]:
+    """By which streams are sorted, the worst first."""
     lost = stream.drops_per_second + stream.failures_per_second
     return (CONDITIONS.index(stream.condition), -lost, -(stream.p99_age_seconds or 0.0), stream.name)
 
