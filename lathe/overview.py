@@ -6,6 +6,7 @@ A figure that a server does not tell is None, never 0: an older server has fewer
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -337,10 +338,12 @@ def _condition(answered: float, lost: float, silent_seconds: float | None) -> Co
     return "silent" if silent_seconds > SILENT_SECONDS else "well"
 
 
-def trouble(stream: StreamOverview) -> tuple[float | str, ...]:
-    """By which streams are sorted, the worst first."""
+def trouble(stream: StreamOverview) -> tuple[Any, ...]:
+    """By which streams are sorted, the worst first. Ages count by powers of two, so that rows do not dance."""
     lost = stream.drops_per_second + stream.failures_per_second
-    return (CONDITIONS.index(stream.condition), -lost, -(stream.p99_age_seconds or 0.0), stream.name)
+    age = max(0, math.frexp((stream.p99_age_seconds or 0.0) * 1e3)[1])
+    name = [int(part) if part.isdecimal() else part for part in re.split("([0-9]+)", stream.name)]
+    return (CONDITIONS.index(stream.condition), -lost, -age, name)
 
 
 def _estimates(after: Scrape) -> dict[str, tuple[Estimate, ...]]:

@@ -33,6 +33,9 @@ class Streams:
     room: int | None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self.room is not None and self.room <= _ABOVE + 1:
+            yield self._summary(0)
+            return
         blocks = 1 if self.room is None else max(1, options.max_width // STREAM_BLOCK)
         lines = len(self.streams) + 1 if self.room is None else self.room - _ABOVE
         rows = max(1, lines - 1)

@@ -18,6 +18,8 @@ from lathe.watch import Sight
 
 WIDE = 120
 """Columns from which on there is room for what cards say."""
+LINES_OF_STREAMS = 8
+"""Where there are fewer, variants that neither serve nor shall do are left out."""
 GOOD, DOUBTFUL, BAD, QUIET = "green", "yellow", "red", "dim"
 _STATES = {"ready": GOOD, "failed": BAD, "": QUIET}
 _MILLI = 1e3
@@ -37,23 +39,25 @@ class View:
     height: int | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = options.max_width
-        options = options.update(height=None)
-        fixed: list[RenderableType] = [self._title()]
         several = len(self.sights) > 1
-        fixed += _servers(self.sights) if several else _of_one(self.sights[0])
-        fixed += [_objectives(self.sights), _variants(self.sights, width)]
-        lines = [line for part in fixed for line in console.render_lines(part, options, pad=False)]
-        room = None if self.height is None else max(0, self.height - len(lines))
+        above = [self._title(), *(_servers(self.sights) if several else _of_one(self.sights[0]))]
+        options = options.update(height=None)
+
+        def lines_of(parts: Sequence[RenderableType]) -> int:
+            return sum(len(console.render_lines(part, options, pad=False)) for part in parts)
+
+        fixed = [*above, _objectives(self.sights), _variants(self.sights, options.max_width)]
+        if self.height is not None and lines_of(fixed) > self.height - LINES_OF_STREAMS:
+            fixed[-1] = _variants(self.sights, options.max_width, with_idle=False)
+        yield from fixed
         streams = [
             (f"{number}" if several else "", stream)
             for number, sight in enumerate(self.sights, 1)
             for stream in (sight.overview.streams if sight.overview else ())
         ]
-        yield from fixed
         streams.sort(key=lambda one: trouble(one[1]))
-        if streams and (room is None or room > 3):
-            yield Streams(streams, room)
+        if streams:
+            yield Streams(streams, None if self.height is None else self.height - lines_of(fixed))
 
     def _title(self) -> RenderableType:
         title = Table.grid(expand=True)
@@ -201,7 +205,7 @@ def _objective(model: ModelOverview, told: Overview | None) -> Text:
         return Text("")
     within = f"answered within {told.objective_seconds * _MILLI:g} ms, objective {share(told.objective_share)}"
     if model.share_met is None:
-        return Text(f"nothing to answer; {within}", QUIET)
+        return Text(f"no frames; {within}", QUIET)
     return Text(f"{share(model.share_met)} {within}", GOOD if model.share_met >= told.objective_share else BAD)
 
 
@@ -246,7 +250,7 @@ def _quality(variant: VariantOverview) -> str:
     return ", ".join(f"{one.metric} {one.value:.3f}" for one in variant.qualities[:2]) or "–"
 
 
-def _variants(sights: Sequence[Sight], width: int) -> RenderableType:
+def _variants(sights: Sequence[Sight], width: int, *, with_idle: bool = True) -> RenderableType:
     told = [(number, sight.overview) for number, sight in enumerate(sights, 1) if sight.overview]
     columns = _columns([one for _, one in told], width)
     several = len(sights) > 1
@@ -254,6 +258,9 @@ def _variants(sights: Sequence[Sight], width: int) -> RenderableType:
     for number, one in told:
         for model in one.models:
             for variant in model.variants:
-                style = "" if variant.state or variant.frames_per_second else QUIET
+                is_idle = not (variant.state or variant.weight or variant.frames_per_second)
+                if is_idle and not with_idle:
+                    continue
+                style = QUIET if is_idle else ""
                 table.add_row(*[str(number)] * several, *(content(variant) for _, _, content in columns), style=style)
     return table if table.rows else Text()

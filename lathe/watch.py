@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from time import sleep
 
 from lathe.errors import Unavailable
 from lathe.overview import Overview, overview
@@ -78,5 +79,5 @@ def looks(watches: Sequence[Watch], every_seconds: float) -> Iterator[tuple[Sigh
     due = time.monotonic()
     while True:
         due = max(due + every_seconds, time.monotonic())
-        time.sleep(max(0.0, due - time.monotonic()))
+        sleep(max(0.0, due - time.monotonic()))
         yield look(watches)

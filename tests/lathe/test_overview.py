@@ -250,7 +250,8 @@ def test_streams_with_most_trouble_stand_first() -> None:
         return [
             *stream("closed", NOW - 3600, answered=5),
             *stream("never", 0, answered=0),
-            *stream("well", NOW - 0.1, answered=20 * times),
+            *stream("well-10", NOW - 0.1, answered=20 * times),
+            *stream("well-9", NOW - 0.1, answered=20 * times),
             *stream("slow", NOW - 0.1, answered=20 * times),
             *stream("drops-some", NOW, answered=10 * times, dropped_superseded=2 * times),
             *stream("fails-much", NOW, answered=0, failed=8 * times, rejected=4 * times),
@@ -267,7 +268,8 @@ def test_streams_with_most_trouble_stand_first() -> None:
         ("drops-some", "losing"),
         ("slow", "well"),
         ("clock-behind", "well"),
-        ("well", "well"),
+        ("well-9", "well"),
+        ("well-10", "well"),
         ("closed", "gone"),
     ]
     by_name: dict[str, StreamOverview] = {one.name: one for one in found.streams}
