@@ -71,16 +71,16 @@ class Streams:
         )
         for server, stream in streams:
             drops, failures = stream.drops_per_second, stream.failures_per_second
+            style = _STYLES[stream.condition]
             table.add_row(
                 *([server] if server else []),
-                stream.name,
-                stream.condition,
+                Text(stream.name, style),
+                Text(stream.condition, style),
                 short(stream.frames_per_second),
-                short(drops),
-                short(failures),
+                Text(short(drops), style if drops else ""),
+                Text(short(failures), style if failures else ""),
                 milli(stream.p99_age_seconds),
-                ago(stream.silent_seconds),
-                style=_STYLES[stream.condition],
+                Text(ago(stream.silent_seconds), style if stream.condition == "silent" else ""),
             )
         return table
 

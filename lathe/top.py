@@ -19,7 +19,8 @@ from lathe.watch import Sight
 WIDE = 120
 """Columns from which on there is room for what cards say."""
 LINES_OF_STREAMS = 8
-"""Where there are fewer, variants that neither serve nor shall do are left out."""
+"""Where there are fewer, idle variants and most figures of experiments are left out."""
+FEW, MANY = 2, 100
 GOOD, DOUBTFUL, BAD, QUIET = "green", "yellow", "red", "dim"
 _STATES = {"ready": GOOD, "failed": BAD, "": QUIET}
 _MILLI = 1e3
@@ -46,9 +47,16 @@ class View:
         def lines_of(parts: Sequence[RenderableType]) -> int:
             return sum(len(console.render_lines(part, options, pad=False)) for part in parts)
 
-        fixed = [*above, _objectives(self.sights), _variants(self.sights, options.max_width)]
+        def whole(figures: int, *, with_idle: bool) -> list[RenderableType]:
+            return [
+                *above,
+                _objectives(self.sights, figures),
+                _variants(self.sights, options.max_width, with_idle=with_idle),
+            ]
+
+        fixed = whole(MANY, with_idle=True)
         if self.height is not None and lines_of(fixed) > self.height - LINES_OF_STREAMS:
-            fixed[-1] = _variants(self.sights, options.max_width, with_idle=False)
+            fixed = whole(FEW, with_idle=False)
         yield from fixed
         streams = [
             (f"{number}" if several else "", stream)
@@ -184,19 +192,25 @@ def _servers(sights: Sequence[Sight]) -> list[RenderableType]:
     return [table, *troubles]
 
 
-def _objectives(sights: Sequence[Sight]) -> RenderableType:
-    """How each model keeps its objective, and what an experiment on it says."""
+def _objectives(sights: Sequence[Sight], most: int) -> RenderableType:
+    """How each model keeps its objective, and what an experiment on it says.
+
+    Args:
+        most: figures of an experiment; the first is that in which the candidate has to be better.
+    """
     lines = []
     for number, sight in enumerate(sights, 1):
         for model in sight.overview.models if sight.overview else ():
-            line = Text(f"{number} " if len(sights) > 1 else "", QUIET)
-            line.append(model.name, "bold").append("  ").append(_objective(model, sight.overview))
+            line = Text.assemble(f"{number} " if len(sights) > 1 else "", (model.name, "bold"), "  ")
+            line.append_text(_objective(model, sight.overview))
             if model.degrade_level:
                 line.append(f"  degraded by {model.degrade_level}", DOUBTFUL)
             lines.append(line)
             if model.experiment is not None:
                 said = [_said(estimate) for estimate in model.experiment] or ["no round has ended yet"]
-                lines += [Text(f"  experiment: {words}") for words in said]
+                lines += [Text(f"  experiment: {words}") for words in said[:most]]
+                if len(said) > most:
+                    lines.append(Text(f"  and {len(said) - most} figures more, for which there is no room", QUIET))
     return Text("\n").join(lines)
 
 
@@ -250,7 +264,7 @@ def _quality(variant: VariantOverview) -> str:
     return ", ".join(f"{one.metric} {one.value:.3f}" for one in variant.qualities[:2]) or "–"
 
 
-def _variants(sights: Sequence[Sight], width: int, *, with_idle: bool = True) -> RenderableType:
+def _variants(sights: Sequence[Sight], width: int, *, with_idle: bool) -> RenderableType:
     told = [(number, sight.overview) for number, sight in enumerate(sights, 1) if sight.overview]
     columns = _columns([one for _, one in told], width)
     several = len(sights) > 1

@@ -48,7 +48,8 @@ class Watch:
         """Blocks until the server has answered, or has not."""
         address = self.sight.address
         try:
-            seen, at = self._fetch(), self._clock()
+            at = self._clock()  # a server tells what it knows when it is asked; to read it takes longer
+            seen = self._fetch()
             if not seen.has("lathe_frames_total"):
                 raise Unavailable(f"{address} has metrics, and is no server of Lathe")
         except Unavailable as error:

@@ -168,6 +168,18 @@ def test_names_are_folded_and_never_cut() -> None:
     assert lines[at].split()[0] + lines[at + 1] == "threat-detector/student-pruned50-int8/12"
 
 
+def test_an_experiment_with_many_figures_leaves_room_for_streams() -> None:
+    told = busy()
+    (estimate, *_), first, *others = told.models[0].experiment or (), *told.models
+    many = replace(first, experiment=(estimate,) * 9)
+    sight = Sight("127.0.0.1:8501", replace(told, models=(many, *others)))
+    low, high = drawn(sight, height=24), drawn(sight, height=60)
+    assert len(low) <= 24
+    assert [sum("CPU time of a prediction" in line for line in lines) for lines in (low, high)] == [2, 9]
+    assert any("7 figures more" in line for line in low)
+    assert sum(line.startswith("camera-") for line in low) >= 4
+
+
 def test_variants_that_do_nothing_make_room_for_streams() -> None:
     idle = [{"model": "face", "variant": f"old-{number}", "version": "1"} for number in range(40)]
     both = [(*samples(times), *(("lathe_route_weight", labels, 0.0) for labels in idle)) for times in (1, 2)]
