@@ -68,7 +68,7 @@ class Metrics:
     """Counters, gauges and histograms of one server.
 
     Args:
-        price_per_core_hour: 0 exports no cost at all.
+        price_per_core_hour, price_per_gpu_hour: without either no cost is exported at all.
         objective: share of the frames, and seconds from their arrival in which they shall be answered.
         streams: that have labels of their own.
 
@@ -80,6 +80,7 @@ class Metrics:
         self,
         *,
         price_per_core_hour: float = 0.0,
+        price_per_gpu_hour: float = 0.0,
         currency: str = "USD",
         objective: Objective = Objective(),
         streams: StreamLabels | None = None,
@@ -87,6 +88,7 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the exposition for nothing
         self.registry = CollectorRegistry()
         self._price_per_second = price_per_core_hour / 3600
+        self._price_per_gpu_second = price_per_gpu_hour / 3600
         self._currency = currency
         registry = self.registry
         request_buckets = _with(_REQUEST_BUCKETS, objective.seconds)
@@ -132,11 +134,11 @@ class Metrics:
         self._cost = (
             Counters(
                 "lathe_cost_usage_total",
-                "Price of the CPU time that predictions used",
+                "Price of the processors' time that predictions used",
                 (*VARIANT, "currency"),
                 registry,
             )
-            if price_per_core_hour
+            if price_per_core_hour or price_per_gpu_hour
             else None
         )
         self.variants = VariantMetrics(registry)
@@ -257,6 +259,11 @@ class Metrics:
             postprocess.observe(stages.postprocess)
             children.request.observe(since_arrival, result.trace_id)
             children.age.observe(result.age_seconds, result.trace_id)
+
+    def used_gpu(self, ref: VariantRef, seconds: float) -> None:
+        """A run had the graphics processor for so long, which has its price."""
+        if cost := self._of(ref).cost:
+            cost.inc(seconds * self._price_per_gpu_second)
 
     def expect(self, method: str) -> None:
         """Calls of it will end in one way or another; each is there from the start, at 0."""
