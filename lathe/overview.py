@@ -52,7 +52,8 @@ class VariantOverview:
     weight: on its model's route.
     frames_per_second: answered.
     p50_seconds, p99_seconds: from arrival to answer; None where nothing was answered, like all that is of a frame.
-    cost_per_million: of the CPU time of a million answered frames; None without a price.
+    gpu_ms_per_frame: None where no graphics processor serves.
+    cost_per_million: what a million answered frames use of processors; None without a price.
     energy_source: who tells the joules; several are joined by +.
     grams_per_million: carbon of a million answered frames; None where it is not told.
     qualities: the card's.
@@ -68,6 +69,7 @@ class VariantOverview:
     p50_seconds: float | None
     p99_seconds: float | None
     cpu_ms_per_frame: float | None
+    gpu_ms_per_frame: float | None
     cost_per_million: float | None
     joules_per_frame: float | None
     energy_source: str
@@ -117,10 +119,11 @@ class Totals:
         queue_age_seconds: how long the frame has waited that waits the longest.
         drops_per_second: by reason.
         currency: of costs; empty without a price.
-        cost_usage_per_hour, cost_allocation_per_hour: of the CPU time used, and of the machine, idle or not.
+        cost_usage_per_hour, cost_allocation_per_hour: of what predictions used, and of the machine, idle or not.
         energy_source: who tells the watts.
         utilisation: CPU time of predictions, as a share of the workers'.
         cores: CPU seconds a second, of the whole process.
+        gpu_utilisation: GPU seconds a second; None where no graphics processor serves.
         loop_lag_p99_seconds: how late the event loop comes to what is due.
     """
 
@@ -262,6 +265,7 @@ def _variants(window: Window) -> list[VariantOverview]:
     medians = window.quantiles(0.5, "lathe_request_seconds", *of_variant)
     tails = window.quantiles(0.99, "lathe_request_seconds", *of_variant)
     cpu = window.rates("lathe_cpu_seconds_total", *of_variant)
+    gpu = window.rates("lathe_gpu_seconds_total", *of_variant)
     cost = window.rates("lathe_cost_usage_total", *of_variant)
     joules = window.rates("lathe_energy_joules_total", *of_variant)
     by_source = window.rises("lathe_energy_joules_total", *of_variant, "source")
@@ -286,6 +290,7 @@ def _variants(window: Window) -> list[VariantOverview]:
             p50_seconds=medians.get(key),
             p99_seconds=tails.get(key),
             cpu_ms_per_frame=of_a_frame(cpu, key, 1e3),
+            gpu_ms_per_frame=of_a_frame(gpu, key, 1e3),
             cost_per_million=of_a_frame(cost, key, MILLION),
             joules_per_frame=of_a_frame(joules, key),
             energy_source=_sources({told[3:]: rise for told, rise in by_source.items() if told[:3] == key}),

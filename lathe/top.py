@@ -247,6 +247,8 @@ def _columns(told: Sequence[Overview], width: int) -> list[_Column]:
         ("p99\nms", "right", lambda one: milli(one.p99_seconds)),
         ("CPU\nms", "right", lambda one: short(one.cpu_ms_per_frame)),
     ]
+    if any(one.gpu_ms_per_frame is not None for one in variants):
+        columns.append(("GPU\nms", "right", lambda one: short(one.gpu_ms_per_frame)))
     if currencies:
         columns.append((f"{'+'.join(currencies)}\n/M", "right", lambda one: short(one.cost_per_million)))
     if any(one.totals.energy_source for one in told):

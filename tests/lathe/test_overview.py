@@ -81,6 +81,7 @@ def test_what_a_frame_costs_is_the_windows_use_over_its_answered_frames() -> Non
         return [
             answered(count),
             f"lathe_cpu_seconds_total{{{A}}} {cpu}",
+            f"lathe_gpu_seconds_total{{{A}}} {cpu / 2}",
             f'lathe_cost_usage_total{{{A},currency="EUR"}} {cost}',
             f'lathe_cost_allocation_total{{{A},currency="EUR"}} {cost * 4}',
             f'lathe_energy_joules_total{{{A},source="rapl"}} {joules}',
@@ -92,6 +93,7 @@ def test_what_a_frame_costs_is_the_windows_use_over_its_answered_frames() -> Non
     found = between(scrape(100, 5, 0.1, 50, 1), scrape(300, 6, 0.3, 60, 1.5))
     one = variant(found)
     assert one.cpu_ms_per_frame == pytest.approx(5)
+    assert one.gpu_ms_per_frame == pytest.approx(2.5)
     assert one.cost_per_million == pytest.approx(1000)
     assert one.joules_per_frame == pytest.approx(0.05)
     assert one.energy_source == "rapl"
@@ -102,7 +104,7 @@ def test_what_a_frame_costs_is_the_windows_use_over_its_answered_frames() -> Non
     assert totals.cost_allocation_per_hour == pytest.approx(0.4 * 3600)
     assert totals.watts == pytest.approx(5)
     assert totals.grams_per_hour == pytest.approx(0.25 * 3600)
-    assert totals.utilisation == pytest.approx(0.25)
+    assert (totals.utilisation, totals.gpu_utilisation) == (pytest.approx(0.25), pytest.approx(0.25))
 
 
 def test_a_window_without_frames_has_no_latency_and_no_price_of_a_frame() -> None:
