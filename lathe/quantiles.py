@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 
 
 class Quantiles:
@@ -36,3 +37,27 @@ class Quantiles:
             if below >= share * self.count:
                 return math.exp((number - 0.5) * self._growth)
         return math.nan
+
+
+def bucket_quantile(share: float, buckets: Mapping[float, float]) -> float | None:
+    """A quantile of a histogram's observations, interpolated in its bucket as PromQL's histogram_quantile does.
+
+    Args:
+        buckets: upper bounds, the last one infinite, with the number of observations up to each.
+
+    Returns:
+        None where there is no observation. The last finite bound where the quantile lies above it.
+
+    >>> bucket_quantile(0.5, {0.1: 2.0, 0.2: 6.0, math.inf: 6.0})
+    0.125
+    """
+    bounds = sorted(buckets)
+    if len(bounds) < 2 or not buckets[bounds[-1]]:
+        return None
+    rank = share * buckets[bounds[-1]]
+    place = next((place for place, bound in enumerate(bounds[:-1]) if buckets[bound] >= rank), len(bounds) - 1)
+    if place == len(bounds) - 1:
+        return bounds[-2]
+    start, below = (bounds[place - 1], buckets[bounds[place - 1]]) if place else (0.0, 0.0)
+    inside = buckets[bounds[place]] - below
+    return start + (bounds[place] - start) * (rank - below) / inside if inside else bounds[place]
