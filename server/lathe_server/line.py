@@ -7,6 +7,7 @@ and as turns only become later, everybody comes to be the one who waits the long
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Iterator
 from itertools import count
 from typing import Generic, TypeVar
 
@@ -33,6 +34,10 @@ class Line(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._high) + len(self._normal)
+
+    def __iter__(self) -> Iterator[T]:
+        """In no order."""
+        return (item for _, _, item in (*self._high, *self._normal))
 
     @property
     def high_is_next(self) -> bool:

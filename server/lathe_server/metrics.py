@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
-from lathe.card import enum_word
+from lathe.experiment import word
 from lathe.repository import VariantRef
-from lathe.v1 import card_pb2, experiment_pb2
+from lathe.v1 import control_pb2, experiment_pb2
 from lathe_server.frames import OUTCOMES, Outcome, Result
-from lathe_server.lifecycle import STATES, State
+from lathe_server.objective import FULFILMENTS, Fulfilment, fulfilment
 from lathe_server.shards import Count, Counters, Histograms
+from lathe_server.stream_metrics import StreamLabels, StreamMetrics
+from lathe_server.variant_metrics import VARIANT, VariantMetrics, labels_of
 
 STAGES = ("decode", "queue", "preprocess", "infer", "postprocess")
-_VARIANT = ("model", "variant", "version")
 _STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0)
 _REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 STATUSES = (
@@ -32,6 +33,22 @@ STATUSES = (
 )
 """In which calls that want a prediction end."""
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+SWAP_RESULTS = ("done", "refused", "followed")
+EVENTS = tuple(name.removeprefix("EVENT_KIND_").lower() for name in control_pb2.EventKind.keys()[1:])
+VERDICTS = tuple(word(verdict) for verdict in experiment_pb2.Verdict.values() if verdict)
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """Attributes:
+    seconds: from a frame's arrival to its answer.
+    share: of the frames that shall be answered by then.
+    """
+
+    seconds: float = 0.1
+    share: float = 0.99
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,44 +69,57 @@ class Metrics:
 
     Args:
         price_per_core_hour: 0 exports no cost at all.
+        objective: share of the frames, and seconds from their arrival in which they shall be answered.
+        streams: that have labels of their own.
+
+    Attributes:
+        variants: their states, and what they are.
     """
 
-    def __init__(self, *, price_per_core_hour: float = 0.0, currency: str = "USD") -> None:
+    def __init__(
+        self,
+        *,
+        price_per_core_hour: float = 0.0,
+        currency: str = "USD",
+        objective: Objective = Objective(),
+        streams: StreamLabels | None = None,
+    ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the exposition for nothing
         self.registry = CollectorRegistry()
         self._price_per_second = price_per_core_hour / 3600
         self._currency = currency
         registry = self.registry
+        request_buckets = _with(_REQUEST_BUCKETS, objective.seconds)
         ProcessCollector(registry=registry)  # the process's own CPU time, memory and descriptors
-        self._frames = Counters("lathe_frames_total", "Frames by what became of them", (*_VARIANT, "outcome"), registry)
+        self._frames = Counters("lathe_frames_total", "Frames by what became of them", (*VARIANT, "outcome"), registry)
         self._requests = Counters(
             "lathe_requests_total", "Calls and streams that ended, by their status", ("method", "status"), registry
         )
         self._stage = Histograms(
             "lathe_stage_seconds",
             "Time of an answered frame in each stage",
-            (*_VARIANT, "stage"),
+            (*VARIANT, "stage"),
             _STAGE_BUCKETS,
             registry,
         )
         self._request = Histograms(
             "lathe_request_seconds",
             "Time from the arrival of an answered frame to its answer",
-            _VARIANT,
-            _REQUEST_BUCKETS,
+            VARIANT,
+            request_buckets,
             registry,
         )
         self._age = Histograms(
             "lathe_age_seconds",
             "Time from the capture of an answered frame to its answer",
-            _VARIANT,
-            _REQUEST_BUCKETS,
+            VARIANT,
+            request_buckets,
             registry,
         )
         self._degraded = Counters(
             "lathe_degraded_frames_total",
             "Answered frames by the cheaper variant that load made answer",
-            _VARIANT,
+            VARIANT,
             registry,
         )
         self.degrade_level = Gauge(
@@ -98,33 +128,39 @@ class Metrics:
             ("model",),
             registry=registry,
         )
-        self._cpu = Counters("lathe_cpu_seconds_total", "CPU time of predictions by variant", _VARIANT, registry)
+        self._cpu = Counters("lathe_cpu_seconds_total", "CPU time of predictions by variant", VARIANT, registry)
         self._cost = (
             Counters(
                 "lathe_cost_usage_total",
                 "Price of the CPU time that predictions used",
-                (*_VARIANT, "currency"),
+                (*VARIANT, "currency"),
                 registry,
             )
             if price_per_core_hour
             else None
         )
-        self._state = Gauge(
-            "lathe_variant_state",
-            "1 for the state that a variant is in, of those on its way into memory and out of it",
-            (*_VARIANT, "state"),
-            registry=registry,
+        self.variants = VariantMetrics(registry)
+        self._streams = StreamMetrics(streams or StreamLabels(), registry)
+        self._objective_seconds = objective.seconds
+        self._fulfilled = Counters(
+            "lathe_objective_frames_total",
+            "Frames by whether they were answered within lathe_objective_seconds",
+            ("model", "result"),
+            registry,
         )
-        self._info = Gauge(
-            "lathe_variant_info",
-            "1 while a variant is in memory: what it is, and what runs it",
-            (*_VARIANT, "sha256", "precision", "sparsity", "engine"),
-            registry=registry,
+        Gauge("lathe_objective_seconds", "From its arrival, in which a frame shall be answered", registry=registry).set(
+            objective.seconds
         )
-        self._infos: dict[VariantRef, tuple[str, ...]] = {}
-        self._weight = Gauge("lathe_route_weight", "Weight on the model's route", _VARIANT, registry=registry)
+        Gauge("lathe_objective_share", "Of the frames that shall be", registry=registry).set(objective.share)
+        self._weight = Gauge("lathe_route_weight", "Weight on the model's route", VARIANT, registry=registry)
         self.streams = Gauge("lathe_streams", "Streams that are open", registry=registry)
         self.waiting = Gauge("lathe_waiting_frames", "Frames that wait for a worker", registry=registry)
+        self.queue_age = Gauge(
+            "lathe_queue_age_seconds",
+            "How long a stream or call has waited for its turn, of those that wait now",
+            registry=registry,
+        )
+        self.workers = Gauge("lathe_workers", "Threads that judge frames", registry=registry)
         self.loop_lag = Histogram(
             "lathe_event_loop_lag_seconds",
             "How late the event loop comes to what is due",
@@ -166,41 +202,45 @@ class Metrics:
             registry=registry,
         )
         self._shadow_frames = Counter(
-            "lathe_shadow_frames_total", "Frames judged in the shadow", (*_VARIANT, "outcome"), registry=registry
+            "lathe_shadow_frames_total", "Frames judged in the shadow", (*VARIANT, "outcome"), registry=registry
         )
         self._shadow_boxes = Counter(
             "lathe_shadow_boxes_total",
             "Boxes that both variants found (matched), and boxes of both (found): agreement is 2 matched / found",
-            (*_VARIANT, "kind"),
+            (*VARIANT, "kind"),
             registry=registry,
         )
         self.swaps = Counter("lathe_swaps_total", "Changes of a route", ("model", "result"), registry=registry)
         self._children: dict[VariantRef | None, _Children] = {}
+        self._models: set[str] = set()
         self._of(None)
 
-    def set_state(self, ref: VariantRef, state: State | None) -> None:
-        """None is a variant that is not in memory."""
-        self._of(ref)  # all label sets of a variant exist, at 0, before its first frame
-        for one in STATES:
-            self._state.labels(*_labels(ref), one).set(one == state)
-        if state is None and (told := self._infos.pop(ref, None)):
-            self._info.remove(*told)
-
-    def set_info(self, ref: VariantRef, card: card_pb2.Card, engine: str) -> None:
-        """Args:
-        engine: what runs it.
-        """
-        precision, sparsity = enum_word("Precision", card.precision), f"{card.sparsity:.3g}"
-        told = self._infos[ref] = (*_labels(ref), card.sha256, precision, sparsity, engine)
-        self._info.labels(*told).set(1)
+    def know(self, ref: VariantRef) -> None:
+        """A variant may take frames from now on: all that is counted of it and of its model exists, at 0."""
+        self._of(ref)
+        if ref.model not in self._models:
+            self._models.add(ref.model)
+            self.variants.know(ref.model)
+            for result in SWAP_RESULTS:
+                self.swaps.labels(ref.model, result)
+            for kind in EVENTS:
+                self._events.labels(ref.model, kind)
+            for verdict in VERDICTS:
+                self.experiments.labels(ref.model, verdict)
+            for gauge in (self.experiment_running, self.degrade_level, self.route_revision):
+                gauge.labels(ref.model)
 
     def set_weight(self, ref: VariantRef, weight: int) -> None:
-        self._weight.labels(*_labels(ref)).set(weight)
+        self._weight.labels(*labels_of(ref)).set(weight)
 
     def observe(self, result: Result) -> None:
         """Counts a frame, once, whatever became of it."""
         children = self._of(result.ref)
         children.frames[result.outcome].inc()
+        self._streams.observe(result)
+        since_arrival = result.age_seconds - (result.frame.arrived - result.frame.captured)
+        if fulfilled := fulfilment(result.outcome, since_arrival, self._objective_seconds):
+            children.fulfilled[fulfilled].inc()
         if result.cpu_seconds:
             children.cpu.inc(result.cpu_seconds)
             if children.cost:
@@ -215,7 +255,6 @@ class Metrics:
             preprocess.observe(stages.preprocess)
             infer.observe(stages.infer)
             postprocess.observe(stages.postprocess)
-            since_arrival = result.age_seconds - (result.frame.arrived - result.frame.captured)
             children.request.observe(since_arrival, result.trace_id)
             children.age.observe(result.age_seconds, result.trace_id)
 
@@ -258,7 +297,7 @@ class Metrics:
 
     def compared(self, ref: VariantRef, matched: int, found: int, *, failed: bool) -> None:
         """A variant judged a frame in the shadow."""
-        labels = _labels(ref)
+        labels = labels_of(ref)
         self._shadow_frames.labels(*labels, "failed" if failed else "compared").inc()
         self._shadow_boxes.labels(*labels, "matched").inc(matched)
         self._shadow_boxes.labels(*labels, "found").inc(found)
@@ -275,7 +314,7 @@ class Metrics:
     def _of(self, ref: VariantRef | None) -> _Children:
         children = self._children.get(ref)
         if children is None:
-            labels = _labels(ref)
+            labels = labels_of(ref)
             children = self._children[ref] = _Children(self, labels)
         return children
 
@@ -283,10 +322,13 @@ class Metrics:
 class _Children:
     """The label children of one variant; looking them up anew costs more than observing."""
 
-    __slots__ = ("age", "cost", "cpu", "degraded", "frames", "request", "stages")
+    __slots__ = ("age", "cost", "cpu", "degraded", "frames", "fulfilled", "request", "stages")
 
     def __init__(self, metrics: Metrics, labels: tuple[str, str, str]) -> None:
         self.frames: dict[Outcome, Count] = {outcome: metrics._frames.labels(*labels, outcome) for outcome in OUTCOMES}
+        self.fulfilled: dict[Fulfilment, Count] = {
+            one: metrics._fulfilled.labels(labels[0], one) for one in FULFILMENTS
+        }
         self.stages = tuple(metrics._stage.labels(*labels, stage) for stage in STAGES)
         self.request = metrics._request.labels(*labels)
         self.age = metrics._age.labels(*labels)
@@ -295,6 +337,10 @@ class _Children:
         self.cost = metrics._cost.labels(*labels, metrics._currency) if metrics._cost else None
 
 
-def _labels(ref: VariantRef | None) -> tuple[str, str, str]:
-    """Frames that reached no variant (unknown model) count under empty labels."""
-    return (ref.model, ref.variant, str(ref.version)) if ref else ("", "", "")
+def _with(bounds: tuple[float, ...], bound: float) -> tuple[float, ...]:
+    """Buckets that end at a bound, too, so that the share below it is exact.
+
+    >>> _with((0.1, 0.5), 0.2), _with((0.1, 0.5), 0.1)
+    ((0.1, 0.2, 0.5), (0.1, 0.5))
+    """
+    return tuple(sorted({*bounds, bound}))

@@ -30,6 +30,11 @@ class ModelFacts:
     has_external_data: bool
     has_subgraphs: bool
 
+    @property
+    def opset(self) -> int:
+        """Of the standard domain, which has two names; 0 where the model uses none of it."""
+        return max(self.opsets.get("", 0), self.opsets.get("ai.onnx", 0))
+
 
 def inspect(content: bytes) -> ModelFacts:
     """Reads the facts of a model.

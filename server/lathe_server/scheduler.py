@@ -139,6 +139,13 @@ class Scheduler:
         """Frames in slots."""
         return len(self._line) + self._held
 
+    @property
+    def queue_age_seconds(self) -> float:
+        """How long the lane has waited for its turn that waits the longest; 0 where none does. Those that the brake
+        keeps back do not count."""
+        oldest = min((lane.since for lane in self._line), default=None)
+        return 0.0 if oldest is None else monotonic() - oldest
+
     def offer(self, lane: Lane, frame: Frame, begin: Callable[[], Job | None], drop: Callable[[Outcome], None]) -> bool:
         """Puts a frame into its stream's slot.
 

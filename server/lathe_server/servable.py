@@ -40,6 +40,7 @@ class Servable:
         engine: its network; what takes tensors.
         detector: what takes pictures; None for a network of tensors.
         brevity: how long its runs are; None where that is no matter.
+        opset: version of the standard operators that its network uses.
     """
 
     ref: VariantRef
@@ -47,6 +48,7 @@ class Servable:
     engine: Engine
     detector: Detector | None = None
     brevity: Brevity | None = None
+    opset: int = 0
 
     @property
     def runtime(self) -> str:
@@ -117,7 +119,7 @@ def load_servable(
         reached("warming")
         depends_on_values = facts.has_subgraphs or any(spec.dtype not in _NO_SIZES for spec in engine.inputs)
         brevity = Brevity() if engine.runs_alone and not depends_on_values else None
-        return Servable(ref, card, engine, brevity=brevity)
+        return Servable(ref, card, engine, brevity=brevity, opset=facts.opset)
     decoder = enum_word("Decoder", card.decoder)
     _check_contract(engine, decoder)
     detector = Detector(
@@ -132,7 +134,7 @@ def load_servable(
     reached("warming")
     _warm_up(detector)
     _check_speed(engine, card, max_slowdown)
-    return Servable(ref, card, engine, detector)
+    return Servable(ref, card, engine, detector, opset=facts.opset)
 
 
 def _check_card(card: card_pb2.Card, max_pixels: int) -> None:

@@ -46,7 +46,7 @@ from lathe_server.inference_service import InferenceService
 from lathe_server.journal import Journal
 from lathe_server.lifecycle import State
 from lathe_server.manager import Manager
-from lathe_server.metrics import Metrics
+from lathe_server.metrics import Metrics, Objective
 from lathe_server.open_inference.data_plane import DataPlane
 from lathe_server.open_inference.grpc_service import OPEN_INFERENCE_NAME, OpenInferenceService
 from lathe_server.open_inference.rest import PREFIX as REST_PREFIX
@@ -60,6 +60,7 @@ from lathe_server.scheduler import Scheduler
 from lathe_server.servable import Servable
 from lathe_server.settings import ON, OWN_CORES, Settings
 from lathe_server.shadow import Comparison, Shadows
+from lathe_server.stream_metrics import StreamLabels
 from lathe_server.threads import LOADER_THREAD
 from lathe_server.trial import Trials, loader
 
@@ -105,7 +106,12 @@ class Server:
         self._settings = settings
         self._is_cautious = False  # something serves that a load must not harm
         per_core_hour = settings.price_per_core_hour or settings.price_per_instance_hour / available_cores()
-        self.metrics = Metrics(price_per_core_hour=per_core_hour, currency=settings.currency)
+        self.metrics = Metrics(
+            price_per_core_hour=per_core_hour,
+            currency=settings.currency,
+            objective=Objective(settings.objective_seconds, settings.objective_share),
+            streams=StreamLabels(settings.stream_labels),
+        )
         name = settings.server_name or f"{socket.gethostname()}:{settings.control.rpartition(':')[2]}"
         self._journal = Journal(repository.root, name)
         self._events = Events(self.metrics, self._journal.write)
@@ -120,6 +126,7 @@ class Server:
             on_change=self._on_change,
         )
         workers = settings.workers or available_cores()
+        self.metrics.workers.set(workers)
         self._router = Router(workers)
         self._scheduler = Scheduler(
             workers,
@@ -197,11 +204,12 @@ class Server:
         return self._load(ref, reached)
 
     def _on_change(self, ref: VariantRef, state: State | None, text: str) -> None:
-        self.metrics.set_state(ref, state)
+        self.metrics.know(ref)
+        self.metrics.variants.set_state(ref, state)
         self._accountant.know(ref)
         if state == "ready":
             with self._manager.lease(ref) as servable:
-                self.metrics.set_info(ref, servable.card, servable.runtime)
+                self.metrics.variants.set_info(ref, servable.card, servable.runtime, servable.opset)
         if kind := _TOLD.get(state):
             told = text if text.startswith(str(ref)) else f"{ref} {text}".strip()
             self._events.tell(kind, ref.model, told, variant=ref)
@@ -303,6 +311,7 @@ class Server:
         self._accountant.look()
         self.metrics.streams.set(self._places.open)
         self.metrics.waiting.set(self._scheduler.waiting)
+        self.metrics.queue_age.set(self._scheduler.queue_age_seconds)
         for model in self._router.models():
             self.metrics.degrade_level.labels(model).set(self._router.level(model))
 

@@ -85,6 +85,9 @@ class Settings:
     currency: str = _setting("USD", "label of the cost metrics")
     watts_per_core: float = _setting(5.0, "of a busy core, for energy where no meter can be read")
     carbon_grams_per_kwh: float = _setting(0.0, "of the electricity; 0 exports no carbon, unless there is a country")
+    objective_seconds: float = _setting(0.1, "in which frames shall be answered, from their arrival")
+    objective_share: float = _setting(0.99, "of the frames that shall be")
+    stream_labels: str = _setting("", "streams with metrics of their own: names and patterns, such as gate-*,lobby-1")
     carbon_country: str = _setting("", "three letters, such as DEU: its electricity, by the table of lathe[carbon]")
 
     def __post_init__(self) -> None:
@@ -99,6 +102,7 @@ class Settings:
             "keepalive_seconds",
             "max_model_bytes",
             "load_seconds",
+            "objective_seconds",
         ):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0")
@@ -125,6 +129,8 @@ class Settings:
             raise ValueError("price_per_core_hour and price_per_instance_hour exclude each other")
         if self.carbon_grams_per_kwh and self.carbon_country:
             raise ValueError("carbon_grams_per_kwh and carbon_country exclude each other")
+        if not 0 < self.objective_share < 1:
+            raise ValueError("objective_share must be above 0 and below 1")
         if not 0 <= self.trace_share <= 1:
             raise ValueError("trace_share must be from 0 to 1")
         if self.trace_to and not self.trace_to.startswith(("http://", "https://")):

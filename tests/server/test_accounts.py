@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from importlib.metadata import PackageNotFoundError, distribution
@@ -16,6 +17,7 @@ from lathe_server.accounts.accountant import Accountant, Tariff
 from lathe_server.accounts.carbon import intensity_of
 from lathe_server.accounts.cpu import COMPONENTS, ThreadTimes
 from lathe_server.accounts.power import Interval, Power, Rapl
+from lathe_server.threads import beside
 from tests.calls import channel, config, frame, metric, outcomes, stream, until
 from tests.conftest import start_server
 
@@ -78,7 +80,7 @@ def test_energy_is_never_negative(tmp_path: Path) -> None:
 def test_threads_that_end_are_not_forgotten_and_numbers_may_come_again() -> None:
     threads = {1: "MainThread", 2: "lathe-worker-0", 3: ""}
     seconds = {1: 1.0, 2: 2.0, 3: 0.5}
-    times = ThreadTimes(lambda: dict(threads), seconds.__getitem__)
+    times = ThreadTimes(lambda: dict(threads), seconds.__getitem__, lambda: ())
     times.look()
     del threads[2]
     seconds[1] = 1.5
@@ -90,6 +92,38 @@ def test_threads_that_end_are_not_forgotten_and_numbers_may_come_again() -> None
         "workers": 2.25,
         "grpc": 0.5,
     }
+
+
+def test_a_loader_is_counted_whole_however_briefly_it_lived_and_once() -> None:
+    def read(thread: int) -> float:
+        if thread == 4:
+            raise ProcessLookupError  # it ended while it was looked at
+        return {1: 1.0, 2: 0.5}[thread]
+
+    threads = {1: "MainThread", 2: "lathe-loader"}
+    ended: list[tuple[int, float]] = [(3, 0.25)]  # between two looks
+    times = ThreadTimes(lambda: dict(threads), read, lambda: [ended.pop() for _ in list(ended)])
+    assert times.look()["loader"] == 0.75
+    ended.append((2, 0.75))
+    assert times.look()["loader"] == 1.0
+    threads[4] = "lathe-loader"
+    assert times.look()["loader"] == 1.0
+    ended.append((4, 2.0))
+    del threads[2], threads[4]
+    assert times.look()["loader"] == 3.0
+    assert times.look()["loader"] == 3.0
+
+
+def test_what_is_done_beside_the_loop_is_the_loaders_time() -> None:
+    def spin() -> None:
+        while time.thread_time() < 0.05:
+            sum(range(1000))
+
+    times = ThreadTimes()
+    before = times.look()["loader"]
+    asyncio.run(beside(spin))
+    until(lambda: times.look()["loader"] - before > 0)
+    assert times.look()["loader"] - before == pytest.approx(0.05, rel=0.2)
 
 
 def test_the_threads_of_this_process_take_all_its_time() -> None:
