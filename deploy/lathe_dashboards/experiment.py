@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from lathe.experiment import AGREEMENT, METRICS
 from lathe_dashboards.panels import Dashboard, Panel, Query, Row
 from lathe_dashboards.promql import ANSWERED, BY_VARIANT, VARIANT, rate, ratio, series, total
@@ -14,7 +12,7 @@ OBJECTIVE, EFFECT, LEAST_AGREEMENT = "cpu_seconds", 0.02, 0.9
 """What an experiment is about unless it says otherwise, and by how much it has to be better."""
 
 
-def _estimates(metric: str, title: str, rule: str, colors: tuple[tuple[float, str], ...]) -> Panel:
+def _estimates(metric: str, title: str, rule: str, colors: tuple[tuple[float, str], ...], base: str = "green") -> Panel:
     """How one figure's estimate went while the experiment ran."""
     bounds = {bound: series(ESTIMATE, f'metric="{metric}",bound="{bound}"') for bound in BOUNDS}
     return Panel(
@@ -24,6 +22,7 @@ def _estimates(metric: str, title: str, rule: str, colors: tuple[tuple[float, st
         tuple(Query(f"max by (model) ({of_bound})", f"{{{{model}}}} {bound}") for bound, of_bound in bounds.items()),
         width=6,
         thresholds=colors,
+        base=base,
         low=None,
     )
 
@@ -54,8 +53,9 @@ BETTER = _estimates(
 AGREES = _estimates(
     AGREEMENT,
     "agreement on the same frames",
-    f"Itself, not a difference: shown once low is above {LEAST_AGREEMENT:.0%}, unless the experiment set another limit.",
-    ((-math.inf, "red"), (LEAST_AGREEMENT, "green")),
+    f"Itself, no difference: shown once low is above {LEAST_AGREEMENT:.0%}, unless the experiment set another limit.",
+    ((LEAST_AGREEMENT, "green"),),
+    base="red",
 )
 
 EXPERIMENT = Dashboard(

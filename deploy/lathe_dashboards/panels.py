@@ -9,6 +9,8 @@ COLUMNS = 24
 """Of Grafana's grid."""
 OBJECTIVE = "objective"
 """A legend that begins so is a dashed red line: what the server was asked for."""
+BOUNDS = ("low", "high")
+"""Legends that end so are dashed lines: an interval's ends."""
 
 Kind = Literal["lines", "stacked", "stat", "table", "states"]
 
@@ -28,6 +30,11 @@ class Query:
     unit: str = ""
     thresholds: tuple[tuple[float, str], ...] = ()
 
+    @property
+    def has_exemplars(self) -> bool:
+        """Whether Prometheus may know single frames of it, with their traces."""
+        return "_bucket" in self.expr and "lathe_event_loop" not in self.expr
+
 
 @dataclass(frozen=True, slots=True)
 class Panel:
@@ -36,7 +43,8 @@ class Panel:
         says: one or two sentences on how to read it.
         unit: Grafana's name of it.
         kind: how it is drawn. A stat and a table ask for now, all others for the whole time.
-        thresholds: from which value on which colour; below the first it is green.
+        thresholds: from which value on which colour.
+        base: the colour below the first; green by default where there are any.
         empty: what to show where there is no such figure.
         columns: of a table, labels in their order; others are hidden.
         words: what numbers stand for, each with its colour.
@@ -50,6 +58,7 @@ class Panel:
     width: int = 8
     height: int = 8
     thresholds: tuple[tuple[float, str], ...] = ()
+    base: str = ""
     low: float | None = 0.0
     high: float | None = None
     decimals: int | None = None
