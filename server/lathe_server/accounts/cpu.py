@@ -37,15 +37,19 @@ class ThreadTimes:
         self._read = read
         self._ended = ended
         self._last: dict[int, float] = {}
+        self._told: set[int] = set()
         self._seconds = dict.fromkeys(COMPONENTS, 0.0)
 
     def look(self) -> Mapping[str, float]:
         """Seconds since the beginning of the process."""
-        last, threads = {}, dict(self._threads())
+        last, threads = {}, self._threads()
         for thread, total in self._ended():  # after the list: whoever is in neither has not begun
             self._seconds["loader"] += max(0.0, total - self._last.pop(thread, 0.0))
-            threads.pop(thread, None)
+            self._told.add(thread)
+        self._told &= threads.keys()  # those that have told all and are not gone yet
         for thread, name in threads.items():
+            if thread in self._told:
+                continue
             before = self._last.get(thread, 0.0)
             try:
                 now = self._read(thread)
