@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from lathe_dashboards.panels import OBJECTIVE, Dashboard, Panel, Query, Row
-from lathe_dashboards.promql import ANSWERED, BY_VARIANT, SERVER, quantile, rate, ratio, series
+from lathe_dashboards.promql import (
+    ANSWERED,
+    BY_VARIANT,
+    OF_VARIANTS,
+    SERVER,
+    VARIANT,
+    quantile,
+    rate,
+    ratio,
+    series,
+    total,
+)
 
 FRAMES = "lathe_objective_frames_total"
 MET = 'result="met"'
@@ -149,7 +160,7 @@ TRAFFIC_ROW = Row(
             "Answered, by variant",
             "Frames a second by the variant that answered them; a swap shows as one colour giving way to another.",
             "suffix: frames/s",
-            (Query(rate("lathe_frames_total", ANSWERED, ["model", "variant", "version"]), BY_VARIANT),),
+            (Query(rate("lathe_frames_total", ANSWERED, VARIANT, OF_VARIANTS), BY_VARIANT),),
             kind="stacked",
         ),
         Panel(
@@ -192,10 +203,16 @@ TRAFFIC_ROW = Row(
             high=1.0,
         ),
         Panel(
-            "Turned away",
-            "Calls a second without a token that is good for them, by status.",
-            "suffix: calls/s",
-            (Query(rate("lathe_turned_away_total", by=["status"], where=SERVER), "{{status}}"),),
+            "Swaps",
+            "Changes of a route, by what became of them: done here, followed from another server, or refused, after "
+            "which the old one serves on.",
+            "none",
+            (
+                Query(
+                    total(f"increase({series('lathe_swaps_total')}[$__rate_interval])", ["model", "result"]),
+                    "{{model}} {{result}}",
+                ),
+            ),
         ),
     ),
 )

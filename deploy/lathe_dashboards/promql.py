@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 SERVER = 'job=~"$job",instance=~"$instance"'
 MODEL = SERVER + ',model=~"$model"'
+OF_VARIANTS = MODEL + ',variant!=""'
+"""Without the frames that reached no variant."""
 VARIANT = ("model", "variant", "version")
 BY_VARIANT = "{{variant}}/{{version}}"
 ANSWERED = 'outcome="answered"'
@@ -35,11 +37,12 @@ def rate(name: str, more: str = "", by: Iterable[str] = (), where: str = MODEL) 
 
 
 def quantile(share: float, histogram: str, by: Iterable[str] = (), more: str = "", where: str = MODEL) -> str:
-    """
+    """Not there where nothing was observed, which is NaN: that compares with nothing.
+
     Args:
         histogram: its name, without the `_bucket`.
     """
-    return f"histogram_quantile({share:g}, {rate(f'{histogram}_bucket', more, (*by, 'le'), where)})"
+    return f"(histogram_quantile({share:g}, {rate(f'{histogram}_bucket', more, (*by, 'le'), where)}) >= 0)"
 
 
 def ratio(above: str, below: str) -> str:

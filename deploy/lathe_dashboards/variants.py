@@ -7,6 +7,7 @@ from lathe_dashboards.promql import (
     ANSWERED,
     BY_VARIANT,
     MODEL,
+    OF_VARIANTS,
     VARIANT,
     per_frame,
     per_frame_and,
@@ -31,6 +32,10 @@ def _per_million(counter: str, by: tuple[str, ...] = VARIANT) -> str:
     return f"{MILLION:.0f} * {per_frame(counter, by)}"
 
 
+def _quantile(share: float) -> str:
+    return quantile(share, "lathe_request_seconds", VARIANT, where=OF_VARIANTS)
+
+
 def _state() -> str:
     """The number of the state that a variant is in; 0 is none."""
     found = (series("lathe_variant_state", f'state="{word}"') for word, _ in STATES)
@@ -52,9 +57,9 @@ TABLE = Panel(
         Query(QUALITY, "quality", "percentunit"),
         Query(f"max by ({LABELS}) ({series('lathe_variant_speedup')})", "speed-up", "suffix:×"),
         Query(f"max by ({LABELS}) ({series('lathe_variant_size_bytes')})", "size", "bytes"),
-        Query(rate("lathe_frames_total", ANSWERED, VARIANT), "frames/s"),
-        Query(quantile(0.5, "lathe_request_seconds", VARIANT), "p50", "s"),
-        Query(quantile(0.99, "lathe_request_seconds", VARIANT), "p99", "s"),
+        Query(rate("lathe_frames_total", ANSWERED, VARIANT, OF_VARIANTS), "frames/s"),
+        Query(_quantile(0.5), "p50", "s"),
+        Query(_quantile(0.99), "p99", "s"),
         Query(per_frame("lathe_cpu_seconds_total", VARIANT), "CPU/frame", "s"),
         Query(_per_million("lathe_cost_usage_total"), "cost/million"),
         Query(per_frame("lathe_energy_joules_total", VARIANT), "energy/frame", "joule"),
@@ -79,13 +84,13 @@ VARIANTS = Dashboard(
                     "Latency, 99th percentile",
                     "From arrival to answer. Variants that serve at the same time share queue and cores.",
                     "s",
-                    (Query(quantile(0.99, "lathe_request_seconds", VARIANT), BY_VARIANT),),
+                    (Query(_quantile(0.99), BY_VARIANT),),
                 ),
                 Panel(
                     "Latency, median",
                     "From arrival to answer, half of the frames.",
                     "s",
-                    (Query(quantile(0.5, "lathe_request_seconds", VARIANT), BY_VARIANT),),
+                    (Query(_quantile(0.5), BY_VARIANT),),
                 ),
                 Panel(
                     "CPU time of a frame",
@@ -104,14 +109,18 @@ VARIANTS = Dashboard(
                     "Answered",
                     "Frames a second by the variant that answered them.",
                     "suffix: frames/s",
-                    (Query(rate("lathe_frames_total", ANSWERED, VARIANT), BY_VARIANT),),
+                    (Query(rate("lathe_frames_total", ANSWERED, VARIANT, OF_VARIANTS), BY_VARIANT),),
                     kind="stacked",
                 ),
                 Panel(
                     "Failed or rejected",
                     "Frames a second that came to nothing, by the variant that was to answer.",
                     "suffix: frames/s",
-                    (Query(rate("lathe_frames_total", 'outcome=~"failed|rejected"', VARIANT), BY_VARIANT),),
+                    (
+                        Query(
+                            rate("lathe_frames_total", 'outcome=~"failed|rejected"', VARIANT, OF_VARIANTS), BY_VARIANT
+                        ),
+                    ),
                 ),
             ),
         ),
