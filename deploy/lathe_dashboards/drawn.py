@@ -82,6 +82,8 @@ def _states(panel: Panel) -> Drawn:
     return (
         statetimeline.Panel()
         .merge_values(True)
+        .line_width(0)
+        .fill_opacity(70)
         .show_value(common.VisibilityMode.AUTO)
         .color_scheme(builders.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
     )
@@ -99,6 +101,7 @@ def _table(panel: Panel) -> Drawn:
     how = (
         table.Panel()
         .cell_height(common.TableCellHeight.SM)
+        .align(common.FieldTextAlignment.AUTO)
         .with_transformation(models.DataTransformerConfig("merge", options={}))
         .with_transformation(models.DataTransformerConfig("organize", options=organize))
     )

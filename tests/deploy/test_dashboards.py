@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,18 +79,17 @@ def test_numbers_names_and_letters_are_unique(dashboard: Dashboard) -> None:
         assert len(panel.queries) == len({query.legend for query in panel.queries})
 
 
-def panels() -> Iterator[tuple[Dashboard, Panel]]:
-    return ((dashboard, panel) for dashboard in DASHBOARDS for panel in dashboard.panels())
+PANELS = [panel for dashboard in DASHBOARDS for panel in dashboard.panels()]
 
 
-@pytest.mark.parametrize(("dashboard", "panel"), panels(), ids=lambda one: one.title)
-def test_each_panel_says_how_to_read_it_in_sentences(dashboard: Dashboard, panel: Panel) -> None:
-    assert panel.says[0].isupper() or panel.says.split()[0].rstrip(":,") in ("usage", "allocation", "superseded")
+@pytest.mark.parametrize("panel", PANELS, ids=lambda one: one.title)
+def test_each_panel_says_how_to_read_it_in_sentences(panel: Panel) -> None:
+    assert len(panel.says.split()) >= 5
     assert panel.says.endswith(".")
     assert panel.unit
     assert panel.queries
-    colors = [at for at, _ in panel.thresholds]
-    assert colors == sorted(colors)
+    values = [at for at, _ in panel.thresholds]
+    assert values == sorted(values)
 
 
 def test_uids_are_known_elsewhere_and_never_change() -> None:
@@ -150,7 +148,7 @@ def test_queries_follow_the_choices_and_the_step() -> None:
 
 
 def test_states_of_variants_have_the_words_of_the_server() -> None:
-    (panel,) = (panel for _, panel in panels() if panel.kind == "states")
+    (panel,) = (panel for panel in PANELS if panel.kind == "states")
     assert [word for _, word, _ in panel.words] == ["away", *STATES]
     found = re.findall(r'(\d) \* lathe_variant_state\{[^}]*state="(\w+)"', panel.queries[0].expr)
     assert [(int(number), word) for number, word in found] == [(n, word) for n, word, _ in panel.words[1:]]
