@@ -29,7 +29,7 @@ def drawn(panel: Panel) -> Drawn:
     how.unit(panel.unit).no_value(panel.empty)
     if panel.kind == "table":
         return how
-    how.thresholds(_thresholds(panel)).mappings(_words(panel))
+    how.thresholds(_thresholds(panel)).mappings(_mappings(panel.words))
     if panel.decimals is not None:
         how.decimals(panel.decimals)
     return how
@@ -117,10 +117,11 @@ def _of_column(query: Query) -> list[models.DynamicConfigValue]:
         settings.append(models.DynamicConfigValue("unit", query.unit))
     if query.thresholds:
         steps = [{"value": None, "color": "green"}, *({"value": at, "color": color} for at, color in query.thresholds)]
-        settings += [
-            models.DynamicConfigValue("thresholds", {"mode": "absolute", "steps": steps}),
-            models.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}),
-        ]
+        settings.append(models.DynamicConfigValue("thresholds", {"mode": "absolute", "steps": steps}))
+    if query.words:
+        settings.append(models.DynamicConfigValue("mappings", _mappings(query.words)))
+    if query.thresholds or query.words:
+        settings.append(models.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}))
     return settings
 
 
@@ -130,9 +131,9 @@ def _thresholds(panel: Panel) -> builders.ThresholdsConfig:
     return builders.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps)
 
 
-def _words(panel: Panel) -> list[models.ValueMapping]:
+def _mappings(words: tuple[tuple[int, str, str], ...]) -> list[models.ValueMapping]:
     results = {
         str(number): models.ValueMappingResult(text=word, color=color, index=index)
-        for index, (number, word, color) in enumerate(panel.words)
+        for index, (number, word, color) in enumerate(words)
     }
     return [models.ValueMap(results)] if results else []

@@ -20,15 +20,16 @@ class Query:
     """
     Attributes:
         expr: PromQL, with the dashboard's variables.
-        legend: of a series, or the title of a table's column; labels stand in {{braces}}.
+        legend: of a series, or the title of a table's column, which is hidden without one; labels stand in {{braces}}.
         unit: Grafana's name of it, where it is not the panel's.
-        thresholds: of a table's column, as of `Panel`.
+        thresholds, words: of a table's column, as of `Panel`.
     """
 
     expr: str
     legend: str = ""
     unit: str = ""
     thresholds: tuple[tuple[float, str], ...] = ()
+    words: tuple[tuple[int, str, str], ...] = ()
 
     @property
     def has_exemplars(self) -> bool:

@@ -25,6 +25,7 @@ STATES = (
     ("draining", "orange"),
     ("failed", "red"),
 )
+WORDS = ((0, "away", "gray"), *((number, word, color) for number, (word, color) in enumerate(STATES, 1)))
 LABELS = ", ".join(VARIANT)
 
 
@@ -52,7 +53,8 @@ TABLE = Panel(
     "there is no such figure, or the variant has answered nothing of late.",
     "none",
     (
-        Query(f"max by ({LABELS}, precision, sparsity, engine) ({series('lathe_variant_info')})", "in memory"),
+        Query(f"max by ({LABELS}, precision, sparsity, engine) ({series('lathe_variant_info')})"),
+        Query(_state(), "state", words=WORDS),
         Query(f"max by ({LABELS}) ({series('lathe_route_weight')})", "weight"),
         Query(QUALITY, "quality", "percentunit"),
         Query(f"max by ({LABELS}) ({series('lathe_variant_speedup')})", "speed-up", "suffix:×"),
@@ -176,7 +178,7 @@ VARIANTS = Dashboard(
                     (Query(_state(), BY_VARIANT),),
                     kind="states",
                     width=12,
-                    words=((0, "away", "gray"), *((n, word, color) for n, (word, color) in enumerate(STATES, 1))),
+                    words=WORDS,
                 ),
             ),
         ),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard as GrafanaDashboard
 
+from lathe_dashboards.__main__ import main
 from lathe_dashboards.catalogue import DASHBOARDS, queries, substitute
 from lathe_dashboards.grafana import VARIABLES, as_json
 from lathe_dashboards.marks import MARKS
@@ -33,9 +37,21 @@ def built(dashboard: Dashboard) -> Any:
     return json.loads(as_json(dashboard))
 
 
-def test_the_json_is_what_make_dashboards_writes() -> None:
-    committed = {path.name: path.read_text("utf-8") for path in (GRAFANA / "dashboards").iterdir()}
-    assert committed == {f"{one.uid}.json": as_json(one) for one in DASHBOARDS}, "run `make dashboards`"
+def test_the_json_is_what_make_dashboards_writes(tmp_path: Path) -> None:
+    main(tmp_path)
+    written, committed = (
+        {path.name: path.read_text("utf-8") for path in folder.iterdir()}
+        for folder in (tmp_path, GRAFANA / "dashboards")
+    )
+    assert written.keys() == committed.keys() == {f"{one.uid}.json" for one in DASHBOARDS}
+    assert [name for name in written if written[name] != committed[name]] == [], "run `make dashboards`"
+
+
+def test_what_is_asked_can_be_had_without_grafanas_types_or_a_server() -> None:
+    script = "import json, sys, lathe_dashboards.catalogue as c; c.queries(); print(json.dumps(list(sys.modules)))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "deploy"), str(ROOT)])}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert {"grafana_foundation_sdk", "lathe_server", "torch"} & set(json.loads(done.stdout)) == set()
 
 
 @pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda one: one.uid)
@@ -149,6 +165,8 @@ def test_queries_follow_the_choices_and_the_step() -> None:
 
 def test_states_of_variants_have_the_words_of_the_server() -> None:
     (panel,) = (panel for panel in PANELS if panel.kind == "states")
+    (column,) = (query for panel in PANELS for query in panel.queries if query.words)
+    assert column.words == panel.words
     assert [word for _, word, _ in panel.words] == ["away", *STATES]
     found = re.findall(r'(\d) \* lathe_variant_state\{[^}]*state="(\w+)"', panel.queries[0].expr)
     assert [(int(number), word) for number, word in found] == [(n, word) for n, word, _ in panel.words[1:]]
