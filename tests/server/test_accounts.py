@@ -7,6 +7,7 @@ import threading
 import time
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -16,6 +17,7 @@ from lathe.repository import Repository, VariantRef
 from lathe_server.accounts.accountant import Accountant, Tariff
 from lathe_server.accounts.carbon import intensity_of
 from lathe_server.accounts.cpu import COMPONENTS, ThreadTimes
+from lathe_server.accounts.gpu_power import GpuPower, Nvml
 from lathe_server.accounts.power import Interval, Power, Rapl
 from lathe_server.threads import beside
 from tests.calls import channel, config, frame, metric, outcomes, stream, until
@@ -146,9 +148,70 @@ def test_the_threads_of_this_process_take_all_its_time() -> None:
     assert set(times.look()) == set(COMPONENTS)
 
 
-def accountant(routed: list[VariantRef], tariff: Tariff, registry: CollectorRegistry, folder: Path) -> Accountant:
+class NvmlError(Exception):
+    pass
+
+
+class Library:
+    """A stand-in for NVIDIA's: there is no such processor where these tests run."""
+
+    NVMLError = NvmlError
+
+    def __init__(self) -> None:
+        self.millijoules = 5_000_000
+        self.percent = 50
+        self.is_broken = False
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, device: str) -> int:  # noqa: N802
+        if self.is_broken:
+            raise NvmlError("lost")
+        return self.millijoules
+
+    def nvmlDeviceGetUtilizationRates(self, device: str) -> SimpleNamespace:  # noqa: N802
+        return SimpleNamespace(gpu=self.percent)
+
+
+@pytest.mark.fault(85)
+def test_a_graphics_processors_energy_is_this_processs_part_of_its_work_or_an_estimate() -> None:
+    library = Library()
+    power = GpuPower(100.0, Nvml(library, "device"))
+    assert list(power.sources) == ["nvml", "estimate"]
+    library.millijoules += 40_000
+    assert power.used(busy_seconds=0.25, seconds=1.0) == ("nvml", pytest.approx(20.0))  # half of what it worked
+    library.millijoules += 40_000
+    assert power.used(busy_seconds=0.8, seconds=1.0) == ("nvml", pytest.approx(40.0))  # its gauge is slow
+    library.millijoules += 40_000
+    assert power.used(busy_seconds=0.0, seconds=1.0) == ("nvml", 0.0)
+    library.is_broken = True
+    assert power.used(busy_seconds=0.5, seconds=1.0) == ("estimate", 50.0)
+    library.is_broken = False
+    assert power.used(busy_seconds=0.5, seconds=1.0) == ("estimate", 50.0)  # what came between is not known
+    library.millijoules = 0  # the driver was loaded anew
+    assert power.used(busy_seconds=0.5, seconds=1.0) == ("estimate", 50.0)
+    library.millijoules += 10_000
+    assert power.used(busy_seconds=0.5, seconds=1.0) == ("nvml", pytest.approx(10.0))
+    assert GpuPower(100.0, None).used(0.5, 1.0) == ("estimate", 50.0)
+
+
+def test_a_graphics_processor_is_paid_and_shared_by_its_own_time(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    one = accountant([A, B], Tariff(per_gpu_hour=3600.0), registry, tmp_path, GpuPower(100.0, None))
+    one.used(A, 1.0)
+    one.used_gpu(A, 0.3)
+    one.used_gpu(B, 0.1)
+    one.look()
+    a, b = (total(registry, "lathe_cost_allocation_total", variant=name) for name in "ab")
+    assert a == pytest.approx(3 * b)
+    joules = [total(registry, "lathe_energy_joules_total", variant=name, source="estimate") for name in "ab"]
+    assert joules[0] >= 30.0
+    assert joules[1] == pytest.approx(10.0)
+
+
+def accountant(
+    routed: list[VariantRef], tariff: Tariff, registry: CollectorRegistry, folder: Path, gpu: GpuPower | None = None
+) -> Accountant:
     power = Power(WATTS, Rapl(folder))
-    return Accountant(registry, tariff, power, lambda: routed, lambda: (0.0, 0.0), machine_seconds=lambda: 0.0)
+    return Accountant(registry, tariff, power, lambda: routed, lambda: (0.0, 0.0), machine_seconds=lambda: 0.0, gpu=gpu)
 
 
 def total(registry: CollectorRegistry, name: str, **labels: str) -> float:
