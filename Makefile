@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help demo test check proto bench peers clients verdicts swaps soak fuzz results faults clean
+.PHONY: help demo test check proto dashboards bench peers clients verdicts swaps soak fuzz results faults clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -38,6 +38,10 @@ proto: $(VENV)/.installed ## generate the stubs from proto/
 	  lathe/v1/inference.proto lathe/v1/control.proto
 	cd proto/open_inference && ../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=../../server/lathe_server/open_inference \
 	  --mypy_out=../../server/lathe_server/open_inference open_inference.proto
+
+dashboards: export PYTHONPATH := deploy
+dashboards: $(VENV)/.installed ## generate deploy/grafana/dashboards from deploy/lathe_dashboards
+	$(BIN)/python -m lathe_dashboards deploy/grafana/dashboards
 
 BENCH = work/bench
 # The bars speak of networks of 6 to 7, 2 to 3 and 12 ms: on a faster processor --variant fp32 --cheaper int8 --unary-ms 12.

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from lathe.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
+    import ssl
+
     from grpc import aio
 
 VARIABLES = {
@@ -110,6 +112,27 @@ class Connection:
             return aio.insecure_channel(address, options=options)
         ca, key, certificate = (_content(path) for path in (self.ca, self.key, self.certificate))
         return aio.secure_channel(address, grpc.ssl_channel_credentials(ca, key, certificate), options=options)
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """For the HTTP port; None talks in plain text.
+
+        Raises:
+            NotFound: one of the files cannot be read.
+            InvalidInput: they do not go together.
+        """
+        import ssl
+
+        if not self.ca:
+            return None
+        for path in (self.ca, self.certificate, self.key):
+            _content(path)  # says which one cannot be read
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+            if self.certificate:
+                context.load_cert_chain(self.certificate, self.key)
+        except (OSError, ValueError) as error:
+            raise InvalidInput("the root, the certificate and its key do not go together", detail=str(error)) from error
+        return context
 
     def on(self, stub: Any) -> Any:
         """A stub whose calls show the token."""

@@ -6,6 +6,7 @@ A figure that a server does not tell is None, never 0: an older server has fewer
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -36,17 +37,27 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Quality:
+    """A figure of a variant's card, and the data on which it was measured."""
+
+    metric: str
+    data: str
+    value: float
+
+
+@dataclass(frozen=True)
 class VariantOverview:
     """Attributes:
     state: as of `lathe_variant_state`; empty where it is not in memory.
     weight: on its model's route.
     frames_per_second: answered.
     p50_seconds, p99_seconds: from arrival to answer; None where nothing was answered, like all that is of a frame.
-    cost_per_million: of the CPU time of a million answered frames; None without a price.
+    gpu_ms_per_frame: None where no graphics processor serves.
+    cost_per_million: what a million answered frames use of processors; None without a price.
     energy_source: who tells the joules; several are joined by +.
     grams_per_million: carbon of a million answered frames; None where it is not told.
-    qualities: the card's, by name.
-    speedup: CPU time of the teacher over its own, by the card.
+    qualities: the card's.
+    speedup: of its network against the variant that it was made from, by the card; None where it does not say.
     """
 
     model: str
@@ -58,11 +69,12 @@ class VariantOverview:
     p50_seconds: float | None
     p99_seconds: float | None
     cpu_ms_per_frame: float | None
+    gpu_ms_per_frame: float | None
     cost_per_million: float | None
     joules_per_frame: float | None
     energy_source: str
     grams_per_million: float | None
-    qualities: Mapping[str, float]
+    qualities: tuple[Quality, ...]
     speedup: float | None
 
 
@@ -107,10 +119,11 @@ class Totals:
         queue_age_seconds: how long the frame has waited that waits the longest.
         drops_per_second: by reason.
         currency: of costs; empty without a price.
-        cost_usage_per_hour, cost_allocation_per_hour: of the CPU time used, and of the machine, idle or not.
+        cost_usage_per_hour, cost_allocation_per_hour: of what predictions used, and of the machine, idle or not.
         energy_source: who tells the watts.
         utilisation: CPU time of predictions, as a share of the workers'.
         cores: CPU seconds a second, of the whole process.
+        gpu_utilisation: GPU seconds a second; None where no graphics processor serves.
         loop_lag_p99_seconds: how late the event loop comes to what is due.
     """
 
@@ -252,14 +265,15 @@ def _variants(window: Window) -> list[VariantOverview]:
     medians = window.quantiles(0.5, "lathe_request_seconds", *of_variant)
     tails = window.quantiles(0.99, "lathe_request_seconds", *of_variant)
     cpu = window.rates("lathe_cpu_seconds_total", *of_variant)
+    gpu = window.rates("lathe_gpu_seconds_total", *of_variant)
     cost = window.rates("lathe_cost_usage_total", *of_variant)
     joules = window.rates("lathe_energy_joules_total", *of_variant)
     by_source = window.rises("lathe_energy_joules_total", *of_variant, "source")
     grams = window.rates("lathe_carbon_grams_total", *of_variant)
     speedups = after.totals("lathe_variant_speedup", *of_variant)
-    qualities: dict[tuple[str, ...], dict[str, float]] = defaultdict(dict)
-    for key, value in after.totals("lathe_variant_quality", *of_variant, "metric").items():
-        qualities[key[:3]][key[3]] = value
+    qualities: dict[tuple[str, ...], list[Quality]] = defaultdict(list)
+    for key, value in after.totals("lathe_variant_quality", *of_variant, "metric", "data").items():
+        qualities[key[:3]].append(Quality(key[3], key[4], value))
     known = {key for key in (*(key[:3] for key in outcomes), *weights, *states) if key[1]}  # not those of no model
 
     def of_a_frame(rates: Mapping[tuple[str, ...], float], key: tuple[str, ...], scale: float = 1.0) -> float | None:
@@ -276,11 +290,12 @@ def _variants(window: Window) -> list[VariantOverview]:
             p50_seconds=medians.get(key),
             p99_seconds=tails.get(key),
             cpu_ms_per_frame=of_a_frame(cpu, key, 1e3),
+            gpu_ms_per_frame=of_a_frame(gpu, key, 1e3),
             cost_per_million=of_a_frame(cost, key, MILLION),
             joules_per_frame=of_a_frame(joules, key),
             energy_source=_sources({told[3:]: rise for told, rise in by_source.items() if told[:3] == key}),
             grams_per_million=of_a_frame(grams, key, MILLION),
-            qualities=qualities.get(key, {}),
+            qualities=tuple(qualities.get(key, ())),
             speedup=speedups.get(key),
         )
         for key in known
@@ -290,11 +305,13 @@ def _variants(window: Window) -> list[VariantOverview]:
 
 def _streams(window: Window, now: float) -> tuple[StreamOverview, ...]:
     rates = window.rates("lathe_stream_frames_total", "stream", "outcome")
+    ever = window.after.totals("lathe_stream_frames_total", "stream")
     ages = window.quantiles(0.99, "lathe_stream_age_seconds", "stream")
     last = window.after.totals("lathe_stream_last_frame_timestamp_seconds", "stream")
     by_stream: dict[str, dict[str, float]] = defaultdict(dict)
     for (name, outcome), rate in rates.items():
-        by_stream[name][outcome] = rate
+        if ever[name,]:  # `other` is told before there is one
+            by_stream[name][outcome] = rate
     found = []
     for name, outcomes in by_stream.items():
         drops = sum(rate for outcome, rate in outcomes.items() if outcome.startswith(_DROPPED))
@@ -304,7 +321,7 @@ def _streams(window: Window, now: float) -> tuple[StreamOverview, ...]:
         answered = outcomes.get("answered", 0.0)
         condition = _condition(answered, drops + failures, silent)
         found.append(StreamOverview(name, condition, answered, drops, failures, ages.get((name,)), silent))
-    return tuple(sorted(found, key=_trouble))
+    return tuple(sorted(found, key=trouble))
 
 
 def _condition(answered: float, lost: float, silent_seconds: float | None) -> Condition:
@@ -326,10 +343,12 @@ def _condition(answered: float, lost: float, silent_seconds: float | None) -> Co
     return "silent" if silent_seconds > SILENT_SECONDS else "well"
 
 
-def _trouble(stream: StreamOverview) -> tuple[float | str, ...]:
-    """Sorts first what is worst."""
+def trouble(stream: StreamOverview) -> tuple[Any, ...]:
+    """By which streams are sorted, the worst first. Ages count by powers of two, so that rows do not dance."""
     lost = stream.drops_per_second + stream.failures_per_second
-    return (CONDITIONS.index(stream.condition), -lost, -(stream.p99_age_seconds or 0.0), stream.name)
+    age = max(0, math.frexp((stream.p99_age_seconds or 0.0) * 1e3)[1])
+    name = [int(part) if part.isdecimal() else part for part in re.split("([0-9]+)", stream.name)]
+    return (CONDITIONS.index(stream.condition), -lost, -age, name)
 
 
 def _estimates(after: Scrape) -> dict[str, tuple[Estimate, ...]]:

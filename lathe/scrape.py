@@ -80,4 +80,12 @@ def scrape(address: str, tls: ssl.SSLContext | None = None) -> Scrape:
             text = response.read().decode()
         return Scrape(samples_of(text_string_to_metric_families(text)))
     except (OSError, http.client.HTTPException, ValueError) as error:  # no server, not HTTP, no text of metrics
-        raise Unavailable(f"no metrics at {address}", detail=str(error)) from error
+        raise Unavailable(f"no metrics at {address}{_hint(error, tls)}", detail=str(error)) from error
+
+
+def _hint(error: Exception, tls: ssl.SSLContext | None) -> str:
+    if isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
+        return ": its certificate is not one that LATHE_CA vouches for"
+    if not tls and isinstance(error, http.client.HTTPException | ConnectionResetError):
+        return ": what answers there is no HTTP; where it talks TLS, LATHE_CA has to name its root"
+    return ""

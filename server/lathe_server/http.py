@@ -10,13 +10,12 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from time import thread_time
 from typing import NamedTuple, Protocol
 
 import h11
 
 from lathe_server.access.tls import Tls
-from lathe_server.metrics import Metrics
+from lathe_server.exposition import Exposition
 
 log = logging.getLogger(__name__)
 
@@ -83,26 +82,12 @@ class Api(Protocol):
         """Raises nothing."""
 
 
-def pages(
-    metrics: Metrics, is_ready: Callable[[], bool], refresh: Callable[[], None], scraped: Callable[[float], None]
-) -> dict[str, Page]:
-    """/metrics, /healthz (the process lives) and /readyz (frames are taken).
-
-    Args:
-        refresh: brings gauges up to date before a scrape.
-        scraped: told of the CPU time that one took.
-    """
-
-    def exposed(accept: str) -> tuple[bytes, str, float]:
-        began = thread_time()
-        return *metrics.exposition(accept), thread_time() - began
+def pages(exposition: Exposition, is_ready: Callable[[], bool]) -> dict[str, Page]:
+    """/metrics, /healthz (the process lives) and /readyz (frames are taken)."""
 
     async def scrape(request: Request) -> Reply:
-        refresh()
-        accept = request.headers.get(b"accept", b"").decode("latin-1")
-        text, content_type, cpu_seconds = await asyncio.to_thread(exposed, accept)
-        scraped(cpu_seconds)
-        return Reply(200, text, content_type)
+        text = await exposition.text(request.headers.get(b"accept", b"").decode("latin-1"))
+        return Reply(200, text.content, text.content_type)
 
     async def live(request: Request) -> Reply:
         return Reply(200, b"ok\n")

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
-from prometheus_client.exposition import choose_encoder
 
 from lathe.experiment import word
 from lathe.repository import VariantRef
@@ -68,7 +67,7 @@ class Metrics:
     """Counters, gauges and histograms of one server.
 
     Args:
-        price_per_core_hour: 0 exports no cost at all.
+        price_per_core_hour, price_per_gpu_hour: without either no cost is exported at all.
         objective: share of the frames, and seconds from their arrival in which they shall be answered.
         streams: that have labels of their own.
 
@@ -80,6 +79,7 @@ class Metrics:
         self,
         *,
         price_per_core_hour: float = 0.0,
+        price_per_gpu_hour: float = 0.0,
         currency: str = "USD",
         objective: Objective = Objective(),
         streams: StreamLabels | None = None,
@@ -87,6 +87,7 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the exposition for nothing
         self.registry = CollectorRegistry()
         self._price_per_second = price_per_core_hour / 3600
+        self._price_per_gpu_second = price_per_gpu_hour / 3600
         self._currency = currency
         registry = self.registry
         request_buckets = _with(_REQUEST_BUCKETS, objective.seconds)
@@ -132,11 +133,11 @@ class Metrics:
         self._cost = (
             Counters(
                 "lathe_cost_usage_total",
-                "Price of the CPU time that predictions used",
+                "Price of the processors' time that predictions used",
                 (*VARIANT, "currency"),
                 registry,
             )
-            if price_per_core_hour
+            if price_per_core_hour or price_per_gpu_hour
             else None
         )
         self.variants = VariantMetrics(registry)
@@ -258,6 +259,11 @@ class Metrics:
             children.request.observe(since_arrival, result.trace_id)
             children.age.observe(result.age_seconds, result.trace_id)
 
+    def used_gpu(self, ref: VariantRef, seconds: float) -> None:
+        """A run had the graphics processor for so long, which has its price."""
+        if cost := self._of(ref).cost:
+            cost.inc(seconds * self._price_per_gpu_second)
+
     def expect(self, method: str) -> None:
         """Calls of it will end in one way or another; each is there from the start, at 0."""
         for status in STATUSES:
@@ -301,15 +307,6 @@ class Metrics:
         self._shadow_frames.labels(*labels, "failed" if failed else "compared").inc()
         self._shadow_boxes.labels(*labels, "matched").inc(matched)
         self._shadow_boxes.labels(*labels, "found").inc(found)
-
-    def exposition(self, accept: str = "") -> tuple[bytes, str]:
-        """The text that Prometheus scrapes, and its type.
-
-        Args:
-            accept: the header; traces are named as exemplars where OpenMetrics is taken.
-        """
-        encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
 
     def _of(self, ref: VariantRef | None) -> _Children:
         children = self._children.get(ref)

@@ -28,13 +28,12 @@ from lathe_server import logs
 from lathe_server.access.gate import Gate
 from lathe_server.access.tls import renew, tls_of
 from lathe_server.access.tokens import Tokens
-from lathe_server.accounts.accountant import Accountant, Tariff
-from lathe_server.accounts.carbon import intensity_of
-from lathe_server.accounts.power import Power, Rapl
+from lathe_server.accounts.books import on_gpu, open_books, price_per_core_hour
 from lathe_server.calls import Calls
 from lathe_server.control_service import ControlService
 from lathe_server.events import Events
 from lathe_server.experiments import Experiments
+from lathe_server.exposition import Exposition
 from lathe_server.facts import facts_of_frame
 from lathe_server.follow import Follower
 from lathe_server.frames import Result
@@ -56,6 +55,7 @@ from lathe_server.pipeline import Pipeline
 from lathe_server.places import Places
 from lathe_server.router import Route, Router
 from lathe_server.routes import Routes
+from lathe_server.run_metrics import RunMetrics
 from lathe_server.scheduler import Scheduler
 from lathe_server.servable import Servable
 from lathe_server.settings import NO_PAGE, ON, OWN_CORES, Settings
@@ -106,9 +106,9 @@ class Server:
     def __init__(self, repository: Repository, settings: Settings) -> None:
         self._settings = settings
         self._is_cautious = False  # something serves that a load must not harm
-        per_core_hour = settings.price_per_core_hour or settings.price_per_instance_hour / available_cores()
         self.metrics = Metrics(
-            price_per_core_hour=per_core_hour,
+            price_per_core_hour=price_per_core_hour(settings),
+            price_per_gpu_hour=settings.price_per_gpu_hour,
             currency=settings.currency,
             objective=Objective(settings.objective_seconds, settings.objective_share),
             streams=StreamLabels(settings.stream_labels),
@@ -139,13 +139,14 @@ class Server:
         self._heartbeat = Heartbeat(guard, self.metrics, resident)
         self._routes = Routes(repository, self._router, self._manager, self.metrics, self._events, name)
         self._follower = Follower(repository, self._router, self._routes, self.metrics)
-        tariff = Tariff(per_core_hour * available_cores(), settings.currency, _grams_per_kwh(settings))
-        self._accountant = Accountant(
+        self._accountant = open_books(
+            settings,
             self.metrics.registry,
-            tariff,
-            Power(settings.watts_per_core, Rapl()),
             self._router.routed,
             lambda: (self._scheduler.worker_seconds, self._scheduler.loop_seconds),
+        )
+        self._runs = RunMetrics(
+            self.metrics.registry, in_batches=settings.max_batch > 1, on_gpu=on_gpu(settings), used_gpu=self._used_gpu
         )
         self._experiments = Experiments(
             repository,
@@ -187,10 +188,10 @@ class Server:
             self.metrics.expect(method)
         self._grpc = new_grpc_port(settings, self._gate, "infer", self._ended)
         self._control_grpc = new_grpc_port(settings, self._gate, "control", self._ended)
+        exposition = Exposition(self.metrics.registry, self._refresh, self._accountant.scraped)
         self._live = self._live_page(name)
         self._http = HttpServer(
-            pages(self.metrics, lambda: self._ready, self._refresh, self._accountant.scraped)
-            | (self._live.pages() if self._live else {}),
+            pages(exposition, lambda: self._ready) | (self._live.pages() if self._live else {}),
             Rest(plane, self._gate, settings.max_message_bytes, self.metrics.ended),
             REST_PREFIX,
             settings.max_message_bytes,
@@ -222,9 +223,14 @@ class Server:
         if state == "ready":
             with self._manager.lease(ref) as servable:
                 self.metrics.variants.set_info(ref, servable.card, servable.runtime, servable.opset)
+                self._runs.watch(ref, servable.engine.meter)
         if kind := _TOLD.get(state):
             told = text if text.startswith(str(ref)) else f"{ref} {text}".strip()
             self._events.tell(kind, ref.model, told, variant=ref)
+
+    def _used_gpu(self, ref: VariantRef, seconds: float) -> None:
+        self.metrics.used_gpu(ref, seconds)
+        self._accountant.used_gpu(ref, seconds)
 
     def _ended(self, method: str, status: str) -> None:
         """A call, or a stream, which the log is told of."""
@@ -328,14 +334,6 @@ class Server:
         self.metrics.queue_age.set(self._scheduler.queue_age_seconds)
         for model in self._router.models():
             self.metrics.degrade_level.labels(model).set(self._router.level(model))
-
-
-def _grams_per_kwh(settings: Settings) -> float:
-    """
-    Raises:
-        LatheError: the country is not known.
-    """
-    return intensity_of(settings.carbon_country) if settings.carbon_country else settings.carbon_grams_per_kwh
 
 
 def _tracing(settings: Settings, name: str) -> Tracing | None:

@@ -86,8 +86,10 @@ class Settings:
     trace_share: float = _setting(0.01, "share of the frames that are traced, where no caller decides")
     price_per_core_hour: float = _setting(0.0, "prices each prediction's CPU seconds; 0 exports no cost")
     price_per_instance_hour: float = _setting(0.0, "price of the whole machine, of which a core has its part")
+    price_per_gpu_hour: float = _setting(0.0, "beside price_per_core_hour: prices the time of the graphics processor")
     currency: str = _setting("USD", "label of the cost metrics")
     watts_per_core: float = _setting(5.0, "of a busy core, for energy where no meter can be read")
+    watts_per_gpu: float = _setting(70.0, "of a busy graphics processor, where its meter cannot be read")
     carbon_grams_per_kwh: float = _setting(0.0, "of the electricity; 0 exports no carbon, unless there is a country")
     objective_seconds: float = _setting(0.1, "in which frames shall be answered, from their arrival")
     objective_share: float = _setting(0.99, "of the frames that shall be")
@@ -119,7 +121,9 @@ class Settings:
             "max_connection_seconds",
             "price_per_core_hour",
             "price_per_instance_hour",
+            "price_per_gpu_hour",
             "watts_per_core",
+            "watts_per_gpu",
             "carbon_grams_per_kwh",
         ):
             if not 0 <= getattr(self, name) < math.inf:
@@ -129,8 +133,8 @@ class Settings:
                 raise ValueError(f"{name} must be at most {MAX_SECONDS}")
         if self.max_streams > MAX_STREAMS:
             raise ValueError(f"max_streams must be at most {MAX_STREAMS}")
-        if self.price_per_core_hour and self.price_per_instance_hour:
-            raise ValueError("price_per_core_hour and price_per_instance_hour exclude each other")
+        if self.price_per_instance_hour and (self.price_per_core_hour or self.price_per_gpu_hour):
+            raise ValueError("price_per_instance_hour and the prices of cores and of a GPU exclude each other")
         if self.carbon_grams_per_kwh and self.carbon_country:
             raise ValueError("carbon_grams_per_kwh and carbon_country exclude each other")
         if not 0 < self.objective_share < 1:

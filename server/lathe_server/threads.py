@@ -12,12 +12,15 @@ import concurrent.futures
 import contextlib
 import os
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
 
 LOADER_THREAD = "lathe-loader"
+_ended: deque[tuple[int, float]] = deque(maxlen=1000)
 
 
 @contextlib.contextmanager
@@ -68,6 +71,15 @@ async def beside(work: Callable[[], T], *, in_haste: bool = False) -> T:
             done.set_result(work())
         except BaseException as error:  # noqa: BLE001  raised where it is awaited
             done.set_exception(error)
+        finally:
+            _ended.append((threading.get_native_id(), time.thread_time()))
 
     threading.Thread(target=run, name=LOADER_THREAD, daemon=True).start()
     return await asyncio.wrap_future(done)
+
+
+def ended_loaders() -> Iterator[tuple[int, float]]:
+    """Threads of `beside` that have ended since this was last asked, by the system's number, with their CPU seconds:
+    most live too briefly to be looked at."""
+    while _ended:
+        yield _ended.popleft()

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from lathe.errors import BadVariant, LatheError, NotFound, Refused
 from lathe.repository import Repository, VariantRef
 from lathe.signatures import Verifier
-from lathe_server.engines import Build, engine_builder, in_batches
+from lathe_server.engines import Build, engine_builder, in_batches, metered
 from lathe_server.lifecycle import State
 from lathe_server.servable import Servable, load_servable
 from lathe_server.settings import FALL_BACK, Settings
@@ -46,7 +46,8 @@ def loader(repository: Repository, settings: Settings) -> Load:
     """
     verifier = Verifier(Path(settings.signed_by)) if settings.signed_by else None
     engine = engine_builder(settings.engine, or_default=settings.engine_missing == FALL_BACK)
-    build: Build = in_batches(engine, settings.max_batch, settings.batch_wait_seconds)
+    counted = metered(engine, in_batches=settings.max_batch > 1)
+    build: Build = in_batches(counted, settings.max_batch, settings.batch_wait_seconds)
 
     def load(ref: VariantRef, reached: Callable[[State], None] = lambda state: None, /) -> Servable:
         return load_servable(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -15,7 +17,9 @@ from lathe.repository import Repository, VariantRef
 from lathe_server.accounts.accountant import Accountant, Tariff
 from lathe_server.accounts.carbon import intensity_of
 from lathe_server.accounts.cpu import COMPONENTS, ThreadTimes
+from lathe_server.accounts.gpu_power import GpuPower, Nvml
 from lathe_server.accounts.power import Interval, Power, Rapl
+from lathe_server.threads import beside
 from tests.calls import channel, config, frame, metric, outcomes, stream, until
 from tests.conftest import start_server
 
@@ -78,7 +82,7 @@ def test_energy_is_never_negative(tmp_path: Path) -> None:
 def test_threads_that_end_are_not_forgotten_and_numbers_may_come_again() -> None:
     threads = {1: "MainThread", 2: "lathe-worker-0", 3: ""}
     seconds = {1: 1.0, 2: 2.0, 3: 0.5}
-    times = ThreadTimes(lambda: dict(threads), seconds.__getitem__)
+    times = ThreadTimes(lambda: dict(threads), seconds.__getitem__, lambda: ())
     times.look()
     del threads[2]
     seconds[1] = 1.5
@@ -90,6 +94,38 @@ def test_threads_that_end_are_not_forgotten_and_numbers_may_come_again() -> None
         "workers": 2.25,
         "grpc": 0.5,
     }
+
+
+def test_a_loader_is_counted_whole_however_briefly_it_lived_and_once() -> None:
+    def read(thread: int) -> float:
+        if thread == 4:
+            raise ProcessLookupError  # it ended while it was looked at
+        return {1: 1.0, 2: 0.5}[thread]
+
+    threads = {1: "MainThread", 2: "lathe-loader"}
+    ended: list[tuple[int, float]] = [(3, 0.25)]  # between two looks
+    times = ThreadTimes(lambda: dict(threads), read, lambda: [ended.pop() for _ in list(ended)])
+    assert times.look()["loader"] == 0.75
+    ended.append((2, 0.75))
+    assert times.look()["loader"] == 1.0
+    threads[4] = "lathe-loader"
+    assert times.look()["loader"] == 1.0
+    ended.append((4, 2.0))
+    del threads[2], threads[4]
+    assert times.look()["loader"] == 3.0
+    assert times.look()["loader"] == 3.0
+
+
+def test_what_is_done_beside_the_loop_is_the_loaders_time() -> None:
+    def spin() -> None:
+        while time.thread_time() < 0.05:
+            sum(range(1000))
+
+    times = ThreadTimes()
+    before = times.look()["loader"]
+    asyncio.run(beside(spin))
+    until(lambda: times.look()["loader"] - before > 0)
+    assert times.look()["loader"] - before == pytest.approx(0.05, rel=0.2)
 
 
 def test_the_threads_of_this_process_take_all_its_time() -> None:
@@ -112,9 +148,70 @@ def test_the_threads_of_this_process_take_all_its_time() -> None:
     assert set(times.look()) == set(COMPONENTS)
 
 
-def accountant(routed: list[VariantRef], tariff: Tariff, registry: CollectorRegistry, folder: Path) -> Accountant:
+class NvmlError(Exception):
+    pass
+
+
+class Library:
+    """A stand-in for NVIDIA's: there is no such processor where these tests run."""
+
+    NVMLError = NvmlError
+
+    def __init__(self) -> None:
+        self.millijoules = 5_000_000
+        self.percent = 50
+        self.is_broken = False
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, device: str) -> int:  # noqa: N802
+        if self.is_broken:
+            raise NvmlError("lost")
+        return self.millijoules
+
+    def nvmlDeviceGetUtilizationRates(self, device: str) -> SimpleNamespace:  # noqa: N802
+        return SimpleNamespace(gpu=self.percent)
+
+
+@pytest.mark.fault(85)
+def test_a_graphics_processors_energy_is_this_processs_part_of_its_work_or_an_estimate() -> None:
+    library = Library()
+    power = GpuPower(100.0, Nvml(library, "device"))
+    assert list(power.sources) == ["nvml", "estimate"]
+    library.millijoules += 40_000
+    assert power.used(busy_seconds=0.25, seconds=1.0) == ("nvml", pytest.approx(20.0))  # half of what it worked
+    library.millijoules += 40_000
+    assert power.used(busy_seconds=0.8, seconds=1.0) == ("nvml", pytest.approx(40.0))  # its gauge is slow
+    library.millijoules += 40_000
+    assert power.used(busy_seconds=0.0, seconds=1.0) == ("nvml", 0.0)
+    library.is_broken = True
+    assert power.used(busy_seconds=0.5, seconds=1.0) == ("estimate", 50.0)
+    library.is_broken = False
+    assert power.used(busy_seconds=0.5, seconds=1.0) == ("estimate", 50.0)  # what came between is not known
+    library.millijoules = 0  # the driver was loaded anew
+    assert power.used(busy_seconds=0.5, seconds=1.0) == ("estimate", 50.0)
+    library.millijoules += 10_000
+    assert power.used(busy_seconds=0.5, seconds=1.0) == ("nvml", pytest.approx(10.0))
+    assert GpuPower(100.0, None).used(0.5, 1.0) == ("estimate", 50.0)
+
+
+def test_a_graphics_processor_is_paid_and_shared_by_its_own_time(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    one = accountant([A, B], Tariff(per_gpu_hour=3600.0), registry, tmp_path, GpuPower(100.0, None))
+    one.used(A, 1.0)
+    one.used_gpu(A, 0.3)
+    one.used_gpu(B, 0.1)
+    one.look()
+    a, b = (total(registry, "lathe_cost_allocation_total", variant=name) for name in "ab")
+    assert a == pytest.approx(3 * b)
+    joules = [total(registry, "lathe_energy_joules_total", variant=name, source="estimate") for name in "ab"]
+    assert joules[0] >= 30.0
+    assert joules[1] == pytest.approx(10.0)
+
+
+def accountant(
+    routed: list[VariantRef], tariff: Tariff, registry: CollectorRegistry, folder: Path, gpu: GpuPower | None = None
+) -> Accountant:
     power = Power(WATTS, Rapl(folder))
-    return Accountant(registry, tariff, power, lambda: routed, lambda: (0.0, 0.0), machine_seconds=lambda: 0.0)
+    return Accountant(registry, tariff, power, lambda: routed, lambda: (0.0, 0.0), machine_seconds=lambda: 0.0, gpu=gpu)
 
 
 def total(registry: CollectorRegistry, name: str, **labels: str) -> float:

@@ -17,6 +17,7 @@ from lathe.exchange import Result
 from lathe.repository import Repository
 from lathe_server.engines import OnnxRuntimeEngine, default_engine, in_batches
 from lathe_server.engines.batching import BatchingEngine
+from tests.calls import exposition, metric
 from tests.conftest import RunningServer, start_server
 from tests.models import bright_spots
 
@@ -116,6 +117,10 @@ def test_a_server_answers_the_same_in_batches(
             found = [result for results in pool.map(caller, range(4)) for result in results]
         with server.client() as client:
             (runtime,) = {one.runtime for one in client.variants() if one.runtime}
+        frames = metric(server, "lathe_batch_frames_sum", variant="a")
+        assert frames == len(found)  # none of those that warmed it up
+        assert metric(server, "lathe_batch_frames_count", variant="a") < frames
+        assert "lathe_gpu_seconds_total" not in exposition(server)
     with shared_server.client() as client:
         expected = client.detect("spots", spot_jpeg).detections
     assert runtime.endswith("batches of up to 4")

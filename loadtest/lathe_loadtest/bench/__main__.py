@@ -30,12 +30,14 @@ from lathe_loadtest.bench.page import (
     ONE_CALLER,
     TENSORS,
     UNARY,
+    WATCHED,
     rows,
     said,
     write_page,
 )
 from lathe_loadtest.bench.rig import Rig
 from lathe_loadtest.bench.tensor_calls import tensor_calls
+from lathe_loadtest.bench.watching import watched
 
 LONG = ("soak", "storm")
 """Run where they are asked for alone."""
@@ -82,6 +84,7 @@ def main() -> None:
         "flood": partial(scenarios.flood, rig, variant),
         "swaps": partial(scenarios.swaps, rig, variant),
         HOSTILE: partial(hostile, rig, variant),
+        WATCHED: partial(watched, rig, variant),
         "shadow": partial(scenarios.shadow, rig, variant),
         DEGRADE: partial(scenarios.degrade, rig, variant, [cheaper]),
         DEGRADE_TWICE: partial(scenarios.degrade, rig, way_down[0], way_down[1:]),

@@ -30,7 +30,8 @@ class Row:
     aim: str = ""
 
 
-ENGINES, ONE_CALLER, UNARY, TENSORS, HOSTILE = "engines", "one caller", "unary", "tensors", "hostile"
+ENGINES, ONE_CALLER, UNARY, TENSORS = "engines", "one caller", "unary", "tensors"
+HOSTILE, WATCHED = "hostile", "watched"
 DEGRADE, DEGRADE_TWICE = "degrade", "degrade twice"
 PEERS = {"mosec": "mosec", "aio": "a minimal grpc.aio server", "kserve": "KServe", "mlserver": "MLServer"}
 
@@ -108,6 +109,12 @@ def rows(variant: str, cheaper: str, called: str, way_down: Sequence[str]) -> li
         Row("beside all of these: frames of the cameras dropped", HOSTILE, "dropped", "", 0),
         Row("after all of these: memory against before", HOSTILE, "memory_ratio", "×", 2, "1"),
         Row("after all of these: descriptors gained", HOSTILE, "descriptors_gained", "", 0, "0"),
+        Row("metrics: CPU time of a frame's observation", WATCHED, "observe_us", "µs", 1, "≤ 5"),
+        Row("a scrape, four variants and 64 streams: series", WATCHED, "series", "", 0),
+        Row("the same: CPU time", WATCHED, "scrape_ms", "ms", 1),
+        Row("100 scrapes at once, each second, 50 % load: p99 against none", WATCHED, "together_p99_ratio", "×"),
+        Row("100 scrapers that read 2.5 KB a second: p99 against none", WATCHED, "slow_p99_ratio", "×"),
+        Row("beside both: frames of the cameras dropped", WATCHED, "dropped", "", 0, "0"),
         Row(
             "a tenth of the frames in the shadow too, one worker, 50 % load: p99 against none",
             "shadow",

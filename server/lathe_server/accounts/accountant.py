@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
@@ -14,7 +14,8 @@ from lathe.machine import busy_seconds
 from lathe.repository import VariantRef
 from lathe_server.accounts.carbon import grams
 from lathe_server.accounts.cpu import COMPONENTS, ThreadTimes
-from lathe_server.accounts.power import Interval, Power
+from lathe_server.accounts.gpu_power import GpuPower
+from lathe_server.accounts.power import Interval, Power, Source
 from lathe_server.accounts.shares import shares
 from lathe_server.shards import Counters
 
@@ -27,11 +28,13 @@ OVERHEAD = (*COMPONENTS, "shadows")
 class Tariff:
     """Attributes:
     per_hour: price of the whole machine; 0 where there is none.
-    currency: of it.
+    per_gpu_hour: of its graphics processor, where that has a price of its own.
+    currency: of both.
     grams_per_kwh: carbon; 0 where it is not known.
     """
 
     per_hour: float = 0.0
+    per_gpu_hour: float = 0.0
     currency: str = "USD"
     grams_per_kwh: float = 0.0
 
@@ -43,6 +46,7 @@ class Accountant:
         routed: variants that take frames now.
         job_seconds: CPU time of all jobs so far, by workers and by the event loop.
         machine_seconds: CPU time of all on the machine so far that worked; 0 where it is not known.
+        gpu: the energy of the graphics processor; None where none serves.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Accountant:
         job_seconds: Callable[[], tuple[float, float]],
         times: ThreadTimes | None = None,
         machine_seconds: Callable[[], float] = busy_seconds,
+        gpu: GpuPower | None = None,
     ) -> None:
         variant = ("model", "variant", "version")
         self._tariff = tariff
@@ -62,6 +67,8 @@ class Accountant:
         self._job_seconds = job_seconds
         self._times = times or ThreadTimes()
         self._machine_seconds = machine_seconds
+        self._gpu = gpu
+        self._sources = dict.fromkeys((*power.sources, *(gpu.sources if gpu else ())))
         self._allocation = (
             Counters(
                 "lathe_cost_allocation_total",
@@ -69,7 +76,7 @@ class Accountant:
                 (*variant, "currency"),
                 registry,
             )
-            if tariff.per_hour
+            if tariff.per_hour or tariff.per_gpu_hour
             else None
         )
         self._energy = Counters(
@@ -87,6 +94,7 @@ class Accountant:
             self._overhead.labels(component)
         self._used: defaultdict[VariantRef, float] = defaultdict(float)  # since the last look
         self._used_in_all = 0.0
+        self._used_gpu: defaultdict[VariantRef, float] = defaultdict(float)  # since the last look
         self._scrapes = 0.0
         self._at = time.monotonic()
         self._process, self._machine = time.process_time(), machine_seconds()
@@ -99,6 +107,10 @@ class Accountant:
         """A prediction took so much."""
         self._used[ref] += cpu_seconds
         self._used_in_all += cpu_seconds
+
+    def used_gpu(self, ref: VariantRef, seconds: float) -> None:
+        """A run had the graphics processor for so long."""
+        self._used_gpu[ref] += seconds
 
     def scraped(self, cpu_seconds: float) -> None:
         """Telling all this took so much."""
@@ -116,17 +128,21 @@ class Accountant:
         seconds, interval = now - self._at, Interval(process - self._process, machine - self._machine)
         self._at, self._process, self._machine = now, process, machine
         used, self._used = self._used, defaultdict(float)
-        parts = shares(used, self._routed())
-        price = seconds * self._tariff.per_hour / 3600
-        source, joules = self._power.used(interval)
-        for ref, part in parts.items():
+        self._share_out(used, seconds * self._tariff.per_hour / 3600, *self._power.used(interval))
+        if self._gpu:
+            used, self._used_gpu = self._used_gpu, defaultdict(float)
+            energy = self._gpu.used(sum(used.values()), seconds)
+            self._share_out(used, seconds * self._tariff.per_gpu_hour / 3600, *energy)
+        self._look_at_overhead()
+
+    def _share_out(self, used: Mapping[VariantRef, float], price: float, source: Source, joules: float) -> None:
+        for ref, part in shares(used, self._routed()).items():
             labels = self._of(ref)
             if self._allocation:
                 self._allocation.labels(*labels, self._tariff.currency).inc(price * part)
             self._energy.labels(*labels, source).inc(joules * part)
             if self._carbon:
                 self._carbon.labels(*labels).inc(grams(joules * part, self._tariff.grams_per_kwh))
-        self._look_at_overhead()
 
     def _look_at_overhead(self) -> None:
         by_workers, by_loop = self._job_seconds()
@@ -144,7 +160,7 @@ class Accountant:
         labels = (ref.model, ref.variant, str(ref.version)) if ref else ("", "", "")
         if self._allocation:
             self._allocation.labels(*labels, self._tariff.currency)
-        for source in self._power.sources:
+        for source in self._sources:
             self._energy.labels(*labels, source)
         if self._carbon:
             self._carbon.labels(*labels)

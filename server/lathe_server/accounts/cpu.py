@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 
+from lathe_server.threads import ended_loaders
+
 COMPONENTS = ("event_loop", "workers", "grpc", "loader", "scrapes", "other")
 """Beside the predictions. workers: handing over, between two jobs; grpc: its own threads; other: files, and what helps
 the loop out."""
@@ -16,32 +18,44 @@ _GRPC_POLLER = "_poll_wrapper"
 
 
 class ThreadTimes:
-    """CPU time by component, of all threads that live, and of those that ended as far as they were looked at.
+    """CPU time by component: of all threads that live, of loaders that have ended, and of others that have as far as
+    they were looked at.
 
     Args:
         threads: ids of the system, with the names of those that are Python's.
         read: CPU seconds of a thread; OSError where it has ended.
+        ended: loaders that have since the last look, with their CPU seconds.
     """
 
     def __init__(
         self,
         threads: Callable[[], Mapping[int, str]] = lambda: _threads(),
         read: Callable[[int], float] = lambda thread: _cpu_seconds(thread),
+        ended: Callable[[], Iterable[tuple[int, float]]] = ended_loaders,
     ) -> None:
         self._threads = threads
         self._read = read
+        self._ended = ended
         self._last: dict[int, float] = {}
+        self._told: set[int] = set()
         self._seconds = dict.fromkeys(COMPONENTS, 0.0)
 
     def look(self) -> Mapping[str, float]:
         """Seconds since the beginning of the process."""
-        last = {}
-        for thread, name in self._threads().items():
-            try:
-                now = self._read(thread)
-            except OSError:
+        last, threads = {}, self._threads()
+        for thread, total in self._ended():  # after the list: whoever is in neither has not begun
+            self._seconds["loader"] += max(0.0, total - self._last.pop(thread, 0.0))
+            self._told.add(thread)
+        self._told &= threads.keys()  # those that have told all and are not gone yet
+        for thread, name in threads.items():
+            if thread in self._told:
                 continue
             before = self._last.get(thread, 0.0)
+            try:
+                now = self._read(thread)
+            except OSError:  # it has ended since, and a loader will say so
+                last[thread] = before
+                continue
             self._seconds[component_of(name)] += now - before if now >= before else now  # its number was given anew
             last[thread] = now
         self._last = last

@@ -10,7 +10,7 @@ from typing import Literal
 
 log = logging.getLogger(__name__)
 
-Source = Literal["rapl", "estimate"]
+Source = Literal["rapl", "nvml", "estimate"]
 
 POWERCAP = Path("/sys/class/powercap")
 

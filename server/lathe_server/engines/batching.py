@@ -44,6 +44,7 @@ class BatchingEngine:
         if any(spec.shape[:1] != (FREE,) for spec in (*engine.inputs, *engine.outputs)):
             raise BadVariant("the model takes one picture at a time; batches need a free first dimension")
         self.runs_alone = False
+        self.on_gpu, self.meter = engine.on_gpu, engine.meter
         self.runtime = f"{engine.runtime}, batches of up to {largest}"
         self.inputs, self.outputs = engine.inputs, engine.outputs
         self._engine = engine

@@ -16,6 +16,7 @@ from lathe.errors import BadVariant, Refused
 from lathe_server.engine_names import AUTO, DEFAULT, PROVIDERS
 from lathe_server.engines.batching import BatchingEngine
 from lathe_server.engines.engine import Engine
+from lathe_server.engines.meter import MeteredEngine
 from lathe_server.engines.onnx_runtime import OnnxRuntimeEngine
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,16 @@ def in_batches(build: Build, largest: int, wait_seconds: float) -> Build:
         return BatchingEngine(engine, largest, wait_seconds) if all(size_wh) else engine
 
     return load if largest > 1 else build
+
+
+def metered(build: Build, *, in_batches: bool) -> Build:
+    """What loads the same engines, with a meter where runs have several frames, or need a graphics processor."""
+
+    def load(model: bytes, size_wh: tuple[int, int]) -> Engine:
+        engine = build(model, size_wh)
+        return MeteredEngine(engine) if in_batches or engine.on_gpu else engine
+
+    return load
 
 
 def _say_replaced(name: str, why: str) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from lathe_server.engines.meter import Meter
 
 FREE = -1
 """A dimension that may be of any size."""
@@ -28,12 +31,18 @@ class Engine(Protocol):
     Attributes:
         runtime: what runs it, with its version, for logs, cards and reports.
         runs_alone: a run needs nothing but the thread that asks: no device, no other thread, no turn.
+        on_gpu: its runs need a graphics processor.
     """
 
     runtime: str
     runs_alone: bool
+    on_gpu: bool
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+    @property
+    def meter(self) -> Meter | None:
+        """Of its runs; None where nobody needs one."""
 
     def run(self, tensor: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         """Runs the network on its only input; outputs by name, the caller's to keep."""

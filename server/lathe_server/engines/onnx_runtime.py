@@ -33,6 +33,8 @@ class OnnxRuntimeEngine:
         Refused: the provider does not start on this machine.
     """
 
+    meter = None
+
     def __init__(self, model: bytes, provider: str = CPU) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -46,6 +48,7 @@ class OnnxRuntimeEngine:
         if provider not in self._session.get_providers():  # the runtime goes on without one whose device is missing
             raise Refused(f"{provider} does not start on this machine")
         self.runs_alone = provider == CPU
+        self.on_gpu = provider != CPU
         self.runtime = RUNTIME if provider == CPU else f"{RUNTIME} {provider}"
         self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self._session.get_outputs())

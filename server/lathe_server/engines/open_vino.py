@@ -38,7 +38,8 @@ class OpenVinoEngine:
     """
 
     runtime = RUNTIME
-    runs_alone = False
+    runs_alone = on_gpu = False
+    meter = None
 
     def __init__(self, model: bytes) -> None:
         try:

@@ -1,0 +1,174 @@
+"""Cameras on the shipped variants while a real Prometheus looks: a quiet time, a swap, an experiment, a restart, and too
+much load."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections import Counter
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lathe.client import AsyncClient
+from lathe.demo.footage import load_footage
+from lathe.errors import LatheError
+from lathe.scrape import scrape
+from lathe.v1 import experiment_pb2
+from lathe_loadtest.camera import Camera, Tally
+from tests.conftest import ROOT, RunningServer, start_server
+from tests.prometheus import Prometheus, free_port
+
+MODEL = "face"
+RULES = ROOT / "deploy/prometheus/rules.yml"
+PRICE_PER_CORE_HOUR = 0.05
+FLAGS = (
+    *("--price-per-core-hour", str(PRICE_PER_CORE_HOUR), "--carbon-grams-per-kwh", "380"),
+    *("--stream-labels", "gate-*,hall-*", "--objective-seconds", "0.05", "--server-name", "watched"),
+)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A time of one kind of load.
+
+    Attributes:
+        began, ended: Unix time; all of it was scraped by then.
+        tallies: of its cameras, by their names.
+        calls: outcomes of single calls.
+    """
+
+    began: float
+    ended: float
+    tallies: dict[str, Tally]
+    calls: Counter[str]
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        return sum((tally.outcomes for tally in self.tallies.values()), Counter()) + self.calls
+
+    @property
+    def latencies(self) -> list[float]:
+        return sorted(sample.latency_seconds for tally in self.tallies.values() for sample in tally.samples)
+
+
+@dataclass
+class WatchedRun:
+    """Attributes:
+    server: as it is after its restart.
+    began: Unix time of the first.
+    """
+
+    prometheus: Prometheus
+    server: RunningServer
+    began: float
+    phases: dict[str, Phase] = field(default_factory=dict)
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        return sum((phase.outcomes for phase in self.phases.values()), Counter())
+
+    @property
+    def ended(self) -> float:
+        return max(phase.ended for phase in self.phases.values())
+
+
+@contextmanager
+def watched_run(folder: Path, seconds: float, scrape_seconds: float = 1.0) -> Iterator[WatchedRun]:
+    """
+    Args:
+        seconds: of each phase.
+    """
+    frames = [frame for video in load_footage(()) for frame in video.frames[:40]]
+    shutil.copytree(ROOT / "models", folder / "models")
+    flags = (*FLAGS, "--http", f"127.0.0.1:{free_port()}")
+    http = flags[-1]
+    with Prometheus(folder / "prometheus", {"lathe": [http]}, RULES, scrape_seconds) as prometheus:
+        began = time.time()
+        with start_server(folder / "models", folder / "first.log", *flags) as server:
+            run = WatchedRun(prometheus, server, began)
+            prometheus.has_scraped('up{job="lathe"}', 1)
+            run.phases["quiet"] = asyncio.run(_quiet(run, frames, seconds))
+            run.phases["changing"] = asyncio.run(_changing(run, frames, seconds))
+            assert server.stop() == 0
+        with start_server(folder / "models", folder / "second.log", *flags) as server:
+            run.server = server
+            run.phases["busy"] = asyncio.run(_busy(run, frames, seconds))
+            yield run
+
+
+async def _quiet(run: WatchedRun, frames: Sequence[bytes], seconds: float) -> Phase:
+    """Four cameras, and now and then a call; one of its pictures is none."""
+    async with run.server.async_client() as client:
+        calls: Counter[str] = Counter()
+
+        async def call() -> None:
+            for picture in (frames[0], b"no picture", frames[-1]):
+                await asyncio.sleep(seconds / 4)
+                try:
+                    calls[(await client.detect(MODEL, picture)).outcome] += 1
+                except LatheError:
+                    calls["rejected"] += 1
+
+        cameras = [Camera(f"gate-{number}", MODEL, frames, 10.0, number / 4) for number in range(4)]
+        return await _phase(run, client, cameras, seconds, call(), calls)
+
+
+async def _changing(run: WatchedRun, frames: Sequence[bytes], seconds: float) -> Phase:
+    """Six cameras; the route is shared, one variant sees frames in the shadow, then an experiment begins."""
+    async with run.server.async_client() as client:
+
+        async def change() -> None:
+            await client.set_route(MODEL, {"int8": 1, "student-int8": 1}, shadow="pruned-int8", shadow_share=0.5)
+            await asyncio.sleep(seconds / 3)
+            try:
+                await client.set_route(MODEL, {"int8": 1}, expected_revision=77)
+            except LatheError:
+                await client.set_route(MODEL, {"int8": 1})
+            await client.start_experiment(_spec(seconds))
+            await asyncio.sleep(seconds / 2)
+            await client.stop_experiment(MODEL, "seen enough")
+
+        cameras = [Camera(f"hall-{number}", MODEL, frames, 12.0, number / 6) for number in range(6)]
+        return await _phase(run, client, cameras, seconds, change(), Counter())
+
+
+def _spec(seconds: float) -> experiment_pb2.ExperimentSpec:
+    spec = experiment_pb2.ExperimentSpec(
+        model=MODEL, block_seconds=seconds / 24, max_seconds=600.0, minimum_effect=0.001, minimum_agreement=0.1,
+        shadow_share=0.5, max_latency_ratio=1e6,
+    )
+    spec.baseline.variant, spec.candidate.variant = "int8", "student-int8"
+    return spec
+
+
+async def _busy(run: WatchedRun, frames: Sequence[bytes], seconds: float) -> Phase:
+    """More than two cores can do, of cameras that nobody has named, too; the dearer variant gives way."""
+    async with run.server.async_client() as client:
+        await client.set_route(MODEL, {"int8": 1}, degrade=["student-int8"], degrade_after_seconds=0.03)
+        cameras = [
+            Camera(f"{'gate' if number % 2 else 'street'}-{number}", MODEL, frames, 60.0, number / 24)
+            for number in range(24)
+        ]
+        return await _phase(run, client, cameras, seconds, asyncio.sleep(0), Counter())
+
+
+async def _phase(
+    run: WatchedRun,
+    client: AsyncClient,
+    cameras: Sequence[Camera],
+    seconds: float,
+    beside: Awaitable[None],
+    calls: Counter[str],
+) -> Phase:
+    """Plays, and waits until Prometheus knows all that the server knows."""
+    began = time.time()
+    tallies = {camera.name: Tally() for camera in cameras}
+    await asyncio.gather(
+        beside, *(camera.play(client, seconds, tallies[camera.name]) for camera in cameras)
+    )
+    answered = scrape(run.server.http).total("lathe_frames_total")
+    await asyncio.to_thread(run.prometheus.has_scraped, "sum(lathe_frames_total)", answered)
+    return Phase(began, time.time(), tallies, calls)
