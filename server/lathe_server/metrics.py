@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
@@ -202,6 +202,7 @@ class Metrics:
             ("model", "metric", "bound"),
             registry=registry,
         )
+        self._estimated: dict[str, Mapping[tuple[str, ...], float]] = {}  # what is told, by model
         self._shadow_frames = Counter(
             "lathe_shadow_frames_total", "Frames judged in the shadow", (*VARIANT, "outcome"), registry=registry
         )
@@ -283,9 +284,14 @@ class Metrics:
         self._event_times.labels(model, kind).set(unix_seconds)
 
     def set_estimates(self, model: str, estimates: Iterable[experiment_pb2.Estimate]) -> None:
-        for one in estimates:
-            for bound in ("value", "low", "high"):
-                self._estimate.labels(model, one.metric, bound).set(getattr(one, bound))
+        """Those of the model's newest experiment, and no others."""
+        for labels in self._estimated.pop(model, ()):
+            self._estimate.remove(*labels)
+        told = self._estimated[model] = {
+            (model, one.metric, bound): getattr(one, bound) for one in estimates for bound in ("value", "low", "high")
+        }
+        for labels, value in told.items():
+            self._estimate.labels(*labels).set(value)
 
     def totals(self, ref: VariantRef) -> Totals:
         """What a variant's frames came to since the server began."""
