@@ -137,8 +137,13 @@ async def _changing(run: WatchedRun, frames: Sequence[bytes], seconds: float) ->
 
 def _spec(seconds: float) -> experiment_pb2.ExperimentSpec:
     spec = experiment_pb2.ExperimentSpec(
-        model=MODEL, block_seconds=seconds / 24, max_seconds=600.0, minimum_effect=0.001, minimum_agreement=0.1,
-        shadow_share=0.5, max_latency_ratio=1e6,
+        model=MODEL,
+        block_seconds=seconds / 24,
+        max_seconds=600.0,
+        minimum_effect=0.001,
+        minimum_agreement=0.1,
+        shadow_share=0.5,
+        max_latency_ratio=1e6,
     )
     spec.baseline.variant, spec.candidate.variant = "int8", "student-int8"
     return spec
@@ -166,9 +171,7 @@ async def _phase(
     """Plays, and waits until Prometheus knows all that the server knows."""
     began = time.time()
     tallies = {camera.name: Tally() for camera in cameras}
-    await asyncio.gather(
-        beside, *(camera.play(client, seconds, tallies[camera.name]) for camera in cameras)
-    )
+    await asyncio.gather(beside, *(camera.play(client, seconds, tallies[camera.name]) for camera in cameras))
     answered = scrape(run.server.http).total("lathe_frames_total")
     await asyncio.to_thread(run.prometheus.has_scraped, "sum(lathe_frames_total)", answered)
     return Phase(began, time.time(), tallies, calls)
