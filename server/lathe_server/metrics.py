@@ -34,6 +34,7 @@ STATUSES = (
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
+TURNED_AWAY = ("UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED")
 SWAP_RESULTS = ("done", "refused", "followed")
 EVENTS = tuple(name.removeprefix("EVENT_KIND_").lower() for name in control_pb2.EventKind.keys()[1:])
 VERDICTS = tuple(word(verdict) for verdict in experiment_pb2.Verdict.values() if verdict)
@@ -177,6 +178,8 @@ class Metrics:
         self.turned_away = Counter(
             "lathe_turned_away_total", "Calls that were not let in", ("status",), registry=registry
         )
+        for status in TURNED_AWAY:
+            self.turned_away.labels(status)
         self._events = Counter("lathe_events_total", "What happened to models", ("model", "kind"), registry=registry)
         self._event_times = Gauge(
             "lathe_event_timestamp_seconds",

@@ -125,8 +125,13 @@ CONSTANT = (
     "lathe_workers",
     "lathe_variant_",
     "up{",
+    'metric="failed_share"',
+    'metric="agreement"',
+    "lathe_turned_away_total",
+    "> bool 60",
 )
-"""What settings and cards say: the same under any load."""
+"""What settings and cards say, and what does not come to pass in this run: a frame that fails, variants that disagree on
+its films, a call without its token, a camera that is silent for a minute."""
 
 
 def asked_id(asked: Asked) -> str:

@@ -91,8 +91,8 @@ def watched_run(folder: Path, seconds: float, scrape_seconds: float = 1.0) -> It
             run = WatchedRun(prometheus, server, began)
             prometheus.has_scraped('up{job="lathe"}', 1)
             run.phases["quiet"] = asyncio.run(_quiet(run, frames, seconds))
-            run.phases["first trial"] = asyncio.run(_trial(run, frames, seconds, "student-int8", cameras=6))
-            run.phases["second trial"] = asyncio.run(_trial(run, frames, seconds, "pruned-int8", cameras=8))
+            run.phases["first trial"] = asyncio.run(_trial(run, frames, seconds, "student-int8", cameras=6, fps=12.0))
+            run.phases["second trial"] = asyncio.run(_trial(run, frames, seconds, "pruned-int8", cameras=12, fps=60.0))
             assert server.stop() == 0
         with start_server(folder / "models", folder / "second.log", *flags) as server:
             run.server = server
@@ -118,7 +118,9 @@ async def _quiet(run: WatchedRun, frames: Sequence[bytes], seconds: float) -> Ph
         return await _phase(run, client, cameras, seconds, call(), calls)
 
 
-async def _trial(run: WatchedRun, frames: Sequence[bytes], seconds: float, candidate: str, cameras: int) -> Phase:
+async def _trial(
+    run: WatchedRun, frames: Sequence[bytes], seconds: float, candidate: str, cameras: int, fps: float
+) -> Phase:
     """The route is shared while another variant sees frames in the shadow; then there is an experiment."""
     async with run.server.async_client() as client:
 
@@ -134,7 +136,7 @@ async def _trial(run: WatchedRun, frames: Sequence[bytes], seconds: float, candi
             await asyncio.sleep(seconds / 2)
             await client.stop_experiment(MODEL, "seen enough")
 
-        playing = [Camera(f"hall-{number}", MODEL, frames, 12.0, number / cameras) for number in range(cameras)]
+        playing = [Camera(f"hall-{number}", MODEL, frames, fps, number / cameras) for number in range(cameras)]
         return await _phase(run, client, playing, seconds, change(), Counter())
 
 
