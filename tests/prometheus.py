@@ -93,7 +93,7 @@ class Prometheus:
 
     def has_scraped(self, expr: str, value: float) -> None:
         """Returns when a figure is that one, and fails when it does not come to be."""
-        until(lambda: self.value(expr) == value, SECONDS)
+        until(lambda: [float(one["value"][1]) for one in self.query(expr)] == [value], SECONDS)
 
     def _ask(self, what: str, parameters: Mapping[str, str]) -> list[dict[str, Any]]:
         url = f"http://{self.address}/api/v1/{what}?{urllib.parse.urlencode(parameters)}"

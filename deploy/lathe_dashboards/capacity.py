@@ -158,7 +158,7 @@ COST_ROW = Row(
     (
         Panel(
             "Cost of a million predictions",
-            "usage: the price of the CPU time that they took. allocation: the price of the machines, idle time "
+            "usage: the price of the processor time that they took. allocation: the price of the machines, idle time "
             "included, shared out. The two meet when the machines are full.",
             "none",
             (

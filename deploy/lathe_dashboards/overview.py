@@ -233,6 +233,34 @@ SERVER_ROW = Row(
             (Query(series("process_resident_memory_bytes", where=SERVER), "{{instance}}"),),
         ),
         Panel(
+            "Open files and connections",
+            "Descriptors of each server. They should come back to where they were when cameras leave.",
+            "none",
+            (Query(series("process_open_fds", where=SERVER), "{{instance}}"),),
+        ),
+        Panel(
+            "Turned away",
+            "Calls without a good token, or that come faster than theirs may. Nobody is where no tokens are asked for.",
+            "suffix: calls/s",
+            (Query(rate("lathe_turned_away_total", by=["status"], where=SERVER), "{{status}}"),),
+            kind="stacked",
+        ),
+        Panel(
+            "Time of a swap, by phase",
+            "Mean seconds that variants took to be loaded, checked, warmed up and drained. Frames wait for none of it.",
+            "s",
+            (
+                Query(
+                    ratio(
+                        rate("lathe_swap_phase_seconds_sum", by=["phase"]),
+                        rate("lathe_swap_phase_seconds_count", by=["phase"]),
+                    ),
+                    "{{phase}}",
+                ),
+            ),
+            kind="stacked",
+        ),
+        Panel(
             "Lag of the event loop",
             "How late the loop comes to what is due, 99th percentile. All frames wait for it.",
             "s",

@@ -131,7 +131,7 @@ VARIANTS = Dashboard(
             (
                 Panel(
                     "Cost of a million frames",
-                    "Price of the CPU time that predictions used, in the currency that the legend names.",
+                    "Price of the processor time that predictions used, in the currency that the legend names.",
                     "none",
                     (
                         Query(

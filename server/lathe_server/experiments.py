@@ -192,6 +192,7 @@ class Experiments:
         if not running.has_ended:
             self._router.choose_by(model, running)
             self._metrics.experiment_running.labels(model).set(1)
+            self._metrics.set_estimates(model, running.message.estimates)  # none yet, or those before a restart
             text = f"{running.candidate} beside {running.baseline}"
             self._events.tell(control_pb2.EVENT_KIND_EXPERIMENT_BEGUN, model, text, experiment=told.id)
         self._tasks[model] = asyncio.create_task(self._carry_out(running))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
@@ -34,6 +34,7 @@ STATUSES = (
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
+TURNED_AWAY = ("UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED")
 SWAP_RESULTS = ("done", "refused", "followed")
 EVENTS = tuple(name.removeprefix("EVENT_KIND_").lower() for name in control_pb2.EventKind.keys()[1:])
 VERDICTS = tuple(word(verdict) for verdict in experiment_pb2.Verdict.values() if verdict)
@@ -177,6 +178,8 @@ class Metrics:
         self.turned_away = Counter(
             "lathe_turned_away_total", "Calls that were not let in", ("status",), registry=registry
         )
+        for status in TURNED_AWAY:
+            self.turned_away.labels(status)
         self._events = Counter("lathe_events_total", "What happened to models", ("model", "kind"), registry=registry)
         self._event_times = Gauge(
             "lathe_event_timestamp_seconds",
@@ -202,6 +205,7 @@ class Metrics:
             ("model", "metric", "bound"),
             registry=registry,
         )
+        self._estimated: dict[str, Mapping[tuple[str, ...], float]] = {}  # what is told, by model
         self._shadow_frames = Counter(
             "lathe_shadow_frames_total", "Frames judged in the shadow", (*VARIANT, "outcome"), registry=registry
         )
@@ -283,9 +287,14 @@ class Metrics:
         self._event_times.labels(model, kind).set(unix_seconds)
 
     def set_estimates(self, model: str, estimates: Iterable[experiment_pb2.Estimate]) -> None:
-        for one in estimates:
-            for bound in ("value", "low", "high"):
-                self._estimate.labels(model, one.metric, bound).set(getattr(one, bound))
+        """Those of the model's newest experiment, and no others."""
+        for labels in self._estimated.pop(model, ()):
+            self._estimate.remove(*labels)
+        told = self._estimated[model] = {
+            (model, one.metric, bound): getattr(one, bound) for one in estimates for bound in ("value", "low", "high")
+        }
+        for labels, value in told.items():
+            self._estimate.labels(*labels).set(value)
 
     def totals(self, ref: VariantRef) -> Totals:
         """What a variant's frames came to since the server began."""

@@ -19,7 +19,7 @@ OTHER = "other"
 MOST_STREAMS = 200
 """That have labels of their own."""
 _REMEMBERED = 4096
-_AGE_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_AGE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
 class StreamLabels:

@@ -22,7 +22,7 @@ _SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
 def served() -> frozenset[str]:
     """Names of all series that a server may have."""
     metrics = Metrics(price_per_core_hour=1.0)
-    Accountant(metrics.registry, Tariff(1.0, "USD", 1.0), Power(5.0, Rapl()), list, lambda: (0.0, 0.0))
+    Accountant(metrics.registry, Tariff(per_hour=1.0, grams_per_kwh=1.0), Power(5.0, Rapl()), list, lambda: (0.0, 0.0))
     names = (
         f"{family.name}{suffix}"
         for family in metrics.registry.collect()

@@ -1,5 +1,5 @@
-"""Cameras on the shipped variants while a real Prometheus looks: a quiet time, a swap, an experiment, a restart, and too
-much load."""
+"""Cameras on the shipped variants while a real Prometheus looks: a quiet time, two experiments with swaps between, a
+restart, and too much load."""
 
 from __future__ import annotations
 
@@ -91,10 +91,12 @@ def watched_run(folder: Path, seconds: float, scrape_seconds: float = 1.0) -> It
             run = WatchedRun(prometheus, server, began)
             prometheus.has_scraped('up{job="lathe"}', 1)
             run.phases["quiet"] = asyncio.run(_quiet(run, frames, seconds))
-            run.phases["changing"] = asyncio.run(_changing(run, frames, seconds))
+            run.phases["first trial"] = asyncio.run(_trial(run, frames, seconds, "student-int8", cameras=6, fps=12.0))
+            run.phases["second trial"] = asyncio.run(_trial(run, frames, seconds, "pruned-int8", cameras=12, fps=60.0))
             assert server.stop() == 0
         with start_server(folder / "models", folder / "second.log", *flags) as server:
             run.server = server
+            prometheus.has_scraped("sum(lathe_frames_total)", 0)
             run.phases["busy"] = asyncio.run(_busy(run, frames, seconds))
             yield run
 
@@ -116,31 +118,40 @@ async def _quiet(run: WatchedRun, frames: Sequence[bytes], seconds: float) -> Ph
         return await _phase(run, client, cameras, seconds, call(), calls)
 
 
-async def _changing(run: WatchedRun, frames: Sequence[bytes], seconds: float) -> Phase:
-    """Six cameras; the route is shared, one variant sees frames in the shadow, then an experiment begins."""
+async def _trial(
+    run: WatchedRun, frames: Sequence[bytes], seconds: float, candidate: str, cameras: int, fps: float
+) -> Phase:
+    """The route is shared while another variant sees frames in the shadow; then there is an experiment."""
     async with run.server.async_client() as client:
 
         async def change() -> None:
-            await client.set_route(MODEL, {"int8": 1, "student-int8": 1}, shadow="pruned-int8", shadow_share=0.5)
+            shadow = ({"student-int8", "pruned-int8"} - {candidate}).pop()
+            await client.set_route(MODEL, {"int8": 1, candidate: 1}, shadow=shadow, shadow_share=0.5)
             await asyncio.sleep(seconds / 3)
             try:
                 await client.set_route(MODEL, {"int8": 1}, expected_revision=77)
             except LatheError:
                 await client.set_route(MODEL, {"int8": 1})
-            await client.start_experiment(_spec(seconds))
+            await client.start_experiment(_spec(candidate, seconds / 24))
             await asyncio.sleep(seconds / 2)
             await client.stop_experiment(MODEL, "seen enough")
 
-        cameras = [Camera(f"hall-{number}", MODEL, frames, 12.0, number / 6) for number in range(6)]
-        return await _phase(run, client, cameras, seconds, change(), Counter())
+        playing = [Camera(f"hall-{number}", MODEL, frames, fps, number / cameras) for number in range(cameras)]
+        return await _phase(run, client, playing, seconds, change(), Counter())
 
 
-def _spec(seconds: float) -> experiment_pb2.ExperimentSpec:
+def _spec(candidate: str, block_seconds: float) -> experiment_pb2.ExperimentSpec:
+    """With bounds so wide that it goes on until it is stopped."""
     spec = experiment_pb2.ExperimentSpec(
-        model=MODEL, block_seconds=seconds / 24, max_seconds=600.0, minimum_effect=0.001, minimum_agreement=0.1,
-        shadow_share=0.5, max_latency_ratio=1e6,
+        model=MODEL,
+        block_seconds=block_seconds,
+        max_seconds=600.0,
+        minimum_effect=0.001,
+        minimum_agreement=0.1,
+        shadow_share=0.5,
+        max_latency_ratio=1e6,
     )
-    spec.baseline.variant, spec.candidate.variant = "int8", "student-int8"
+    spec.baseline.variant, spec.candidate.variant = "int8", candidate
     return spec
 
 
@@ -166,9 +177,7 @@ async def _phase(
     """Plays, and waits until Prometheus knows all that the server knows."""
     began = time.time()
     tallies = {camera.name: Tally() for camera in cameras}
-    await asyncio.gather(
-        beside, *(camera.play(client, seconds, tallies[camera.name]) for camera in cameras)
-    )
+    await asyncio.gather(beside, *(camera.play(client, seconds, tallies[camera.name]) for camera in cameras))
     answered = scrape(run.server.http).total("lathe_frames_total")
     await asyncio.to_thread(run.prometheus.has_scraped, "sum(lathe_frames_total)", answered)
     return Phase(began, time.time(), tallies, calls)
