@@ -190,6 +190,15 @@ def test_the_newest_frame_is_kept_and_all_is_forgotten_when_nobody_looks_any_mor
     assert watched.names() == []
 
 
+def test_a_frame_that_took_longer_than_the_one_after_it_is_not_shown() -> None:
+    watched, given = Watched().looked(), result()
+    for arrived in (1.0, 3.0, 2.0):
+        watched.cameras.observe(replace(given, frame=replace(given.frame, arrived=arrived)))
+    (camera,) = watched.cameras.look()
+    assert camera.shot
+    assert camera.shot.result.frame.arrived == 3.0
+
+
 def test_who_looks_again_after_a_while_sees_nothing_old() -> None:
     watched = Watched().looked()
     watched.cameras.observe(result())

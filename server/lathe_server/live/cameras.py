@@ -148,6 +148,8 @@ class Cameras:
             known.failed += 1
 
     def _keep(self, known: _Known, result: Result, answer: Answer, picture: EncodedPicture | RawPicture) -> None:
+        if known.shot and known.shot.result.frame.arrived > result.frame.arrived:
+            return  # two workers had frames of one stream, and this one took longer
         self._held -= _size(known.shot)
         shot = Shot(next(self._numbers), result, answer, picture)
         if self._held + _size(shot) > MAX_HELD_BYTES:
