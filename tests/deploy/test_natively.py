@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
@@ -29,6 +28,7 @@ from tests.deploy.manifests import DEPLOY, Document, compose, environment_of, po
 from tests.deploy.natively import Prometheus, Serving, on_read_only_root, rewritten, running, serving
 from tests.deploy.test_scaling import adapter_query, hpa_threshold, keda_trigger
 from tests.dockerfile import read_stages
+from tests.prometheus import free_port
 
 IMAGE = read_stages(ROOT / "Dockerfile")[-1]
 SCRAPE_SECONDS = 0.25
@@ -55,12 +55,6 @@ class Stack:
     cameras: Document
     folder: Path
     rules: list[Path]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def targets_here(configuration: Document, addresses: dict[str, str]) -> Document:
