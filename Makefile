@@ -23,12 +23,13 @@ demo: $(VENV)/.installed ## compress a face detector, serve it, swap it in mid-s
 test: $(VENV)/.installed ## run the tests
 	$(BIN)/python -m pytest
 
-check: $(VENV)/.installed ## ruff, mypy --strict, buf lint, hadolint
+check: $(VENV)/.installed ## ruff, mypy --strict, buf lint, hadolint, yamllint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	cd proto && ../$(BIN)/buf lint
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/yamllint --strict .
 
 # protoc looks for its plug-ins on PATH.
 proto: export PATH := $(abspath $(BIN)):$(PATH)

@@ -148,6 +148,56 @@ def test_stream_writes_a_video(shared_server: RunningServer, film: Path, tmp_pat
         assert sum(1 for _ in container.decode(video=0)) == 6
 
 
+def test_stream_loops_until_it_has_the_frames_that_are_asked_for(
+    shared_server: RunningServer, film: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["stream", str(film), "--server", shared_server.grpc, "--model", "spots", "--loop", "--frames", "14"]
+    assert main(command) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["frame"] for line in lines] == list(range(14))  # of a film of 6
+    assert all(line["detections"] for line in lines)
+    seconds = [line["seconds"] for line in lines]
+    assert seconds == sorted(set(seconds))
+
+
+def test_a_folder_plays_as_several_cameras(
+    shared_server: RunningServer, film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "footage"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("no video")
+    for name in ("a.mp4", "b.mp4"):
+        (folder / name).symlink_to(film)
+    command = ["stream", str(folder), "--server", shared_server.grpc, "--model", "spots"]
+    assert main([*command, "--stream-id", "gate", "--cameras", "3"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for name in ("gate-1", "gate-2", "gate-3"):
+        assert [line["frame"] for line in lines if line["stream"] == name] == list(range(12))
+    assert len(lines) == 36
+
+
+def test_several_cameras_end_with_the_first_that_fails(film: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = error_line(capsys, "stream", film, "--server", NOBODY, "--cameras", "2")
+    assert told == "no server answers at that address"
+
+
+@pytest.mark.parametrize(
+    ("source", "flags", "told"),
+    [
+        ("rtsp://camera/live", ["--loop"], "--loop and --cameras are for video files and folders of them"),
+        ("rtsp://camera/live", ["--cameras", "2"], "--loop and --cameras are for video files and folders of them"),
+        ("film.mp4", ["--cameras", "0"], "--cameras must be at least 1"),
+        ("film.mp4", ["--cameras", "2", "--output", "out.mp4"], "--output takes one camera"),
+    ],
+)
+def test_cameras_that_cannot_be(source: str, flags: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert error_line(capsys, "stream", source, *flags) == told
+
+
+def test_a_folder_without_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "there is no video in" in error_line(capsys, "stream", tmp_path)
+
+
 def test_stream_to_a_server_without_the_model(
     shared_server: RunningServer, film: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
