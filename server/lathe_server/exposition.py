@@ -10,6 +10,10 @@ from time import thread_time
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+PLAIN, OPEN = "text/plain", "application/openmetrics-text"
+_ACCEPTED = {PLAIN: "", OPEN: f"{OPEN};version=1.0.0"}
+"""By format, what is asked of the library, which reads whatever versions clients make up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Text:
@@ -42,20 +46,21 @@ class Exposition:
         Args:
             accept: the header; traces are named as exemplars where OpenMetrics is taken.
         """
-        content_type = choose_encoder(accept)[1]
-        task = self._next.get(content_type)
+        form = OPEN if OPEN in accept.lower() else PLAIN
+        task = self._next.get(form)
         if task is None:
-            task = self._next[content_type] = asyncio.create_task(self._make(accept, content_type))
+            task = self._next[form] = asyncio.create_task(self._make(form))
         return await asyncio.shield(task)
 
-    async def _make(self, accept: str, content_type: str) -> Text:
+    async def _make(self, form: str) -> Text:
         async with self._in_hand:
-            del self._next[content_type]
+            del self._next[form]
             self._refresh()
-            content, cpu_seconds = await asyncio.to_thread(self._encoded, accept)
+            encode, content_type = choose_encoder(_ACCEPTED[form])
+            content, cpu_seconds = await asyncio.to_thread(self._encoded, encode)
             self._made(cpu_seconds)
             return Text(content, content_type)
 
-    def _encoded(self, accept: str) -> tuple[bytes, float]:
+    def _encoded(self, encode: Callable[[CollectorRegistry], bytes]) -> tuple[bytes, float]:
         began = thread_time()
-        return choose_encoder(accept)[0](self._registry), thread_time() - began
+        return encode(self._registry), thread_time() - began

@@ -12,6 +12,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from lathe_server.facts import without_secrets
 from lathe_server.frames import OUTCOMES, Outcome, Result
 from lathe_server.shards import Count, Counters, Distribution, Histograms
 
@@ -50,8 +51,8 @@ class StreamLabels:
     def _decide(self, stream_id: str) -> str:
         if self._room and any(fnmatchcase(stream_id, pattern) for pattern in self._patterns):
             self._room -= 1
-            self._labels[stream_id] = stream_id
-            return stream_id
+            label = self._labels[stream_id] = without_secrets(stream_id)
+            return label
         if len(self._others) >= _REMEMBERED:
             self._others.clear()
         self._others.add(stream_id)
@@ -83,7 +84,7 @@ class StreamMetrics:
             return
         stream = self._of(self._labels.of(frame.stream_id))
         stream.frames[result.outcome].inc()
-        stream.arrived = frame.arrived
+        stream.arrived = max(stream.arrived, frame.arrived)  # workers may bring one after a newer one
         if result.answer:
             stream.age.observe(result.age_seconds)
 

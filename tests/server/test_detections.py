@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from lathe.detections import Detections
 from lathe.errors import NotFound
 from lathe.packaged import packaged_file
 from lathe.repository import Repository
@@ -16,7 +17,7 @@ from lathe_server.limits import MAX_PIXELS
 from lathe_server.servable import load_servable
 from lathe_server.vision import Detector, RawPicture
 from lathe_server.vision.decoders import Outputs
-from lathe_server.vision.detections import MAX_CANDIDATES, Thresholds, best_candidates
+from lathe_server.vision.detections import MAX_CANDIDATES, Thresholds, best_candidates, suppress
 
 THRESHOLDS = Thresholds(0.02, 0.3, 1000)
 
@@ -53,6 +54,13 @@ def test_a_hundred_thousand_candidates_cost_little_more_than_the_cap() -> None:
 
 
 @pytest.mark.fault(29)
+def test_boxes_that_are_no_numbers_are_no_detections() -> None:
+    xyxy = np.array([[0, 0, 9, 9], [0, np.nan, 9, 9], [0, 0, np.inf, 9], [50, 50, 60, 60]], np.float32)
+    landmarks = np.zeros((4, 0, 2), np.float32)
+    found = suppress(Detections(xyxy, np.full(4, 0.9, np.float32), np.zeros(4, np.int64), landmarks), THRESHOLDS)
+    assert found.xyxy.tolist() == [[0, 0, 9, 9], [50, 50, 60, 60]]
+
+
 def test_the_cap_keeps_the_best() -> None:
     score = np.random.default_rng(1).permutation(100_000).astype(np.float32)
     assert sorted(score[best_candidates(score)]) == list(range(100_000 - MAX_CANDIDATES, 100_000))

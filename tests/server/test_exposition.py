@@ -65,6 +65,19 @@ def test_who_leaves_takes_nothing_from_the_others() -> None:
     assert asyncio.run(ask()).content.endswith(b"number 1.0\n")
 
 
+@pytest.mark.fault(83)
+def test_formats_that_nobody_serves_are_no_texts_of_their_own() -> None:
+    async def ask() -> list[Text]:
+        made_up = [f"application/openmetrics-text;version=1.0.{number}" for number in range(50)]
+        senseless = ["application/openmetrics-text;version=abc", "text/plain;version=x;q=y", "*/*", ",;="]
+        return await asyncio.gather(*(watched.exposition.text(accept) for accept in made_up + senseless))
+
+    watched = Watched()
+    texts = asyncio.run(ask())
+    assert watched.made == 2
+    assert {text.content_type.partition(";")[0] for text in texts} == {"application/openmetrics-text", "text/plain"}
+
+
 def test_each_format_has_its_own_text() -> None:
     async def ask() -> list[Text]:
         return await asyncio.gather(watched.exposition.text(""), watched.exposition.text(OPEN_METRICS))

@@ -34,6 +34,12 @@ from lathe_server.vision import Answer, EncodedPicture
 from lathe_server.vision.detector import Stages
 from tests.server.test_tokens import OLD, RULE, SEE, entry
 
+
+def holders(given: Result) -> int:
+    """Of its picture."""
+    return sys.getrefcount(given.frame.asked)
+
+
 # ---- who may see it
 
 
@@ -173,20 +179,20 @@ def test_nothing_is_kept_while_nobody_looks() -> None:
 def test_the_newest_frame_is_kept_and_all_is_forgotten_when_nobody_looks_any_more() -> None:
     watched = Watched().looked()
     first, second = result(), result()
-    before = sys.getrefcount(first)
+    before = holders(first)
     watched.cameras.observe(first)
     watched.cameras.observe(second)
-    assert sys.getrefcount(first) == before
+    assert holders(first) == before
     (camera,) = watched.cameras.look()
     assert camera.shot
-    assert camera.shot.result is second
+    assert camera.shot.picture is second.frame.asked
     assert watched.cameras.seconds_left == LOOKED_SECONDS
     watched.now += LOOKED_SECONDS + 0.1
     assert watched.cameras.seconds_left < 0
     watched.cameras.observe(result("late"))
     del camera
     watched.cameras.forget()
-    assert sys.getrefcount(second) == before
+    assert holders(second) == before
     assert watched.names() == []
 
 
@@ -196,7 +202,7 @@ def test_a_frame_that_took_longer_than_the_one_after_it_is_not_shown() -> None:
         watched.cameras.observe(replace(given, frame=replace(given.frame, arrived=arrived)))
     (camera,) = watched.cameras.look()
     assert camera.shot
-    assert camera.shot.result.frame.arrived == 3.0
+    assert camera.shot.arrived == 3.0
 
 
 def test_who_looks_again_after_a_while_sees_nothing_old() -> None:
@@ -267,10 +273,15 @@ def test_beyond_a_bound_pictures_are_left_out_and_boxes_are_not(monkeypatch: pyt
     monkeypatch.setattr(module, "MAX_HELD_BYTES", 2500)
     watched = Watched().looked()
     for _ in range(3):  # the newer picture of a camera takes the place of its older one
-        for name in "abc":
-            watched.cameras.observe(result(name, data=bytes(1000)))
-    assert [bool(one.shot and one.shot.picture) for one in watched.cameras.look()] == [True, True, False]
-    told = told_of_frame(Shot(1, result(), result().answer, None), ["spot"], "x", 100)  # type: ignore[arg-type]
+        given = [result(name, data=bytes(1000)) for name in "abc"]
+        free = holders(given[2])
+        for one in given:
+            watched.cameras.observe(one)
+    cameras = watched.cameras.look()
+    assert [bool(one.shot and one.shot.picture) for one in cameras] == [True, True, False]
+    assert holders(given[2]) == free, "what has no room is not held by another name"
+    assert cameras[2].shot
+    told = told_of_frame(cameras[2].shot, ["spot"], "x", 100)
     assert (told["picture"], told["boxes"]) == (None, [[1.0, 2.0, 3.0, 4.0, 0.9, "spot"]])
 
 
@@ -284,9 +295,7 @@ def test_a_picture_is_encoded_once_for_however_many_and_goes_with_its_look() -> 
         return f"jpeg {shot.number}".encode()
 
     def shot(number: int) -> Shot:
-        given = result()
-        assert isinstance(given.answer, Answer)
-        return Shot(number, given, given.answer, EncodedPicture(b"x"))
+        return Shot(number, None, 0, 0.0, 0.0, False, Detections.none(), EncodedPicture(b"x"))
 
     async def visit() -> None:
         gallery = Gallery(encode)

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from lathe.repository import Repository
-from lathe.v1 import experiment_pb2, inference_pb2
+from lathe.v1 import card_pb2, experiment_pb2, inference_pb2
 from tests.browser import Tab, browser
 from tests.calls import channel, config, frame, inference, until
 from tests.conftest import RunningServer, start_server
+from tests.models import bright_spots, card_for
 from tests.pictures import jpeg, with_orientation
 
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
@@ -90,6 +91,9 @@ def test_it_shows_cameras_with_their_boxes_and_the_variant_without_a_complaint(
     pixels = np.zeros((480, 640, 3), np.uint8)
     pixels[96:144, 128:176] = 255  # off both middles
     cameras = {"gate-2": jpeg(pixels), HOSTILE: jpeg(pixels), "turned": with_orientation(jpeg(pixels), 6)}
+    judged = card_for("spots", "b")
+    judged.quality.append(card_pb2.Quality(metric="ap50", data="the lobby", value=0.751))
+    repository.publish(judged, bright_spots(box_pixels=16.0))
     with start_server(repository.root, tmp_path / "log", "--live", mode) as server, filming(server, cameras):
         with server.client() as client:
             client.set_route("spots", {"a": 1})
@@ -102,7 +106,7 @@ def test_it_shows_cameras_with_their_boxes_and_the_variant_without_a_complaint(
         cards = {card["name"]: card for card in tab.run(CARDS)}
         assert list(cards) == sorted(cameras), "in the order of their names"
         for card in cards.values():
-            assert card["by"] in ("a/1", "b/1")
+            assert card["by"] in ("a/1", "b/2")
             assert card["boxes"], card
             assert "spot" in card["alt"]
             across, down = card["brightest"]
@@ -113,7 +117,8 @@ def test_it_shows_cameras_with_their_boxes_and_the_variant_without_a_complaint(
             assert (across > 0.5) == (card["name"] == "turned")
         until(lambda: tab.run("document.querySelectorAll('#variants tr').length") == 2, LONG)
         assert "a/1" in tab.run("document.getElementById('variants').textContent")
-        assert "b/1 beside a/1" in " ".join(tab.run("document.getElementById('experiments').textContent").split())
+        assert "ap50 0.751" in tab.run("document.getElementById('variants').textContent")
+        assert "b/2 beside a/1" in " ".join(tab.run("document.getElementById('experiments').textContent").split())
         assert tab.run("document.querySelectorAll('#events li').length") > 2
         until(
             lambda: all(" fps" in card["figures"] and "– fps" not in card["figures"] for card in tab.run(CARDS)), LONG

@@ -53,6 +53,25 @@ def test_however_many_names_a_pattern_takes_in_the_labels_stay_few() -> None:
     assert labels.of("camera-19999") == OTHER
 
 
+@pytest.mark.fault(87)
+def test_passwords_in_names_are_in_no_label() -> None:
+    label = StreamLabels("*").of("rtsp://admin:hunter2@gate-3/live")
+    assert "gate-3" in label
+    assert "hunter2" not in label
+
+
+def test_the_newest_frame_stays_the_newest_when_an_older_one_is_judged_after_it() -> None:
+    registry = CollectorRegistry()
+    metrics = StreamMetrics(StreamLabels("*"), registry)
+    told = []
+    for arrived in (5.0, 3.0):
+        frame_ = Frame("spots", "gate", "", 0, EncodedPicture(b""), captured=arrived, arrived=arrived)
+        metrics.observe(Result(frame_, "dropped_too_old"))
+        told.append(registry.get_sample_value("lathe_stream_last_frame_timestamp_seconds", {"stream": "gate"}))
+    assert told[0]
+    assert told[1] == pytest.approx(told[0], abs=1.0)
+
+
 @pytest.mark.fault(88)
 def test_a_name_with_a_line_break_stays_one_sample() -> None:
     registry = CollectorRegistry()

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from statistics import median
 
+from lathe.errors import Unavailable
 from lathe_loadtest.bench.rig import STREAMS, Rig, latencies, play, unanswered
 from lathe_loadtest.bench.scenarios import Figures, capacity_of, percentile_ms
 
@@ -40,6 +41,8 @@ def watched(rig: Rig, variant: str) -> Figures:
                     assert scraper.stdout
                     scraper.stdout.readline()
                     beside = asyncio.run(play(server, cameras, rig.seconds))
+                    if scraper.poll() is not None:
+                        raise Unavailable(f"not all scrapers were answered ({kind})")
                 finally:
                     scraper.kill()
                     scraper.communicate()
@@ -66,20 +69,20 @@ async def _scrape(address: str, *, slowly: bool) -> None:
     await asyncio.get_running_loop().sock_connect(connection, (host, int(port)))
     reader, writer = await asyncio.open_connection(sock=connection, limit=SLOW_BYTES)
     writer.write(b"GET /metrics HTTP/1.1\r\nHost: lathe\r\nConnection: close\r\n\r\n")
-    while await reader.read(SLOW_BYTES if slowly else 1 << 20):
-        if slowly:
-            await asyncio.sleep(SLOW_SECONDS)
-    writer.close()
+    try:
+        if b" 200 " not in await reader.readline():
+            raise OSError("it was not answered")
+        while await reader.read(SLOW_BYTES if slowly else 1 << 20):
+            if slowly:
+                await asyncio.sleep(SLOW_SECONDS)
+    finally:
+        writer.close()
 
 
 async def _together(address: str) -> None:
     """All at once, again and again."""
     while True:
-        results = await asyncio.gather(
-            *(_scrape(address, slowly=False) for _ in range(SCRAPERS)), return_exceptions=True
-        )
-        if all(isinstance(one, OSError) for one in results):
-            sys.exit("nobody answers")
+        await asyncio.gather(*(_scrape(address, slowly=False) for _ in range(SCRAPERS)))
         print("go", flush=True)
         await asyncio.sleep(EVERY_SECONDS)
 

@@ -34,13 +34,16 @@ class Gate:
     def asks_for_tokens(self) -> bool:
         return self._tokens is not None
 
-    def admit(self, authorization: str, role: Role, *, is_here: bool = False) -> Identity | None:
+    def admit(
+        self, authorization: str, role: Role, *, is_here: bool = False, is_counted: bool = True
+    ) -> Identity | None:
         """Who calls; None where no tokens are asked for.
 
         Args:
             authorization: the header.
             role: that the call needs.
             is_here: the caller is on this machine.
+            is_counted: it is one of the calls that the identity may make in a second.
 
         Raises:
             Unauthenticated: no token that is good now.
@@ -55,7 +58,8 @@ class Gate:
             identity = self._tokens.identify(authorization)
             if not identity.may(role):
                 raise PermissionDenied(f"the token of {identity.name} is not good for this")
-            self._count(identity)
+            if is_counted:
+                self._count(identity)
         except LatheError as error:
             self._on_refusal(error.status)
             raise

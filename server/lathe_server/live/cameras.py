@@ -9,7 +9,9 @@ from itertools import count
 from time import monotonic
 from typing import Literal, NamedTuple
 
+from lathe.detections import Detections
 from lathe.overview import GONE_SECONDS, SILENT_SECONDS
+from lathe.repository import VariantRef
 from lathe_server.facts import without_secrets
 from lathe_server.frames import Result
 from lathe_server.origin import Origin
@@ -30,16 +32,22 @@ Kind = Literal["stream", "unnamed", "calls"]
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """An answered frame that may be shown.
+    """An answered frame that may be shown: what is shown of it, and nothing that holds its picture where there was no
+    room for that.
 
     Attributes:
         number: its name in URLs, no other frame's.
-        picture: None where there was no room for it.
+        index: in its stream.
+        arrived: on the server's monotonic clock, in seconds.
     """
 
     number: int
-    result: Result
-    answer: Answer
+    ref: VariantRef | None
+    index: int
+    arrived: float
+    age_seconds: float
+    degraded: bool
+    detections: Detections
     picture: EncodedPicture | RawPicture | None
 
 
@@ -141,21 +149,31 @@ class Cameras:
         known.seen_at = now
         if isinstance(result.answer, Answer):
             known.answered += 1
-            self._keep(known, result, result.answer, result.frame.asked)
+            self._keep(known, result, result.answer.detections, result.frame.asked)
         elif result.outcome in LATE:
             known.dropped += 1
         elif result.outcome in ("failed", "rejected"):
             known.failed += 1
 
-    def _keep(self, known: _Known, result: Result, answer: Answer, picture: EncodedPicture | RawPicture) -> None:
-        if known.shot and known.shot.result.frame.arrived > result.frame.arrived:
+    def _keep(
+        self, known: _Known, result: Result, detections: Detections, picture: EncodedPicture | RawPicture
+    ) -> None:
+        frame = result.frame
+        if known.shot and known.shot.arrived > frame.arrived:
             return  # two workers had frames of one stream, and this one took longer
         self._held -= _size(known.shot)
-        shot = Shot(next(self._numbers), result, answer, picture)
-        if self._held + _size(shot) > MAX_HELD_BYTES:
-            shot = Shot(shot.number, result, answer, None)
-        self._held += _size(shot)
-        known.shot = shot
+        has_room = self._held + _bytes_of(picture) <= MAX_HELD_BYTES
+        known.shot = Shot(
+            next(self._numbers),
+            result.ref,
+            frame.index,
+            frame.arrived,
+            result.age_seconds,
+            result.degraded,
+            detections,
+            picture if has_room else None,
+        )
+        self._held += _size(known.shot)
 
     def look(self) -> list[Camera]:
         """All cameras as they are, in the order of their names; frames are kept from now on."""
@@ -203,6 +221,8 @@ def _key_of(result: Result) -> _Key:
 
 
 def _size(shot: Shot | None) -> int:
-    if shot is None or shot.picture is None:
-        return 0
-    return len(shot.picture.pixels if isinstance(shot.picture, RawPicture) else shot.picture.data)
+    return _bytes_of(shot.picture) if shot and shot.picture else 0
+
+
+def _bytes_of(picture: EncodedPicture | RawPicture) -> int:
+    return len(picture.pixels if isinstance(picture, RawPicture) else picture.data)

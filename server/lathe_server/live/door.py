@@ -14,11 +14,12 @@ _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip")
 _STATUS = {"UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403, "RESOURCE_EXHAUSTED": 429}
 
 
-def turned_away(request: Request, gate: Gate, *, asks_for_certificate: bool) -> Reply | None:
+def turned_away(request: Request, gate: Gate, *, asks_for_certificate: bool, is_counted: bool = True) -> Reply | None:
     """The reply to one who may not see it; None lets in.
 
     Args:
         asks_for_certificate: the server asks its callers for one.
+        is_counted: it is one of the calls that a token may make in a second.
     """
     if not request.is_from_here or any(name in request.headers for name in _FORWARDED):
         return _refusal("this page is for browsers on the same machine")
@@ -29,7 +30,8 @@ def turned_away(request: Request, gate: Gate, *, asks_for_certificate: bool) -> 
     if asks_for_certificate and not request.has_certificate:
         return _refusal("a certificate is asked for")
     try:
-        gate.admit(bearer(request.headers.get(b"authorization", b"").decode("latin-1")), "control", is_here=True)
+        authorization = bearer(request.headers.get(b"authorization", b"").decode("latin-1"))
+        gate.admit(authorization, "control", is_here=True, is_counted=is_counted)
     except LatheError as error:
         asks = [("www-authenticate", 'Basic realm="Lathe: any name, and a token", charset="UTF-8"')]
         refusal = _refusal(error.message, _STATUS.get(error.status, 403))

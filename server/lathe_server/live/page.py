@@ -93,14 +93,15 @@ class Live:
         return {
             "/live": self._guarded(self._page),
             "/live/state": self._guarded(self._state),
-            FRAMES_PATH: self._guarded(self._picture),
+            FRAMES_PATH: self._guarded(self._picture, is_counted=False),  # there is one for each camera at each look
         }
 
-    def _guarded(self, page: Page) -> Page:
+    def _guarded(self, page: Page, *, is_counted: bool = True) -> Page:
         headers = _headers(self._policy)
 
         async def answer(request: Request) -> Reply:
-            refusal = turned_away(request, self._gate, asks_for_certificate=bool(self._settings.tls_client_ca))
+            asks = bool(self._settings.tls_client_ca)
+            refusal = turned_away(request, self._gate, asks_for_certificate=asks, is_counted=is_counted)
             reply = refusal or await page(request)
             return replace(reply, headers=(*reply.headers, *headers))
 
@@ -155,14 +156,15 @@ class Live:
         return content
 
     def _frame(self, shot: Shot, classes: dict[VariantRef, Sequence[str]]) -> dict[str, Any]:
-        ref = shot.result.ref
-        return told_of_frame(shot, classes.get(ref, ()) if ref else (), self._prefix, self._settings.max_frame_pixels)
+        return told_of_frame(
+            shot, classes.get(shot.ref, ()) if shot.ref else (), self._prefix, self._settings.max_frame_pixels
+        )
 
     def _encode(self, shot: Shot) -> bytes:
         assert shot.picture, "only pictures are hung"
         if self._settings.live == PLAIN:
             return plain_jpeg(shot.picture, self._settings.max_frame_pixels)
-        return blurred_jpeg(shot.picture, shot.answer.detections.xyxy, self._settings.max_frame_pixels)
+        return blurred_jpeg(shot.picture, shot.detections.xyxy, self._settings.max_frame_pixels)
 
     def _forget_later(self) -> None:
         if self._forgetting is None:

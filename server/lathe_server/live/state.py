@@ -41,18 +41,18 @@ def told_of_frame(shot: Shot, classes: Sequence[str], prefix: str, max_pixels: i
     Args:
         prefix: of pictures' names, so that those of a server before are no others.
     """
-    result, found = shot.result, shot.answer.detections[:MOST_BOXES]
+    found = shot.detections[:MOST_BOXES]
     width, height = _upright_wh(shot, max_pixels)
     return {
         "picture": f"{FRAMES_PATH}{prefix}-{shot.number}" if shot.picture else None,
         "width": width,
         "height": height,
-        "index": result.frame.index,
-        "variant": result.ref.variant if result.ref else "",
-        "version": result.ref.version if result.ref else 0,
-        "degraded": result.degraded,
-        "age_ms": round(result.age_seconds * 1e3, 2),
-        "detections": len(shot.answer.detections),
+        "index": shot.index,
+        "variant": shot.ref.variant if shot.ref else "",
+        "version": shot.ref.version if shot.ref else 0,
+        "degraded": shot.degraded,
+        "age_ms": round(shot.age_seconds * 1e3, 2),
+        "detections": len(shot.detections),
         "boxes": [
             [*(round(side, 1) for side in box), round(score, 3), classes[kind] if 0 <= kind < len(classes) else ""]
             for box, score, kind in zip(found.xyxy.tolist(), found.score.tolist(), found.class_id.tolist(), strict=True)
@@ -72,7 +72,7 @@ def classes_of(
     cameras: Iterable[Camera], ask: Callable[[VariantRef], Sequence[str]]
 ) -> dict[VariantRef, Sequence[str]]:
     """The classes of all variants whose boxes are shown."""
-    refs = {camera.shot.result.ref for camera in cameras if camera.shot}
+    refs = {camera.shot.ref for camera in cameras if camera.shot}
     return {ref: ask(ref) for ref in refs if ref}
 
 

@@ -41,9 +41,14 @@ def best_candidates(score: NDArray[np.float32], limit: int = MAX_CANDIDATES) -> 
 def suppress(candidates: Detections, thresholds: Thresholds) -> Detections:
     """Greedy non-maximum suppression, class by class.
 
+    Boxes with a side that is no number, as damaged networks give them, are none.
+
     Args:
         candidates: those above the score threshold, in any order; at most `MAX_CANDIDATES` of them.
     """
+    is_box = np.isfinite(candidates.xyxy).all(axis=1)
+    if not is_box.all():
+        candidates = candidates[np.flatnonzero(is_box)]
     if not len(candidates):
         return candidates
     xywh = candidates.xyxy.copy()
