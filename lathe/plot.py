@@ -298,7 +298,9 @@ class _Canvas:
 
     def moment(self, when: float, color: str, text: str) -> None:
         at = f'x1="{self.x(when):.1f}" x2="{self.x(when):.1f}" y1="{_TOP}" y2="{self._bottom}"'
-        self.add(f'<line {at} stroke="{color}" stroke-dasharray="3 3"><title>{escape(text)}</title></line>')
+        self.add(
+            f'<line {at} stroke="{color}" stroke-dasharray="3 3" opacity=".6"><title>{escape(text)}</title></line>'
+        )
 
     def level(self, value: float, color: str) -> None:
         if self._y_span[0] < value <= self._y_span[1]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
 
-from lathe.plot import STYLE, Axis, Series, bands, lines, stacked
+from lathe.plot import STYLE, Axis, Series, bands, lines, stacked, ticks
 from lathe_dashboards.answers import Answers, Line, lines_of, table_of, unbroken
 from lathe_dashboards.marks import MARKS
 from lathe_dashboards.panels import BOUNDS, COLUMNS, OBJECTIVE, Dashboard, Panel, Query, Row
 from lathe_dashboards.units import scale, written
 
 WIDTH = 1500
-_MARGIN, _GAP, _INSET, _ROW, _HEAD = 20, 10, 12, 30, 44
+_MARGIN, _GAP, _INSET, _ROW, _HEAD = 20, 10, 12, 31, 44
+_BIGGEST, _LETTER = 34, 0.72  # of a number: its size in pixels, and its digits' width as a share of that
+_MANY_COLUMNS = 12
+_Y_MARKS = 5
 COLORS = {
     "green": "#2f8f46",
     "yellow": "#b08800",
@@ -48,9 +52,10 @@ h3 {{ font-size: 13px; margin: 0 0 2px }} svg {{ display: block }}
 .legend i.dashed {{ border-top-style: dashed; border-top-width: 2px }}
 .empty {{ flex: 1; display: flex; align-items: center; justify-content: center; color: #6b727c; font-size: 15px }}
 .numbers {{ flex: 1; display: flex; align-items: center; justify-content: space-evenly; text-align: center }}
-.numbers b {{ display: block; font-size: 34px; line-height: 1.2; font-weight: 600; white-space: nowrap }}
+.numbers b {{ display: block; line-height: 1.3; font-weight: 600; white-space: nowrap }}
 table {{ border-collapse: collapse; width: 100% }}
 th, td {{ text-align: right; padding: 5px 8px; border-bottom: 1px solid #e3e6ea; white-space: nowrap }}
+table.wide {{ font-size: 12px }} table.wide th, table.wide td {{ padding: 5px 5px }}
 th {{ border-bottom-color: #aab0b8 }} th.label, td.label {{ text-align: left }}
 """
 
@@ -78,8 +83,9 @@ def _clock(seconds: float) -> str:
 
 def page(dashboard: Dashboard, answers: Answers, span: Span) -> str:
     """All rows and panels, in as many columns as Grafana has."""
-    names = (line.name for panel in dashboard.panels() if not panel.is_instant for line in lines_of(panel, answers))
-    drawing = _Drawing(answers, span, list(dict.fromkeys(names)))
+    panels = [panel for panel in dashboard.panels() if not panel.is_instant]
+    uses = Counter(name for panel in panels for name in dict.fromkeys(one.name for one in lines_of(panel, answers)))
+    drawing = _Drawing(answers, span, [name for name, count in uses.items() if count > 1])
     rows = "".join(drawing.row(row) for row in dashboard.rows)
     marks = "".join(f'<i style="color:{COLORS[mark.color]}"></i>{escape(mark.title)}' for mark in MARKS)
     return (
@@ -91,11 +97,11 @@ def page(dashboard: Dashboard, answers: Answers, span: Span) -> str:
 
 class _Drawing:
     """Attributes:
-    names: of all lines of the page; one has the same color in every panel.
+    shared: names of lines in several panels, where each has the same color.
     """
 
-    def __init__(self, answers: Answers, span: Span, names: Sequence[str]) -> None:
-        self._answers, self._span, self._names = answers, span, names
+    def __init__(self, answers: Answers, span: Span, shared: Sequence[str]) -> None:
+        self._answers, self._span, self._shared = answers, span, shared
         self._marks = [
             (seconds, COLORS[mark.color], mark.title)
             for mark in MARKS
@@ -120,7 +126,7 @@ class _Drawing:
         elif panel.kind == "table":
             content = self._table(panel)
         elif panel.kind == "stat":
-            content = _numbers(panel, found)
+            content = _numbers(panel, found, self._size_wh(panel)[0])
         elif panel.kind == "states":
             content = self._states(panel, found)
         else:
@@ -143,20 +149,23 @@ class _Drawing:
             values = dict(line.values)
             if not flat:
                 layer = next(layers)
-                values = {at: high for at, _, high in layer if at in line.values}
-                corners = [(at - self._span.began, high) for at, _, high in layer]
-                series.append(Series(corners, color, line.name, floor=[low for _, low, _ in layer]))
+                values = {at: high for at, low, high in layer if high != low}
+                lower = {at: low for at, low, _ in layer}
+                for part in unbroken({at: high for at, _, high in layer}, self._span.step):
+                    corners = [(at - self._span.began, high) for at, high in part]
+                    series.append(Series(corners, color, line.name, floor=[lower[at] for at, _ in part]))
             drawn.append((line, color, values))
         for line, color, values in drawn:
             for part in unbroken(values, self._span.step):
                 corners = [(at - self._span.began, value) for at, value in (part if len(part) > 1 else part * 2)]
                 series.append(Series(corners, color, line.name, is_dashed=_is_dashed(line.name)))
-        low, high = _range(panel, [value for _, _, values in drawn for value in values.values()])
+        low, high = _range(panel, [value for one in series for _, value in one.points])
         factor, suffix = scale(panel.unit, max(abs(low), abs(high)))
+        numbers = ticks(low / factor, high / factor, _Y_MARKS)
         picture = lines(
             [_scaled(one, factor) for one in series],
             self._span.axis(),
-            Axis("", low / factor, high / factor, text=lambda value: f"{value:g}{suffix}"),
+            Axis("", numbers[0], numbers[-1], numbers, lambda value: f"{value:g}{suffix}"),
             marks=self._marks,
             levels=[(at / factor, COLORS[color]) for at, color in panel.thresholds],
             size_wh=self._size_wh(panel),
@@ -187,37 +196,43 @@ class _Drawing:
             f"<tr>{''.join(_cell(row.get(name, ''), name, panel, by_title) for name in table.columns)}</tr>"
             for row in table.rows
         )
-        return f"<table><tr>{head}</tr>{body}</table>"
+        style = ' class="wide"' * (len(table.columns) > _MANY_COLUMNS)
+        return f"<table{style}><tr>{head}</tr>{body}</table>"
 
     def _sized(self, svg: str, panel: Panel) -> str:
         width, height = self._size_wh(panel)
         return svg.replace("<svg ", f'<svg width="{width}" height="{height}" ', 1)
 
     def _colors(self, found: Sequence[Line]) -> list[str]:
-        """Each name's own; another where that is taken in this panel and there are others."""
+        """Shared names have their own, or the next that is free in this panel; all others take what is left."""
         taken: dict[str, str] = {}
-        for line in found:
-            if line.name in taken:
+        names = list(dict.fromkeys(line.name for line in found))
+        for name in sorted(names, key=lambda name: name not in self._shared):
+            if name.startswith(OBJECTIVE):
+                taken[name] = COLORS["red"]
                 continue
-            if line.name.startswith(OBJECTIVE):
-                taken[line.name] = COLORS["red"]
-                continue
-            first = self._names.index(line.name) % len(PALETTE)
+            first = self._shared.index(name) % len(PALETTE) if name in self._shared else 0
             order = PALETTE[first:] + PALETTE[:first]
-            taken[line.name] = next((color for color in order if color not in taken.values()), order[0])
+            taken[name] = next((color for color in order if color not in taken.values()), order[0])
         return [taken[line.name] for line in found]
 
 
-def _numbers(panel: Panel, found: Sequence[Line]) -> str:
-    parts = []
+def _numbers(panel: Panel, found: Sequence[Line], width: int) -> str:
+    """As big as all of them fit beside one another."""
+    words = {number: (word, color) for number, word, color in panel.words}
+    base = panel.base or ("green" if panel.thresholds else "blue")
+    shown: list[tuple[str, str, str]] = []
     for line in found:
         (value,) = line.values.values()
-        words = {number: (word, color) for number, word, color in panel.words}
-        base = panel.base or ("green" if panel.thresholds else "blue")
         text = written(value, line.query.unit or panel.unit, panel.decimals)
-        word, color = words.get(int(value), (text, _colored(value, panel.thresholds, base)))
-        name = escape(line.name) if len(found) > 1 else ""
-        parts.append(f'<div>{name}<b style="color:{COLORS[color]}">{escape(word)}</b></div>')
+        text, color = words.get(int(value), (text, _colored(value, panel.thresholds, base)))
+        shown.append((line.name if len(found) > 1 else "", text, COLORS[color]))
+    letters = sum(len(text) + 1 for _, text, _ in shown)
+    size = min(_BIGGEST, round(width / (letters * _LETTER)))
+    parts = (
+        f'<div>{escape(name)}<b style="font-size:{size}px;color:{color}">{escape(text)}</b></div>'
+        for name, text, color in shown
+    )
     return f'<div class="numbers">{"".join(parts)}</div>'
 
 
@@ -255,7 +270,9 @@ def _is_dashed(name: str) -> bool:
 def _range(panel: Panel, values: Sequence[float]) -> tuple[float, float]:
     low = min(values) if panel.low is None else panel.low
     high = max([*values, *([] if panel.high is None else [panel.high])])
-    return low, high if high > low else low + 1.0
+    if high > low:
+        return low, high
+    return min(low, 0.0), max(low, 0.0) or 1.0
 
 
 def _scaled(one: Series, factor: float) -> Series:

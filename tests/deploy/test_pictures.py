@@ -179,11 +179,19 @@ def test_a_stacked_panel_adds_up_and_its_objective_does_not() -> None:
     assert zero - corners_of(objective)[0][1] == pytest.approx(2 * (zero - one), abs=0.5)
 
 
+def test_an_area_ends_where_all_figures_end() -> None:
+    panel = replace(STACKED, queries=STACKED.queries[:1])
+    gone = {at: 1 for at in TIMES if not 1100 <= at <= 1200}
+    (drawing,) = drawings(drawn_page([panel], {("a", False): [over_time({"x": "one"}, gone)]}))
+    before, after = (corners_of(part) for part in drawing.iter("polygon"))
+    assert max(x for x, _ in before) < min(x for x, _ in after) - 50
+
+
 def test_the_time_axis_tells_minutes_and_seconds_since_the_beginning() -> None:
     (drawing,) = drawings(drawn_page([STACKED], OF_STACKED))
     texts = [part.text or "" for part in drawing.iter("text")]
     assert [text for text in texts if ":" in text] == ["0:00", "1:00", "2:00", "3:00", "4:00", "5:00"]
-    assert [text for text in texts if text.endswith(" s")] == ["0 s", "2 s", "4 s"]
+    assert [text for text in texts if text.endswith(" s")] == ["0 s", "1 s", "2 s", "3 s", "4 s"]
 
 
 def test_bounds_are_dashed_and_a_gap_breaks_the_line() -> None:
@@ -201,7 +209,7 @@ def test_bounds_are_dashed_and_a_gap_breaks_the_line() -> None:
 @pytest.mark.parametrize(("value", "color", "text"), [(0.5, "green", "50%"), (2.0, "red", "200%")])
 def test_a_big_number_has_the_color_of_its_threshold(value: float, color: str, text: str) -> None:
     panel = Panel("Burn", "", "percentunit", (Query("a", "now"),), kind="stat", thresholds=((1.0, "red"),))
-    assert f'<b style="color:{COLORS[color]}">{text}</b>' in drawn_page([panel], {("a", True): [instant({}, value)]})
+    assert f'color:{COLORS[color]}">{text}</b>' in drawn_page([panel], {("a", True): [instant({}, value)]})
 
 
 def test_states_are_bands_with_their_words() -> None:
@@ -217,15 +225,16 @@ def test_states_are_bands_with_their_words() -> None:
     assert {"loading", "ready", "int8"} <= {part.text for part in drawing.iter("text")}
 
 
-def test_names_keep_their_colors_over_the_page_and_differ_within_a_panel() -> None:
+def test_names_keep_their_colors_over_panels_and_differ_within_one() -> None:
     many = [over_time({"x": f"cam-{number}"}, dict.fromkeys(TIMES, number)) for number in range(len(PALETTE) + 3)]
     first, second = (Panel(name, "", "none", (Query(name, "{{x}}"),)) for name in "ab")
     answers = {("a", False): many, ("b", False): [many[0], many[len(PALETTE)], many[2]]}
     one, other = drawings(drawn_page([first, second], answers))
     of_first = [part.attrib["stroke"] for part in one.iter("polyline")]
     of_second = [part.attrib["stroke"] for part in other.iter("polyline")]
-    assert of_second[0] == of_first[0]
+    assert of_second == [of_first[0], of_first[len(PALETTE)], of_first[2]]
     assert len(set(of_second)) == 3
+    assert len(set(of_first)) == len(PALETTE)
 
 
 def test_what_happened_is_marked_in_every_plot() -> None:
