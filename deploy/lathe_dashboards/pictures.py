@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -87,11 +88,12 @@ def page(dashboard: Dashboard, answers: Answers, span: Span) -> str:
     uses = Counter(name for panel in panels for name in dict.fromkeys(one.name for one in lines_of(panel, answers)))
     drawing = _Drawing(answers, span, [name for name, count in uses.items() if count > 1])
     rows = "".join(drawing.row(row) for row in dashboard.rows)
+    says = re.sub("`([^`]+)`", r"<code>\1</code>", escape(dashboard.says))
     marks = "".join(f'<i style="color:{COLORS[mark.color]}"></i>{escape(mark.title)}' for mark in MARKS)
     return (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(dashboard.title)}</title>'
         f"<style>{STYLE}{_STYLE}</style></head><body><header><h1>{escape(dashboard.title)}</h1>"
-        f"<p>{escape(dashboard.says)}</p><p>Time in minutes:seconds.{marks}</p></header>{rows}</body></html>\n"
+        f"<p>{says}</p><p>Time in minutes:seconds.{marks}</p></header>{rows}</body></html>\n"
     )
 
 
