@@ -27,8 +27,61 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-class Prometheus:
-    """
+class PrometheusApi:
+    """A running Prometheus, asked as Grafana and autoscalers do."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def get(self, path: str, **asked: str) -> Any:
+        """`data` of an answer of its API.
+
+        Raises:
+            AssertionError: it refuses what is asked, and says why.
+        """
+        url = f"http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(asked)}"
+        try:
+            with urllib.request.urlopen(url, timeout=SECONDS) as response:
+                return json.load(response)["data"]
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{asked}: {error.read().decode()}") from error
+
+    def query(self, expr: str, at: float | None = None) -> list[dict[str, Any]]:
+        """Series with their `metric` and `value`, now or then."""
+        found: list[dict[str, Any]] = self.get("query", query=expr, **({"time": f"{at:.3f}"} if at else {}))["result"]
+        return found
+
+    def query_range(self, expr: str, start: float, end: float, step: float) -> list[dict[str, Any]]:
+        """Series with their `metric` and `values`."""
+        span = {"start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step:.3f}"}
+        found: list[dict[str, Any]] = self.get("query_range", query=expr, **span)["result"]
+        return found
+
+    def value(self, expr: str, at: float | None = None) -> float:
+        """Of a query with one series; 0 where there is none."""
+        found = self.query(expr, at)
+        assert len(found) <= 1, expr
+        return float(found[0]["value"][1]) if found else 0.0
+
+    def has_scraped(self, expr: str, value: float) -> None:
+        """Returns when a figure is that one, and fails when it does not come to be."""
+        until(lambda: [float(one["value"][1]) for one in self.query(expr)] == [value], SECONDS)
+
+    def up(self) -> dict[str, str]:
+        """Health of the targets by job."""
+        return {target["labels"]["job"]: target["health"] for target in self.get("targets")["activeTargets"]}
+
+    def is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{self.address}/-/ready", timeout=1) as response:
+                return bool(response.status == 200)
+        except OSError:
+            return False
+
+
+class Prometheus(PrometheusApi):
+    """One of its own.
+
     Args:
         targets: addresses by job.
         rules: file of rules; evaluated at each scrape, however seldom it asks for that.
@@ -54,7 +107,7 @@ class Prometheus:
             (folder / "rules.yml").write_text(text, "utf-8")
             config["rule_files"] = ["rules.yml"]
         (folder / "prometheus.yml").write_text(json.dumps(config), "utf-8")  # JSON is YAML
-        self.address = f"127.0.0.1:{free_port()}"
+        super().__init__(f"127.0.0.1:{free_port()}")
         self._log = (folder / "log").open("w", encoding="utf-8")
         self.process = subprocess.Popen(
             [
@@ -66,7 +119,7 @@ class Prometheus:
             stderr=self._log,
             stdout=self._log,
         )
-        until(self._is_ready, SECONDS)
+        until(self._is_there, SECONDS)
 
     def __enter__(self) -> Prometheus:
         return self
@@ -76,38 +129,6 @@ class Prometheus:
         self.process.wait()
         self._log.close()
 
-    def query(self, expr: str, at: float | None = None) -> list[dict[str, Any]]:
-        """Series with their `metric` and `value`, now or then."""
-        return self._ask("query", {"query": expr} | ({"time": f"{at:.3f}"} if at else {}))
-
-    def query_range(self, expr: str, start: float, end: float, step: float) -> list[dict[str, Any]]:
-        """Series with their `metric` and `values`."""
-        span = {"query": expr, "start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step:.3f}"}
-        return self._ask("query_range", span)
-
-    def value(self, expr: str, at: float | None = None) -> float:
-        """Of a query with one series; 0 where there is none."""
-        found = self.query(expr, at)
-        assert len(found) <= 1, expr
-        return float(found[0]["value"][1]) if found else 0.0
-
-    def has_scraped(self, expr: str, value: float) -> None:
-        """Returns when a figure is that one, and fails when it does not come to be."""
-        until(lambda: [float(one["value"][1]) for one in self.query(expr)] == [value], SECONDS)
-
-    def _ask(self, what: str, parameters: Mapping[str, str]) -> list[dict[str, Any]]:
-        url = f"http://{self.address}/api/v1/{what}?{urllib.parse.urlencode(parameters)}"
-        try:
-            with urllib.request.urlopen(url, timeout=SECONDS) as response:
-                found: list[dict[str, Any]] = json.loads(response.read())["data"]["result"]
-        except urllib.error.HTTPError as error:
-            raise AssertionError(f"{parameters['query']}: {error.read().decode()}") from error
-        return found
-
-    def _is_ready(self) -> bool:
+    def _is_there(self) -> bool:
         assert self.process.poll() is None, Path(self._log.name).read_text("utf-8")
-        try:
-            with urllib.request.urlopen(f"http://{self.address}/-/ready", timeout=1) as response:
-                return bool(response.status == 200)
-        except OSError:
-            return False
+        return self.is_ready()

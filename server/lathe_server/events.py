@@ -67,6 +67,10 @@ class Events:
                 self._watchers.discard(queue)
                 queue.put_nowait(None)
 
+    def newest(self, most: int) -> list[control_pb2.Event]:
+        """In the order in which they happened."""
+        return list(self._kept)[-most:]
+
     async def watch(self, model: str) -> AsyncGenerator[control_pb2.Event, None]:
         """The newest events, then each as it happens, until the server goes or the watcher falls behind.
 

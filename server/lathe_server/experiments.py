@@ -148,6 +148,10 @@ class Experiments:
             return running.copy()
         return await asyncio.to_thread(self._repository.experiment, model, name)
 
+    def running(self) -> list[tuple[experiment_pb2.Experiment, float]]:
+        """Those that run here, not to be changed, with the seconds since each began."""
+        return [(one.message, one.seconds) for one in self._running.values() if not one.has_ended]
+
     def observe(self, result: Result) -> None:
         """A frame has its result."""
         if self._running and (running := self._running.get(result.frame.model)):

@@ -102,6 +102,7 @@ class HttpServer:
     """Serves pages by their paths to whoever asks by GET or HEAD, and an API below a path.
 
     Args:
+        pages: one whose path ends with a slash is for all paths right below it.
         prefix: of the API's paths; it takes any method, and requests with a body.
         max_body: of those, in bytes.
         tls: None talks in plain text. Where it asks callers for certificates, the API does; pages are for probes.
@@ -243,7 +244,7 @@ class HttpServer:
             return await self._api.answer(request)
         if request.method not in ("GET", "HEAD"):
             return Reply(405, b"GET or HEAD only\n")
-        page = self._pages.get(request.path)
+        page = self._pages.get(request.path) or self._pages.get(f"{request.path.rpartition('/')[0]}/")
         try:
             return await page(request) if page else Reply(404, b"no such page\n")
         except Exception:

@@ -58,13 +58,14 @@ from lathe_server.routes import Routes
 from lathe_server.run_metrics import RunMetrics
 from lathe_server.scheduler import Scheduler
 from lathe_server.servable import Servable
-from lathe_server.settings import ON, OWN_CORES, Settings
+from lathe_server.settings import NO_PAGE, ON, OWN_CORES, Settings
 from lathe_server.shadow import Comparison, Shadows
 from lathe_server.stream_metrics import StreamLabels
 from lathe_server.threads import LOADER_THREAD
 from lathe_server.trial import Trials, loader
 
 if TYPE_CHECKING:
+    from lathe_server.live.page import Live
     from lathe_server.tracing import Tracing
 
 log = logging.getLogger(__name__)
@@ -188,14 +189,24 @@ class Server:
         self._grpc = new_grpc_port(settings, self._gate, "infer", self._ended)
         self._control_grpc = new_grpc_port(settings, self._gate, "control", self._ended)
         exposition = Exposition(self.metrics.registry, self._refresh, self._accountant.scraped)
+        self._live = self._live_page(name)
         self._http = HttpServer(
-            pages(exposition, lambda: self._ready),
+            pages(exposition, lambda: self._ready) | (self._live.pages() if self._live else {}),
             Rest(plane, self._gate, settings.max_message_bytes, self.metrics.ended),
             REST_PREFIX,
             settings.max_message_bytes,
             self._tls,
         )
         self.addresses: dict[str, str] = {}
+
+    def _live_page(self, name: str) -> Live | None:
+        if self._settings.live == NO_PAGE:
+            return None
+        from lathe_server.live.page import Live, Sources
+
+        told, refresh, scraped = self.metrics.registry, self._refresh, self._accountant.scraped
+        sources = Sources(told, refresh, scraped, self._manager, self._experiments, self._events, name)
+        return Live(self._settings, self._gate, sources)
 
     def _load_carefully(self, ref: VariantRef, reached: Callable[[State], None]) -> Servable:
         """Loads a variant, on a thread of its own, and first in a process of its own where it could do harm: beside
@@ -236,6 +247,8 @@ class Server:
             self._accountant.used(result.ref, result.cpu_seconds)
         self._experiments.observe(result)
         self._shadows.answered(result)
+        if self._live:
+            self._live.observe(result)
 
     def _compared(self, comparison: Comparison) -> None:
         self.metrics.compared(comparison.ref, comparison.matched, comparison.found, failed=comparison.failed)

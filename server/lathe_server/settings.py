@@ -24,6 +24,7 @@ LOG_FORMATS = ("console", JSON_LINES := "json")
 SWITCH = (ON := "on", "off")
 MAX_SECONDS, MAX_STREAMS = 2_000_000, 1_000_000
 """gRPC counts milliseconds in 32 bits."""
+LIVE = (NO_PAGE := "off", "blurred", PLAIN := "plain")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -38,6 +39,9 @@ class Settings:
     grpc: str = _setting("127.0.0.1:8500", "address of inference, health and reflection; port 0 takes a free one")
     http: str = _setting(
         "127.0.0.1:8501", "address of /metrics, /healthz, /readyz and /v2, the Open Inference Protocol"
+    )
+    live: str = _setting(
+        NO_PAGE, "page /live of cameras, for browsers on this machine: off, blurred, or plain, which shows faces"
     )
     control: str = _setting("127.0.0.1:8502", "address of ControlService; keep it off public networks")
     tokens: str = _setting("", "TOML file of the tokens that callers need; without one every port takes everybody")
@@ -148,6 +152,7 @@ class Settings:
             "log_format": LOG_FORMATS,
             "reflection": SWITCH,
             "log_level": LOG_LEVELS,
+            "live": LIVE,
         }
         for name, choices in closed.items():
             if getattr(self, name) not in choices:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.error import URLError
 
 from tests.calls import SECONDS, until
 
@@ -122,31 +117,3 @@ def serving(words: Sequence[str], environment: Mapping[str, str], folder: Path) 
         until(ready, 3 * SECONDS)
         addresses = dict(word.split("=", 1) for word in ready()[0].split()[1:])
         yield Serving(process, addresses["grpc"], addresses["http"], addresses["control"], log)
-
-
-class Prometheus:
-    """A running Prometheus, asked as Grafana and autoscalers do."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-
-    def get(self, path: str, **asked: str) -> Any:
-        """`data` of an answer of its API."""
-        url = f"http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(asked)}"
-        with urllib.request.urlopen(url, timeout=SECONDS) as response:
-            return json.load(response)["data"]
-
-    def is_ready(self) -> bool:
-        with suppress(URLError, ConnectionError), urllib.request.urlopen(f"http://{self.address}/-/ready", timeout=1):
-            return True
-        return False
-
-    def value(self, query: str) -> float | None:
-        """Of a query that has one answer; None while it has none."""
-        found = self.get("query", query=query)["result"]
-        assert len(found) <= 1, found
-        return float(found[0]["value"][1]) if found else None
-
-    def up(self) -> dict[str, str]:
-        """Health of the targets by job."""
-        return {target["labels"]["job"]: target["health"] for target in self.get("targets")["activeTargets"]}

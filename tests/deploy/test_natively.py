@@ -26,10 +26,10 @@ from lathe_loadtest.camera import Camera, Tally
 from tests.calls import SECONDS, until
 from tests.conftest import ROOT
 from tests.deploy.manifests import DEPLOY, Document, compose, environment_of, pod_of
-from tests.deploy.natively import Prometheus, Serving, on_read_only_root, rewritten, running, serving
+from tests.deploy.natively import Serving, on_read_only_root, rewritten, running, serving
 from tests.deploy.test_scaling import adapter_query, hpa_threshold, keda_trigger
 from tests.dockerfile import read_stages
-from tests.prometheus import free_port
+from tests.prometheus import PrometheusApi, free_port
 
 IMAGE = read_stages(ROOT / "Dockerfile")[-1]
 SCRAPE_SECONDS = 0.25
@@ -52,7 +52,7 @@ class Stack:
     """
 
     lathe: Serving
-    prometheus: Prometheus
+    prometheus: PrometheusApi
     cameras: Document
     folder: Path
     rules: list[Path]
@@ -108,7 +108,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         places = {"/etc/prometheus": str(mounted), "/prometheus": str(folder / "data")}
         words = ["prometheus", *rewritten(services["prometheus"]["command"], places)]
         with running([*words, f"--web.listen-address={prometheus}"], {}, folder, "prometheus") as process:
-            asked = Prometheus(prometheus)
+            asked = PrometheusApi(prometheus)
 
             def is_ready() -> bool:
                 assert process.poll() is None, (folder / "prometheus.log").read_text()
@@ -152,7 +152,7 @@ def test_the_cameras_of_the_profile_play_for_ever_and_each_is_seen(stack: Stack,
         def answered(camera: int) -> float:
             assert process.poll() is None, (stack.folder / "cameras.log").read_text()[-2000:]
             query = f'sum(lathe_stream_frames_total{{stream="camera-{camera}",outcome="answered"}})'
-            return stack.prometheus.value(query) or 0
+            return stack.prometheus.value(query)
 
         until(lambda: all(answered(camera) > 45 for camera in (1, 2, 3, 4)), 60)  # of a film of 20
         assert stack.prometheus.value("lathe_streams") == 4
@@ -182,8 +182,7 @@ def test_autoscalers_see_overload_and_only_overload(stack: Stack, spot_jpeg: byt
     threshold = hpa_threshold()
 
     def values() -> list[float]:
-        found = [stack.prometheus.value(query) for query in queries]
-        return [value for value in found if value is not None]
+        return [float(one["value"][1]) for query in queries for one in stack.prometheus.query(query)]
 
     async def under(cameras: int, until_all: bool) -> list[float]:
         stop = asyncio.Event()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import socket
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,19 @@ def test_many_scrapes_at_once_are_all_answered(shared_server: RunningServer, spo
         scrapes = [pool.submit(exposition, shared_server) for _ in range(100)]
         assert client.detect("spots", spot_jpeg).answered
         assert all("lathe_frames_total" in scrape.result() for scrape in scrapes)
+
+
+@pytest.mark.fault(83)
+def test_scrapers_that_read_nothing_hold_nobody_up(shared_server: RunningServer, spot_jpeg: bytes) -> None:
+    host, _, port = shared_server.http.rpartition(":")
+    with ExitStack() as scrapers, shared_server.client() as client:
+        for _ in range(50):
+            scraper = scrapers.enter_context(socket.socket())
+            scraper.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)  # or the system reads for them
+            scraper.connect((host, int(port)))
+            scraper.sendall(b"GET /metrics HTTP/1.1\r\nHost: lathe\r\n\r\n" * 20)  # more than the server's side holds
+        assert client.detect("spots", spot_jpeg).answered
+        assert metric(shared_server, "lathe_frames_total", outcome="answered") > 0
 
 
 def test_every_sample_is_well_formed_and_has_help(shared_server: RunningServer) -> None:
