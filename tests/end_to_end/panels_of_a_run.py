@@ -20,7 +20,7 @@ from lathe_dashboards.answers import Answers
 from lathe_dashboards.catalogue import ANY, DASHBOARDS, queries, substitute
 from lathe_dashboards.marks import MARKS
 from lathe_dashboards.pictures import WIDTH, Span, page
-from tests.end_to_end.test_demo import CHROMIUM
+from tests.browser import FLAGS
 from tests.end_to_end.watched_run import SHARED, TRIED, Load, WatchedRun, watched_run
 
 SECONDS = 60.0
@@ -71,7 +71,7 @@ def photograph(html: str, path: Path) -> None:
         (folder / "page.html").write_text(html, "utf-8")
         shot = folder / "shot.png"
         asked = (f"--screenshot={shot}", "--hide-scrollbars", f"--window-size={WIDTH},{MOST_PIXELS_HIGH}")
-        command = ["chromium", *CHROMIUM, f"--user-data-dir={folder / 'profile'}", *asked]
+        command = ["chromium", *FLAGS, f"--user-data-dir={folder / 'profile'}", *asked]
         subprocess.run([*command, (folder / "page.html").as_uri()], check=True, capture_output=True, timeout=120)
         pixels = cv2.imread(str(shot))
     assert pixels is not None
