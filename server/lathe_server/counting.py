@@ -15,6 +15,7 @@ from prometheus_client import generate_latest
 
 from lathe.detections import Detections
 from lathe.repository import VariantRef
+from lathe_server.accounts.accountant import NoJobs
 from lathe_server.accounts.books import open_books
 from lathe_server.frames import Frame, Result
 from lathe_server.metrics import Metrics
@@ -32,7 +33,7 @@ def measure() -> dict[str, float]:
     settings = Settings(price_per_core_hour=0.05, carbon_grams_per_kwh=380.0)
     metrics = Metrics(price_per_core_hour=settings.price_per_core_hour, streams=StreamLabels("camera-*"))
     refs = [VariantRef("face", f"variant-{number}", 1) for number in range(VARIANTS)]
-    accountant = open_books(settings, metrics.registry, lambda: refs, lambda: (0.0, 0.0))
+    accountant = open_books(settings, metrics.registry, lambda: refs, NoJobs())
     for ref in refs:
         metrics.know(ref)
         accountant.know(ref)

@@ -73,6 +73,7 @@ class Result:
         ref: the variant that answered, or would have.
         queue_seconds: from the arrival to a worker's taking it.
         cpu_seconds: of the thread that judged it.
+        gpu_seconds: of the graphics processor, where that judged it.
         age_seconds: from the capture to this result.
         degraded: a cheaper variant answered than the route says.
         trace_id: 32 hex digits; empty where the frame is not traced.
@@ -88,6 +89,7 @@ class Result:
     error: LatheError | None = None
     degraded: bool = False
     trace_id: str = ""
+    gpu_seconds: float = 0.0
 
 
 def capture_on_monotonic(capture_time_unix_ns: int, now_unix_ns: int, now: float) -> tuple[float, bool]:

@@ -69,6 +69,7 @@ class Metrics:
 
     Args:
         price_per_core_hour, price_per_gpu_hour: without either no cost is exported at all.
+        on_gpu: a graphics processor serves.
         objective: share of the frames, and seconds from their arrival in which they shall be answered.
         streams: that have labels of their own.
 
@@ -81,6 +82,7 @@ class Metrics:
         *,
         price_per_core_hour: float = 0.0,
         price_per_gpu_hour: float = 0.0,
+        on_gpu: bool = False,
         currency: str = "USD",
         objective: Objective = Objective(),
         streams: StreamLabels | None = None,
@@ -89,6 +91,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._price_per_second = price_per_core_hour / 3600
         self._price_per_gpu_second = price_per_gpu_hour / 3600
+        self._on_gpu = on_gpu
         self._currency = currency
         registry = self.registry
         request_buckets = _with(_REQUEST_BUCKETS, objective.seconds)
@@ -131,6 +134,11 @@ class Metrics:
             registry=registry,
         )
         self._cpu = Counters("lathe_cpu_seconds_total", "CPU time of predictions by variant", VARIANT, registry)
+        self._gpu = (
+            Counters("lathe_gpu_seconds_total", "Time of the graphics processor by variant", VARIANT, registry)
+            if on_gpu
+            else None
+        )
         self._cost = (
             Counters(
                 "lathe_cost_usage_total",
@@ -250,6 +258,11 @@ class Metrics:
             children.cpu.inc(result.cpu_seconds)
             if children.cost:
                 children.cost.inc(result.cpu_seconds * self._price_per_second)
+        if result.gpu_seconds:
+            if children.gpu:
+                children.gpu.inc(result.gpu_seconds)
+            if children.cost:
+                children.cost.inc(result.gpu_seconds * self._price_per_gpu_second)
         if result.degraded:
             children.degraded.inc()
         if result.answer:
@@ -262,11 +275,6 @@ class Metrics:
             postprocess.observe(stages.postprocess)
             children.request.observe(since_arrival, result.trace_id)
             children.age.observe(result.age_seconds, result.trace_id)
-
-    def used_gpu(self, ref: VariantRef, seconds: float) -> None:
-        """A run had the graphics processor for so long, which has its price."""
-        if cost := self._of(ref).cost:
-            cost.inc(seconds * self._price_per_gpu_second)
 
     def expect(self, method: str) -> None:
         """Calls of it will end in one way or another; each is there from the start, at 0."""
@@ -328,7 +336,7 @@ class Metrics:
 class _Children:
     """The label children of one variant; looking them up anew costs more than observing."""
 
-    __slots__ = ("age", "cost", "cpu", "degraded", "frames", "fulfilled", "request", "stages")
+    __slots__ = ("age", "cost", "cpu", "degraded", "frames", "fulfilled", "gpu", "request", "stages")
 
     def __init__(self, metrics: Metrics, labels: tuple[str, str, str]) -> None:
         self.frames: dict[Outcome, Count] = {outcome: metrics._frames.labels(*labels, outcome) for outcome in OUTCOMES}
@@ -340,6 +348,7 @@ class _Children:
         self.age = metrics._age.labels(*labels)
         self.degraded = metrics._degraded.labels(*labels)
         self.cpu = metrics._cpu.labels(*labels)
+        self.gpu = metrics._gpu.labels(*labels) if metrics._gpu else None
         self.cost = metrics._cost.labels(*labels, metrics._currency) if metrics._cost else None
 
 

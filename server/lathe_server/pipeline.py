@@ -9,6 +9,7 @@ from time import monotonic
 from lathe.errors import InvalidInput, LatheError, NotFound, Overloaded, TooLate, Unavailable
 from lathe.repository import VariantRef
 from lathe_server.boundary import internal_error
+from lathe_server.engines.meter import gpu_seconds
 from lathe_server.facts import facts_of_frame
 from lathe_server.frames import Frame, Outcome, Result, fate
 from lathe_server.manager import Lease, Manager
@@ -147,7 +148,7 @@ class _Late(Exception):
 class _Judgement:
     """One frame on one worker thread, with the lease on its variant."""
 
-    __slots__ = ("_answer", "_degraded", "_error", "_finish", "_frame", "_late", "_lease")
+    __slots__ = ("_answer", "_degraded", "_error", "_finish", "_frame", "_gpu_seconds", "_late", "_lease")
 
     def __init__(self, frame: Frame, lease: Lease, finish: Callable[[Result, float], None], *, degraded: bool) -> None:
         self._frame = frame
@@ -157,12 +158,14 @@ class _Judgement:
         self._answer: Answer | TensorAnswer | None = None
         self._late: Outcome | None = None
         self._error: BaseException | None = None
+        self._gpu_seconds = 0.0
 
     @property
     def is_brief(self) -> bool:
         return self._lease.servable.is_brief(self._frame.asked)
 
     def run(self) -> None:
+        before = gpu_seconds()
         try:
             self._stop_if_late()
             self._answer = self._lease.servable.judge(self._frame.asked, self._stop_if_late)
@@ -172,6 +175,7 @@ class _Judgement:
             self._error = bad.with_traceback(None)
         except BaseException as error:  # noqa: BLE001  a worker thread survives anything; done() tells
             self._error = error
+        self._gpu_seconds = gpu_seconds() - before
 
     def _stop_if_late(self) -> None:
         if reason := fate(self._frame, monotonic()):
@@ -201,6 +205,7 @@ class _Judgement:
             monotonic() - self._frame.captured,
             error,
             degraded=self._degraded and outcome == "answered",
+            gpu_seconds=self._gpu_seconds,
         )
         self._finish(result, seconds)
 

@@ -140,6 +140,11 @@ class Scheduler:
         return len(self._line) + self._held
 
     @property
+    def in_hand(self) -> int:
+        """Jobs that are handed over and not done."""
+        return self._in_hand
+
+    @property
     def queue_age_seconds(self) -> float:
         """How long the lane has waited for its turn that waits the longest; 0 where none does. Those that the brake
         keeps back do not count."""

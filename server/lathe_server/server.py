@@ -29,6 +29,7 @@ from lathe_server.access.gate import Gate
 from lathe_server.access.tls import renew, tls_of
 from lathe_server.access.tokens import Tokens
 from lathe_server.accounts.books import on_gpu, open_books, price_per_core_hour
+from lathe_server.batch_metrics import BatchMetrics
 from lathe_server.calls import Calls
 from lathe_server.control_service import ControlService
 from lathe_server.events import Events
@@ -55,7 +56,6 @@ from lathe_server.pipeline import Pipeline
 from lathe_server.places import Places
 from lathe_server.router import Route, Router
 from lathe_server.routes import Routes
-from lathe_server.run_metrics import RunMetrics
 from lathe_server.scheduler import Scheduler
 from lathe_server.servable import Servable
 from lathe_server.settings import NO_PAGE, ON, OWN_CORES, Settings
@@ -109,6 +109,7 @@ class Server:
         self.metrics = Metrics(
             price_per_core_hour=price_per_core_hour(settings),
             price_per_gpu_hour=settings.price_per_gpu_hour,
+            on_gpu=on_gpu(settings),
             currency=settings.currency,
             objective=Objective(settings.objective_seconds, settings.objective_share),
             streams=StreamLabels(settings.stream_labels),
@@ -139,15 +140,8 @@ class Server:
         self._heartbeat = Heartbeat(guard, self.metrics, resident)
         self._routes = Routes(repository, self._router, self._manager, self.metrics, self._events, name)
         self._follower = Follower(repository, self._router, self._routes, self.metrics)
-        self._accountant = open_books(
-            settings,
-            self.metrics.registry,
-            self._router.routed,
-            lambda: (self._scheduler.worker_seconds, self._scheduler.loop_seconds),
-        )
-        self._runs = RunMetrics(
-            self.metrics.registry, in_batches=settings.max_batch > 1, on_gpu=on_gpu(settings), used_gpu=self._used_gpu
-        )
+        self._accountant = open_books(settings, self.metrics.registry, self._router.routed, self._scheduler)
+        self._batches = BatchMetrics(self.metrics.registry) if settings.max_batch > 1 else None
         self._experiments = Experiments(
             repository,
             self._router,
@@ -223,14 +217,11 @@ class Server:
         if state == "ready":
             with self._manager.lease(ref) as servable:
                 self.metrics.variants.set_info(ref, servable.card, servable.runtime, servable.opset)
-                self._runs.watch(ref, servable.engine.meter)
+                if self._batches and servable.engine.meter:
+                    self._batches.watch(ref, servable.engine.meter)
         if kind := _TOLD.get(state):
             told = text if text.startswith(str(ref)) else f"{ref} {text}".strip()
             self._events.tell(kind, ref.model, told, variant=ref)
-
-    def _used_gpu(self, ref: VariantRef, seconds: float) -> None:
-        self.metrics.used_gpu(ref, seconds)
-        self._accountant.used_gpu(ref, seconds)
 
     def _ended(self, method: str, status: str) -> None:
         """A call, or a stream, which the log is told of."""
@@ -244,7 +235,7 @@ class Server:
             frames_log.debug("frame %s", result.outcome, extra=told)
         self.metrics.observe(result)
         if result.ref and result.cpu_seconds:
-            self._accountant.used(result.ref, result.cpu_seconds)
+            self._accountant.used(result.ref, result.cpu_seconds, result.gpu_seconds)
         self._experiments.observe(result)
         self._shadows.answered(result)
         if self._live:

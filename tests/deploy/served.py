@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from lathe_server.accounts.accountant import Accountant, Tariff
+from lathe_server.accounts.accountant import Accountant, NoJobs, Tariff
 from lathe_server.accounts.power import Power, Rapl
 from lathe_server.metrics import Metrics
 from tests.conftest import ROOT
@@ -22,7 +22,7 @@ _SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
 def served() -> frozenset[str]:
     """Names of all series that a server may have."""
     metrics = Metrics(price_per_core_hour=1.0)
-    Accountant(metrics.registry, Tariff(per_hour=1.0, grams_per_kwh=1.0), Power(5.0, Rapl()), list, lambda: (0.0, 0.0))
+    Accountant(metrics.registry, Tariff(per_hour=1.0, grams_per_kwh=1.0), Power(5.0, Rapl()), list, NoJobs())
     names = (
         f"{family.name}{suffix}"
         for family in metrics.registry.collect()

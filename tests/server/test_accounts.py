@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from lathe.errors import InvalidInput
 from lathe.repository import Repository, VariantRef
-from lathe_server.accounts.accountant import Accountant, Tariff
+from lathe_server.accounts.accountant import Accountant, NoJobs, Tariff
 from lathe_server.accounts.carbon import intensity_of
 from lathe_server.accounts.cpu import COMPONENTS, ThreadTimes
 from lathe_server.accounts.gpu_power import GpuPower, Nvml
@@ -195,11 +196,10 @@ def test_a_graphics_processors_energy_is_this_processs_part_of_its_work_or_an_es
 
 def test_a_graphics_processor_is_paid_and_shared_by_its_own_time(tmp_path: Path) -> None:
     registry = CollectorRegistry()
-    one = accountant([A, B], Tariff(per_gpu_hour=3600.0), registry, tmp_path, GpuPower(100.0, None))
-    one.used(A, 1.0)
-    one.used_gpu(A, 0.3)
-    one.used_gpu(B, 0.1)
-    one.look()
+    books, look_after = accountant([A, B], Tariff(per_gpu_hour=3600.0), registry, tmp_path, GpuPower(100.0, None))
+    books.used(A, 1.0, 0.3)
+    books.used(B, 0.0, 0.1)
+    look_after(1.0)
     a, b = (total(registry, "lathe_cost_allocation_total", variant=name) for name in "ab")
     assert a == pytest.approx(3 * b)
     joules = [total(registry, "lathe_energy_joules_total", variant=name, source="estimate") for name in "ab"]
@@ -208,10 +208,31 @@ def test_a_graphics_processor_is_paid_and_shared_by_its_own_time(tmp_path: Path)
 
 
 def accountant(
-    routed: list[VariantRef], tariff: Tariff, registry: CollectorRegistry, folder: Path, gpu: GpuPower | None = None
-) -> Accountant:
-    power = Power(WATTS, Rapl(folder))
-    return Accountant(registry, tariff, power, lambda: routed, lambda: (0.0, 0.0), machine_seconds=lambda: 0.0, gpu=gpu)
+    routed: list[VariantRef],
+    tariff: Tariff,
+    registry: CollectorRegistry,
+    folder: Path,
+    gpu: GpuPower | None = None,
+    jobs: NoJobs | None = None,
+) -> tuple[Accountant, Callable[[float], None]]:
+    """And what lets so many seconds pass before it looks."""
+    power, now = Power(WATTS, Rapl(folder)), [100.0]
+    books = Accountant(
+        registry,
+        tariff,
+        power,
+        lambda: routed,
+        jobs or NoJobs(),
+        machine_seconds=lambda: 0.0,
+        gpu=gpu,
+        clock=lambda: now[0],
+    )
+
+    def look_after(seconds: float) -> None:
+        now[0] += seconds
+        books.look()
+
+    return books, look_after
 
 
 def total(registry: CollectorRegistry, name: str, **labels: str) -> float:
@@ -226,30 +247,54 @@ def total(registry: CollectorRegistry, name: str, **labels: str) -> float:
 @pytest.mark.fault(89)
 def test_what_the_machine_costs_is_shared_out_whole(tmp_path: Path) -> None:
     registry = CollectorRegistry()
-    began = time.monotonic()
-    books = accountant([A], Tariff(per_hour=3600.0, grams_per_kwh=400.0), registry, tmp_path)
+    books, look_after = accountant([A], Tariff(per_hour=3600.0, grams_per_kwh=400.0), registry, tmp_path)
     books.used(A, 0.03)
     books.used(B, 0.01)
-    books.look()
+    look_after(1.0)
     of_b = total(registry, "lathe_cost_allocation_total", variant="b")
     assert of_b == pytest.approx(total(registry, "lathe_cost_allocation_total") / 4)
     for _ in range(3):  # idle: whoever is on the route
-        books.look()
+        look_after(1.0)
     assert total(registry, "lathe_cost_allocation_total", variant="b") == of_b
-    whole = total(registry, "lathe_cost_allocation_total")
-    assert 0 < whole <= time.monotonic() - began
-    assert whole == pytest.approx(books._at - began, abs=0.01)
+    assert total(registry, "lathe_cost_allocation_total") == pytest.approx(4.0)
     joules = total(registry, "lathe_energy_joules_total", source="estimate")
     assert total(registry, "lathe_energy_joules_total") == joules > 0
     assert total(registry, "lathe_carbon_grams_total") == pytest.approx(joules / 3.6e6 * 400)
 
 
+@pytest.mark.parametrize("every", [0.02, 0.3, 1.0, 7.0])
+@pytest.mark.parametrize("job", [0.1, 1.0, 3.0])
+def test_while_a_job_is_in_hand_nothing_is_idle_however_often_somebody_looks(
+    tmp_path: Path, every: float, job: float
+) -> None:
+    registry, jobs = CollectorRegistry(), NoJobs()
+    gpu = GpuPower(100.0, None)
+    tariff = Tariff(per_hour=2 * 3600.0, per_gpu_hour=3600.0)
+    books, look_after = accountant([A, B], tariff, registry, tmp_path, gpu, jobs)
+    jobs.in_hand = 2
+    ends = job
+    for number in range(1, round(60 / every) + 1):
+        while ends <= number * every:
+            for _ in range(2):
+                books.used(A, job, job / 2)
+            ends += job
+        look_after(every)
+    whole = total(registry, "lathe_cost_allocation_total", variant="a")
+    assert whole == pytest.approx(3 * 60, rel=0.12)  # what is in hand at the end is not booked yet
+    assert total(registry, "lathe_cost_allocation_total", variant="b") == 0
+    assert total(registry, "lathe_energy_joules_total", variant="b") == 0
+    jobs.in_hand = 0
+    look_after(1.0)
+    look_after(1.0)
+    assert total(registry, "lathe_cost_allocation_total", variant="b") > 0
+
+
 @pytest.mark.fault(86)
 def test_without_price_or_intensity_there_are_no_figures_of_them(tmp_path: Path) -> None:
     registry = CollectorRegistry()
-    books = accountant([A], Tariff(), registry, tmp_path)
+    books, look_after = accountant([A], Tariff(), registry, tmp_path)
     books.know(A)
-    books.look()
+    look_after(1.0)
     names = {family.name for family in registry.collect()}
     assert names == {"lathe_energy_joules", "lathe_cpu_overhead_seconds"}
 

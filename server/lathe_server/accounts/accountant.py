@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
@@ -21,6 +22,10 @@ from lathe_server.shards import Counters
 
 SECONDS = 1.0
 """Between two looks."""
+LEAST_SECONDS = 0.2
+"""That are shared out: meters tick, and scrapes come as they like."""
+MOST_SECONDS = 60.0
+"""For which a job in hand is waited for."""
 OVERHEAD = (*COMPONENTS, "shadows")
 
 
@@ -39,12 +44,38 @@ class Tariff:
     grams_per_kwh: float = 0.0
 
 
+class Jobs(Protocol):
+    """What workers do.
+
+    Attributes:
+        worker_seconds, loop_seconds: CPU time of all jobs so far, by workers and by the event loop.
+        in_hand: jobs that are not done.
+    """
+
+    worker_seconds: float
+    loop_seconds: float
+
+    @property
+    def in_hand(self) -> int: ...
+
+
+@dataclass
+class NoJobs:
+    """Of workers that do nothing."""
+
+    worker_seconds: float = 0.0
+    loop_seconds: float = 0.0
+    in_hand: int = 0
+
+
 class Accountant:
     """On the event loop only.
 
+    What a job used is known when it is done. So an interval in which none was done, and one is in hand, is not idle: it
+    is shared out with the next.
+
     Args:
         routed: variants that take frames now.
-        job_seconds: CPU time of all jobs so far, by workers and by the event loop.
         machine_seconds: CPU time of all on the machine so far that worked; 0 where it is not known.
         gpu: the energy of the graphics processor; None where none serves.
     """
@@ -55,16 +86,18 @@ class Accountant:
         tariff: Tariff,
         power: Power,
         routed: Callable[[], Iterable[VariantRef]],
-        job_seconds: Callable[[], tuple[float, float]],
+        jobs: Jobs,
         times: ThreadTimes | None = None,
         machine_seconds: Callable[[], float] = busy_seconds,
         gpu: GpuPower | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         variant = ("model", "variant", "version")
         self._tariff = tariff
         self._power = power
         self._routed = routed
-        self._job_seconds = job_seconds
+        self._jobs = jobs
+        self._clock = clock
         self._times = times or ThreadTimes()
         self._machine_seconds = machine_seconds
         self._gpu = gpu
@@ -96,21 +129,20 @@ class Accountant:
         self._used_in_all = 0.0
         self._used_gpu: defaultdict[VariantRef, float] = defaultdict(float)  # since the last look
         self._scrapes = 0.0
-        self._at = time.monotonic()
+        self._at = self._gpu_at = clock()
+        self._of(None)  # what is nobody's is there from the start too
         self._process, self._machine = time.process_time(), machine_seconds()
 
     def know(self, ref: VariantRef) -> None:
         """A variant may be used from now on: its figures exist, at 0."""
         self._of(ref)
 
-    def used(self, ref: VariantRef, cpu_seconds: float) -> None:
+    def used(self, ref: VariantRef, cpu_seconds: float, gpu_seconds: float = 0.0) -> None:
         """A prediction took so much."""
         self._used[ref] += cpu_seconds
         self._used_in_all += cpu_seconds
-
-    def used_gpu(self, ref: VariantRef, seconds: float) -> None:
-        """A run had the graphics processor for so long."""
-        self._used_gpu[ref] += seconds
+        if gpu_seconds:
+            self._used_gpu[ref] += gpu_seconds
 
     def scraped(self, cpu_seconds: float) -> None:
         """Telling all this took so much."""
@@ -124,16 +156,29 @@ class Accountant:
 
     def look(self) -> None:
         """Brings all figures up to now."""
-        now, process, machine = time.monotonic(), time.process_time(), self._machine_seconds()
-        seconds, interval = now - self._at, Interval(process - self._process, machine - self._machine)
+        now = self._clock()
+        if self._is_due(now - self._at, self._used):
+            self._share_out_machine(now)
+        if self._gpu and self._is_due(now - self._gpu_at, self._used_gpu):
+            self._share_out_gpu(now, self._gpu)
+        self._look_at_overhead()
+
+    def _is_due(self, seconds: float, used: Mapping[VariantRef, float]) -> bool:
+        return seconds >= LEAST_SECONDS and bool(used or not self._jobs.in_hand or seconds >= MOST_SECONDS)
+
+    def _share_out_machine(self, now: float) -> None:
+        process, machine = time.process_time(), self._machine_seconds()
+        interval = Interval(process - self._process, machine - self._machine)
+        price = (now - self._at) * self._tariff.per_hour / 3600
         self._at, self._process, self._machine = now, process, machine
         used, self._used = self._used, defaultdict(float)
-        self._share_out(used, seconds * self._tariff.per_hour / 3600, *self._power.used(interval))
-        if self._gpu:
-            used, self._used_gpu = self._used_gpu, defaultdict(float)
-            energy = self._gpu.used(sum(used.values()), seconds)
-            self._share_out(used, seconds * self._tariff.per_gpu_hour / 3600, *energy)
-        self._look_at_overhead()
+        self._share_out(used, price, *self._power.used(interval))
+
+    def _share_out_gpu(self, now: float, power: GpuPower) -> None:
+        seconds, self._gpu_at = now - self._gpu_at, now
+        used, self._used_gpu = self._used_gpu, defaultdict(float)
+        energy = power.used(sum(used.values()), seconds)
+        self._share_out(used, seconds * self._tariff.per_gpu_hour / 3600, *energy)
 
     def _share_out(self, used: Mapping[VariantRef, float], price: float, source: Source, joules: float) -> None:
         for ref, part in shares(used, self._routed()).items():
@@ -145,7 +190,7 @@ class Accountant:
                 self._carbon.labels(*labels).inc(grams(joules * part, self._tariff.grams_per_kwh))
 
     def _look_at_overhead(self) -> None:
-        by_workers, by_loop = self._job_seconds()
+        by_workers, by_loop = self._jobs.worker_seconds, self._jobs.loop_seconds
         seconds = dict(self._times.look())
         seconds["workers"] -= by_workers
         seconds["event_loop"] -= by_loop

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from lathe.machine import available_cores
 from lathe.repository import VariantRef
-from lathe_server.accounts.accountant import Accountant, Tariff
+from lathe_server.accounts.accountant import Accountant, Jobs, Tariff
 from lathe_server.accounts.carbon import intensity_of
 from lathe_server.accounts.gpu_power import GpuPower, nvml
 from lathe_server.accounts.power import Power, Rapl
@@ -29,11 +29,11 @@ def open_books(
     settings: Settings,
     registry: CollectorRegistry,
     routed: Callable[[], Iterable[VariantRef]],
-    job_seconds: Callable[[], tuple[float, float]],
+    jobs: Jobs,
 ) -> Accountant:
     """
     Args:
-        routed, job_seconds: as of `Accountant`.
+        routed, jobs: as of `Accountant`.
 
     Raises:
         LatheError: the country is not known, or its table is not installed.
@@ -47,6 +47,6 @@ def open_books(
         tariff,
         Power(settings.watts_per_core, Rapl()),
         routed,
-        job_seconds,
+        jobs,
         gpu=GpuPower(settings.watts_per_gpu, nvml()) if on_gpu(settings) else None,
     )

@@ -1,4 +1,4 @@
-"""What a run took of its device, and how many frames it had: told to whoever counts it."""
+"""What a run takes of its device, and how many frames it has."""
 
 from __future__ import annotations
 
@@ -62,6 +62,19 @@ GPU = Device()
 """The one graphics processor that a server uses."""
 
 
+class _Spent(threading.local):
+    seconds = 0.0
+
+
+_spent = _Spent()
+
+
+def gpu_seconds() -> float:
+    """Of the graphics processor, that the calling thread's runs have had since it began: as `thread_time` is of a
+    processor. A batch is the run of the thread that brought its first frame."""
+    return _spent.seconds
+
+
 class Meter:
     """Of one variant's runs.
 
@@ -69,24 +82,22 @@ class Meter:
         device: that they are on; None for processors, whose time is the thread's own.
 
     Attributes:
-        told: called on the thread of each run with its frames, and with its seconds of the device.
+        told: called on the thread of each run that has come to its end, with its frames.
     """
 
     def __init__(self, device: Device | None) -> None:
         self.device = device
-        self.told: Callable[[int, float], None] = lambda frames, seconds: None
+        self.told: Callable[[int], None] = lambda frames: None
 
     @contextmanager
     def run(self, frames: int) -> Iterator[None]:
-        if self.device is None:
-            yield
-            self.told(frames, 0.0)
-            return
-        own = self.device.enter()
+        own = self.device.enter() if self.device else None
         try:
             yield
         finally:
-            self.told(frames, self.device.leave(own))
+            if self.device:
+                _spent.seconds += self.device.leave(own)
+        self.told(frames)
 
 
 class MeteredEngine:
