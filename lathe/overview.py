@@ -48,6 +48,7 @@ class Quality:
 @dataclass(frozen=True)
 class VariantOverview:
     """Attributes:
+    version: its number; the label as it is where that is none.
     state: as of `lathe_variant_state`; empty where it is not in memory.
     weight: on its model's route.
     frames_per_second: answered.
@@ -62,7 +63,7 @@ class VariantOverview:
 
     model: str
     variant: str
-    version: int
+    version: int | str
     state: str
     weight: float
     frames_per_second: float
@@ -283,7 +284,7 @@ def _variants(window: Window) -> list[VariantOverview]:
         VariantOverview(
             model=key[0],
             variant=key[1],
-            version=int(key[2]),
+            version=int(key[2]) if key[2].isdecimal() else key[2],
             state=states.get(key, ""),
             weight=weights.get(key, 0.0),
             frames_per_second=frames.get(key, 0.0),
@@ -300,7 +301,12 @@ def _variants(window: Window) -> list[VariantOverview]:
         )
         for key in known
     ]
-    return sorted(found, key=lambda one: (one.model, -one.weight, -one.frames_per_second, one.variant, -one.version))
+    return sorted(found, key=_rank)
+
+
+def _rank(one: VariantOverview) -> tuple[Any, ...]:
+    newest_first = (0, -one.version) if isinstance(one.version, int) else (1, one.version)
+    return (one.model, -one.weight, -one.frames_per_second, one.variant, newest_first)
 
 
 def _streams(window: Window, now: float) -> tuple[StreamOverview, ...]:

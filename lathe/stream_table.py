@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.style import StyleType
 from rich.table import Table
 from rich.text import Text
 
@@ -85,15 +86,25 @@ class Streams:
         return table
 
 
+class _AsTold(Table):
+    """A table whose strings are shown as they are: names and metrics of others are no markup, whatever they hold."""
+
+    def add_row(
+        self, *renderables: RenderableType | None, style: StyleType | None = None, end_section: bool = False
+    ) -> None:
+        cells = (Text(cell) if isinstance(cell, str) else cell for cell in renderables)
+        super().add_row(*cells, style=style, end_section=end_section)
+
+
 def names_and_figures(columns: Sequence[tuple[str, str]]) -> Table:
     """Args:
     columns: heading, and left or right. Names, on the left, are folded and never cut: they are to be typed.
     """
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", pad_edge=False)
+    table = _AsTold(box=None, padding=(0, 1, 0, 0), header_style="bold", pad_edge=False)
     for heading, side in columns:
         is_name = side == "left"
         table.add_column(
-            heading,
+            Text(heading),
             justify="left" if is_name else "right",
             overflow="fold",
             no_wrap=not is_name,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import sleep
 
-from lathe.errors import Unavailable
+from lathe.errors import LatheError, Unavailable
 from lathe.overview import Overview, overview
 from lathe.scrape import Scrape
 
@@ -45,24 +45,33 @@ class Watch:
         self._lost_at: float | None = None
 
     def look(self) -> None:
-        """Blocks until the server has answered, or has not."""
+        """Blocks until the server has answered, or has not. Raises nothing: what goes wrong is the sight's problem."""
         address = self.sight.address
         try:
-            at = self._clock()  # a server tells what it knows when it is asked; to read it takes longer
-            seen = self._fetch()
-            if not seen.has("lathe_frames_total"):
-                raise Unavailable(f"{address} has metrics, and is no server of Lathe")
-        except Unavailable as error:
-            self._last = None  # an average over its absence would say nothing
+            told = self._told()
+        except Exception as error:  # noqa: BLE001  a sight that stayed as it was would look current
             self._lost_at = self._clock() if self._lost_at is None else self._lost_at
             lost_seconds = self._clock() - self._lost_at
             since = f", for {lost_seconds:.0f} s" if lost_seconds >= 1 else ""
-            self.sight = Sight(address, problem=f"{error.message}{since}")
-            return
-        self._lost_at = None
-        before, self._last = self._last, (seen, at)
-        told = overview(before[0], seen, at - before[1], now=time.time()) if before and at > before[1] else None
-        self.sight = Sight(address, told)
+            self.sight = Sight(address, problem=f"{_why(error, address)}{since}")
+        else:
+            self._lost_at = None
+            self.sight = Sight(address, told)
+
+    def _told(self) -> Overview | None:
+        before, self._last = self._last, None  # where there is no answer: an average over absence would say nothing
+        at = self._clock()  # a server tells what it knows when it is asked; to read it takes longer
+        seen = self._fetch()
+        if not seen.has("lathe_frames_total"):
+            raise Unavailable(f"{self.sight.address} has metrics, and is no server of Lathe")
+        self._last = (seen, at)
+        return overview(before[0], seen, at - before[1], now=time.time()) if before and at > before[1] else None
+
+
+def _why(error: Exception, address: str) -> str:
+    if isinstance(error, LatheError):
+        return error.message
+    return f"{address} has metrics that cannot be understood ({type(error).__name__})"
 
 
 def look(watches: Sequence[Watch]) -> tuple[Sight, ...]:

@@ -162,7 +162,7 @@ def pace(start: float, seconds: float, now: float) -> tuple[float, float]:
     (13.0, 0.0)
     """
     start = max(start, now - seconds)
-    return start, start + seconds - now
+    return start, max(0.0, start + seconds - now)  # of sums in floating point, 0 may come out below 0
 
 
 def as_line(frame: VideoFrame, result: Result) -> dict[str, Any]:

@@ -5,15 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import queue
-import select
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lathe.errors import InvalidInput, Unavailable
@@ -21,10 +17,11 @@ from lathe.errors import InvalidInput, Unavailable
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lathe.terminal import Asked
     from lathe.watch import Sight, Watch
 
 KEY_SECONDS = 0.1
-"""Between two looks at the keyboard."""
+"""Between two looks at the keyboard, and at what signals ask for."""
 _QUIT = ("q", "Q")
 
 
@@ -114,64 +111,43 @@ def json_line(sights: Sequence[Sight], unix_seconds: float) -> str:
 
 def _live(console: Console, watches: Sequence[Watch], seen: Iterator[tuple[Sight, ...]], every: float) -> None:
     """Until somebody ends it. A thread looks, so that keys are heard while a server lets it wait."""
-    from rich.live import Live
+    from lathe.terminal import is_in_front, signals
 
-    from lathe.top import View
-
-    news: queue.SimpleQueue[tuple[Sight, ...]] = queue.SimpleQueue()
+    newest = deque([tuple(watch.sight for watch in watches)], maxlen=1)
 
     def look() -> None:
         for sights in seen:
-            news.put(sights)
+            newest.append(sights)
 
-    threading.Thread(target=look, daemon=True).start()
-    sights = tuple(watch.sight for watch in watches)
+    with signals() as asked:
+        threading.Thread(target=look, daemon=True).start()
+        while not asked.to_end:
+            if asked.to_stop:
+                asked.stop()
+            elif not is_in_front():
+                time.sleep(KEY_SECONDS)
+            elif _is_done(console, newest, every, asked):
+                return
+
+
+def _is_done(console: Console, newest: deque[tuple[Sight, ...]], every: float, asked: Asked) -> bool:
+    """Shows the newest sights until a key or a signal, and leaves the terminal as it was.
+
+    Returns:
+        Whether it was a key, and not a signal, which may ask to end or to stop for a while.
+    """
+    from rich.live import Live
+
+    from lathe.terminal import keys
+    from lathe.top import View
+
     shown: tuple[object, ...] = ()
-    with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
-        while True:
-            while not news.empty():
-                sights = news.get()
+    with keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
+        while not (asked.to_end or asked.to_stop):
+            sights = newest[0]
             if shown != (sights, console.size):  # a terminal of another size is drawn anew at once
                 shown = (sights, console.size)
                 live.update(View(sights, every, console.size.height), refresh=True)
             if pressed(KEY_SECONDS) in _QUIT:
-                return
-
-
-@contextmanager
-def _keys() -> Iterator[Callable[[float], str]]:
-    """What waits so long for a key, which needs no Enter; empty where none was pressed, or there is no keyboard.
-
-    Ctrl-C and SIGTERM end the program, and leave the terminal as it was.
-    """
-
-    def end(*_: object) -> None:
-        raise SystemExit(0)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        if not sys.stdin.isatty():
-            yield _no_key
-            return
-        import termios
-        import tty
-
-        keyboard = sys.stdin.fileno()
-        was = termios.tcgetattr(keyboard)
-        try:
-            tty.setcbreak(keyboard)
-            yield lambda seconds: os.read(keyboard, 1).decode("latin-1") if _is_ready(keyboard, seconds) else ""
-        finally:
-            termios.tcsetattr(keyboard, termios.TCSADRAIN, was)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _no_key(seconds: float) -> str:
-    time.sleep(seconds)
-    return ""
-
-
-def _is_ready(descriptor: int, seconds: float) -> bool:
-    return bool(select.select([descriptor], [], [], seconds)[0])
+                return True
+    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from lathe.cli import main
 from lathe.cli.ctl import parse_weights
+from lathe.cli.stream import pace
 from lathe.errors import InvalidInput
 from lathe.v1 import inference_pb2
 from tests.conftest import ROOT, RunningServer
@@ -52,6 +54,20 @@ def test_no_server(film: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert error_line(capsys, "ctl", "--control", NOBODY, "variants") == told
     assert error_line(capsys, "ctl", "--control", NOBODY, "swap", "face", "int8") == told
     assert error_line(capsys, "ctl", "--control", NOBODY, "route", "face", "int8=1") == told
+
+
+def test_a_player_waits_until_a_frame_is_due_and_never_less_than_nothing() -> None:
+    chance = random.Random(7)
+    late = 0
+    for _ in range(10_000):
+        began, seconds, now = (chance.uniform(0, 1e6) for _ in range(3))
+        start, pause = pace(began, seconds, now)
+        late += now > began + seconds
+        assert pause >= 0
+        assert start >= began
+        assert start + seconds == pytest.approx(max(now, began + seconds))
+        assert now + pause == pytest.approx(start + seconds)
+    assert 1000 < late < 9000
 
 
 def test_less_than_no_frames(film: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -203,6 +203,14 @@ def test_variants_stand_in_order_of_their_weight_with_their_state_and_card() -> 
     assert (second.variant, second.weight, second.state) == ("a", 1, "")
 
 
+def test_a_version_that_is_no_number_is_told_as_it_is_after_those_that_are() -> None:
+    versions = ("nightly", "2", "", "10", "-1")
+    lines = [f'lathe_route_weight{{model="face",variant="a",version="{version}"}} 1' for version in versions]
+    found = between(lines, lines)
+    assert [one.version for one in found.models[0].variants] == [10, 2, "", "-1", "nightly"]
+    json.dumps(found.plain(), allow_nan=False)
+
+
 def test_the_objective_is_met_by_a_share_of_the_frames_that_count() -> None:
     def judged(met: int, late: int, lost: int) -> list[str]:
         counts = {"met": met, "late": late, "lost": lost}

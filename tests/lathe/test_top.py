@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -238,6 +239,55 @@ def test_a_server_that_is_gone_is_looked_for_and_its_absence_is_no_part_of_a_win
     assert "s" in sights[3].problem.partition(", for ")[2]
     assert sights[4].problem == ""
     assert "no metrics at h:1" in "\n".join(drawn(sights[3]))
+
+
+def test_names_and_metrics_of_others_are_shown_as_they_are_and_are_no_markup() -> None:
+    def told(times: float) -> Scrape:
+        own = {"model": "face", "variant": "a[b]", "version": "[/x]"}
+        return Scrape(
+            (
+                ("lathe_frames_total", {**own, "outcome": "answered"}, 5 * times),
+                ("lathe_cost_usage_total", {**own, "currency": "[red]EUR"}, times),
+                ("lathe_variant_quality", {**own, "metric": "ap[/easy]", "data": "wider"}, 0.8),
+                ("lathe_variant_quality", {**own, "metric": "ap [easy] :fire:", "data": "wider"}, 0.7),
+                ("lathe_stream_frames_total", {"stream": "[dim]gate[/]", "outcome": "answered"}, 5 * times),
+            )
+        )
+
+    found = overview(told(1), told(2), 2.0, now=1000.0)
+    server, other = "[fe80::1]:8501", "[fe80::2]:8501"
+    text = "\n".join(drawn(Sight(server, found), Sight(other, problem=f"no metrics at {other}"), width=160))
+    for name in ("face/a[b]/[/x]", "ap[/easy] 0.800, ap [easy] :fire: 0.700", "[dim]gate[/]", "[red]EUR"):
+        assert name in text
+    assert f"1 {server} " in text
+    assert f"2 {other}\n" in text
+    assert f"2 no metrics at {other}; still trying" in text
+
+
+def test_whatever_goes_wrong_in_a_look_is_told_until_it_is_well_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Scrape:
+        raise RuntimeError("its text is for nobody's terminal")
+
+    good, odd = (tuple(samples(2)) for _ in range(2))
+    odd = (*odd, ("lathe_streams", {}, math.nan))  # a count that is none
+    answers: list[Callable[[], Scrape]] = [
+        *(lambda: Scrape(good),) * 2,
+        broken,
+        *(lambda: Scrape(odd),) * 3,
+        *(lambda: Scrape(good),) * 2,
+    ]
+    seconds = iter(range(0, 1000, 4))
+    watch = Watch("h:1", lambda: answers.pop(0)(), lambda: float(next(seconds)))
+    died: list[object] = []
+    monkeypatch.setattr("threading.excepthook", died.append)
+    sights = [look([watch])[0] for _ in range(len(answers))]
+    assert died == []
+    said = [sight.problem.partition(", for ")[0] for sight in sights]
+    runtime, value = (f"h:1 has metrics that cannot be understood ({name})" for name in ("RuntimeError", "ValueError"))
+    assert said == ["", "", runtime, "", value, value, "", ""]
+    assert [sight.overview is not None for sight in sights] == [False, True, *[False] * 4, True, True]
+    assert ", for " in sights[5].problem
+    assert f"{value}, for " in "\n".join(drawn(sights[5]))
 
 
 @pytest.fixture
