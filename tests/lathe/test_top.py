@@ -20,7 +20,7 @@ from lathe.repository import Repository
 from lathe.scrape import Scrape
 from lathe.top import View
 from lathe.watch import Sight, Watch, look
-from tests.calls import channel, config, frame, outcomes, stream
+from tests.calls import channel, config, frame, metric, outcomes, stream, until
 from tests.certificates import Authority
 from tests.conftest import RunningServer, start_server
 
@@ -320,6 +320,8 @@ def test_it_tells_of_a_real_server_what_was_sent_to_it(
                 for name in ("gate-1", "street"):
                     messages = [frame(index, picture) for index, picture in enumerate(pictures)]
                     got[name] = Counter(outcomes(stream(opened, [config(stream_id=name), *messages])))
+            before = metric(server, "lathe_cost_allocation_total")
+            until(lambda: metric(server, "lathe_cost_allocation_total") > before)  # not each look shares it out
 
         with server.client() as client:
             client.set_route("spots", {"a": 1, "b": 3})
