@@ -17,7 +17,8 @@ from tests.project import PROJECT
 
 IMAGE = read_stages(ROOT / "Dockerfile")[-1]
 SERVICES: dict[str, Document] = compose()["services"]
-OWN = {name: service for name, service in SERVICES.items() if "build" in service}
+OWN = {name: service for name, service in SERVICES.items() if service["image"].startswith("lathe:")}
+"""Those of this project's image."""
 
 
 def schema_check(text: str) -> subprocess.CompletedProcess[str]:
@@ -59,9 +60,19 @@ def test_images_are_pinned(name: str) -> None:
     assert re.fullmatch(r"v?\d+\.\d+\.\d+", tag)
     if name in OWN:
         assert (repository, tag) == ("lathe", PROJECT["project"]["version"])
-        assert (DEPLOY / SERVICES[name]["build"]["context"] / "Dockerfile").is_file()
-        assert SERVICES[name]["build"]["args"].keys() == {"EXTRAS"}  # an ARG of the first stage
-        assert "EXTRAS=" in read_stages(ROOT / "Dockerfile")[0].values("ARG")
+
+
+def test_one_service_builds_the_image_and_the_others_wait_for_it() -> None:
+    """Builds run at the same time, and those of one tag would get in each other's way."""
+    (builder,) = (name for name, service in SERVICES.items() if "build" in service)
+    assert builder == "lathe"
+    build = OWN[builder]["build"]
+    assert (DEPLOY / build["context"] / "Dockerfile").is_file()
+    assert build["args"].keys() == {"EXTRAS"}  # an ARG of the first stage
+    assert "EXTRAS=" in read_stages(ROOT / "Dockerfile")[0].values("ARG")
+    others = {name: service for name, service in OWN.items() if name != builder}
+    assert others.keys() == {"models", "cameras"}
+    assert {service["pull_policy"] for service in others.values()} == {"never"}  # no registry has it
 
 
 @pytest.mark.parametrize("name", SERVICES)
