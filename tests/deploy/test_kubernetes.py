@@ -31,7 +31,6 @@ VERSIONS = ("1.32", "1.37")
 """The oldest Kubernetes that these are for, and the newest whose schemas there are."""
 CUSTOM = {"ServiceMonitor", "ScaledObject", "ServingRuntime", "InferenceService"}
 WITH_PODS = ["server", "object-store", "hpa", "keda", "kserve"]
-DOCUMENTS = [(folder, index) for folder in FOLDERS for index in range(len(kustomized(folder)))]
 
 
 def check(document: Document) -> None:
@@ -47,7 +46,7 @@ def check(document: Document) -> None:
 
 
 def test_there_are_the_folders() -> None:
-    assert sorted([*WITH_PODS, "monitoring"]) == FOLDERS
+    assert sorted([*WITH_PODS, "volume", "seed", "monitoring"]) == FOLDERS
     unused = [
         path.name
         for path in KUBERNETES.rglob("*.*")
@@ -57,9 +56,11 @@ def test_there_are_the_folders() -> None:
     assert unused == []
 
 
-@pytest.mark.parametrize(("folder", "index"), DOCUMENTS)
-def test_it_keeps_to_the_schema(folder: str, index: int) -> None:
-    check(kustomized(folder)[index])
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_all_of_it_keeps_to_the_schema(folder: str) -> None:
+    assert kustomized(folder)
+    for document in kustomized(folder):
+        check(document)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +83,20 @@ def test_a_schema_finds_what_is_misspelt(folder: str, kind: str, path: tuple[str
     place["mispelt"] = "x"
     with pytest.raises((kubernetes_validate.ValidationError, AssertionError), match="mispelt"):
         check(document)
+
+
+def test_the_seed_s_pod_may_do_what_the_server_may_and_is_taken_for_none() -> None:
+    seed, server = resource("seed", "Pod"), pod_of("server")
+    assert seed["spec"]["securityContext"] == server["securityContext"]
+    ours, theirs = seed["spec"]["containers"][0], server["containers"][0]
+    for field in ("image", "securityContext", "volumeMounts"):
+        assert ours[field] == theirs[field], field
+    claims = [volume.get("persistentVolumeClaim") for pod in (seed["spec"], server) for volume in pod["volumes"]]
+    assert claims == [{"claimName": "lathe-models"}, None] * 2
+    for kind in ("Namespace", "PersistentVolumeClaim"):  # applied by both, and nothing moves to and fro
+        assert resource("seed", kind) == resource("server", kind)
+    selector = resource("server", "Service", "lathe")["spec"]["selector"]
+    assert not selector.items() <= seed["metadata"]["labels"].items()
 
 
 def test_a_runtime_s_containers_are_those_of_a_pod() -> None:
