@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
 
 from lathe_server.settings import Settings, load_settings
 from tests.conftest import ROOT
@@ -120,7 +121,8 @@ def settings_of(arguments: list[str], environment: dict[str, str]) -> Settings:
 def errors_of(document: Document, schema: str) -> list[str]:
     """What a schema in tests/deploy/schemas has against it."""
     table = json.loads((SCHEMAS / f"{schema}.json").read_text("utf-8"))
-    return [f"{error.json_path}: {error.message}" for error in Draft202012Validator(table).iter_errors(document)]
+    found = (best_match([error]) for error in Draft202012Validator(table).iter_errors(document))  # the deepest
+    return [f"{error.json_path}: {error.message}" for error in found]
 
 
 def port_of(address: str) -> int:

@@ -38,10 +38,11 @@ def built(dashboard: Dashboard) -> Any:
 
 
 def test_the_json_is_what_make_dashboards_writes(tmp_path: Path) -> None:
-    main(tmp_path)
+    main(tmp_path / "dashboards", tmp_path / "rules.yaml")
+    assert (tmp_path / "rules.yaml").read_bytes() == (ROOT / "deploy/kubernetes/monitoring/rules.yaml").read_bytes()
     written, committed = (
         {path.name: path.read_text("utf-8") for path in folder.iterdir()}
-        for folder in (tmp_path, GRAFANA / "dashboards")
+        for folder in (tmp_path / "dashboards", GRAFANA / "dashboards")
     )
     assert written.keys() == committed.keys() == {f"{one.uid}.json" for one in DASHBOARDS}
     assert [name for name in written if written[name] != committed[name]] == [], "run `make dashboards`"

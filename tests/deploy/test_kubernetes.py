@@ -9,6 +9,7 @@ import urllib.request
 import kubernetes_validate
 import pytest
 
+from lathe_dashboards.operator_rules import as_resource
 from lathe_server.settings import unknown_variables
 from tests.calls import SECONDS
 from tests.conftest import ROOT, RunningServer
@@ -24,12 +25,13 @@ from tests.deploy.manifests import (
     resource,
     settings_of,
 )
+from tests.deploy.served import RULES, groups, rules
 from tests.dockerfile import read_stages
 from tests.project import PROJECT
 
 VERSIONS = ("1.32", "1.37")
 """The oldest Kubernetes that these are for, and the newest whose schemas there are."""
-CUSTOM = {"ServiceMonitor", "ScaledObject", "ServingRuntime", "InferenceService"}
+CUSTOM = {"ServiceMonitor", "PrometheusRule", "ScaledObject", "ServingRuntime", "InferenceService"}
 WITH_PODS = ["server", "object-store", "hpa", "keda", "kserve"]
 
 
@@ -70,6 +72,7 @@ def test_all_of_it_keeps_to_the_schema(folder: str) -> None:
         ("server", "NetworkPolicy", ("spec",)),
         ("hpa", "HorizontalPodAutoscaler", ("spec", "behavior", "scaleDown")),
         ("monitoring", "ServiceMonitor", ("spec", "endpoints", 0)),
+        ("monitoring", "PrometheusRule", ("spec", "groups", 0, "rules", 0)),
         ("keda", "ScaledObject", ("spec", "triggers", 0)),
         ("kserve", "ServingRuntime", ("spec",)),
         ("kserve", "InferenceService", ("spec", "predictor", "model")),
@@ -224,7 +227,24 @@ def test_prometheus_finds_each_pod_once() -> None:
     (port,) = (port for port in service["spec"]["ports"] if port["name"] == endpoint["port"])
     assert port["port"] == port_of(settings_of(pod_of("server")["containers"][0]["args"], {}).http)
     assert monitor["metadata"]["namespace"] == service["metadata"]["namespace"]
-    assert service["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "lathe"
+
+
+def test_each_namespace_is_a_job_of_its_own_that_the_rules_know() -> None:
+    (endpoint,) = resource("monitoring", "ServiceMonitor")["spec"]["endpoints"]
+    (rule,) = endpoint["relabelings"]
+    assert (rule["sourceLabels"], rule["targetLabel"]) == (["__meta_kubernetes_namespace"], "job")
+    jobs = {rule["replacement"].replace("$1", namespace) for namespace in ("lathe", "shop")}
+    assert len(jobs) == 2
+    (known,) = set(re.findall(r'up\{job=~"([^"]*)"', rules("alert")["LatheNoServer"]["expr"]))
+    assert all(re.fullmatch(known, job) for job in jobs)
+
+
+def test_the_operator_gets_the_rules_that_prometheus_has() -> None:
+    resource_text = (KUBERNETES / "monitoring/rules.yaml").read_text("utf-8")
+    assert resource_text == as_resource(RULES.read_text("utf-8")), "run `make dashboards`"
+    rule = resource("monitoring", "PrometheusRule")
+    assert rule["spec"]["groups"] == groups()
+    assert rule["metadata"]["labels"] == resource("monitoring", "ServiceMonitor")["metadata"]["labels"]
 
 
 def test_a_rollout_takes_no_replica_away_before_another_is_ready() -> None:
