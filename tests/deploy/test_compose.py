@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from fnmatch import fnmatchcase
 
 import pytest
 import yaml
@@ -98,7 +99,13 @@ def test_the_server_knows_its_settings() -> None:
     environment = SERVICES["lathe"]["environment"]
     assert unknown_variables(environment) == []
     settings = settings_of(IMAGE.words("CMD"), environment)
-    assert settings.stream_labels == "camera-*"
+    patterns = settings.stream_labels.split(",")
+    name = SERVICES["cameras"]["command"][SERVICES["cameras"]["command"].index("--stream-id") + 1]
+    for stream in (name, f"{name}-1"):  # as one camera is called, and the first of several
+        assert any(fnmatchcase(stream, pattern) for pattern in patterns)
+    by_country = environment | {"LATHE_CARBON_COUNTRY": "DEU"}
+    assert "LATHE_CARBON_COUNTRY" in environment
+    assert settings_of(IMAGE.words("CMD"), by_country).carbon_country == "DEU"
     assert settings.price_per_core_hour > 0
     grace = float(SERVICES["lathe"]["stop_grace_period"].removesuffix("s"))
     assert grace > settings.drain_seconds + 2

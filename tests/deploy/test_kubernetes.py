@@ -212,7 +212,9 @@ def test_the_network_policy_lets_in_clients_and_prometheus_and_out_what_is_neede
     names, *others = spec["egress"]
     assert names["to"][0]["podSelector"] == {"matchLabels": {"k8s-app": "kube-dns"}}
     assert {(port["port"], port["protocol"]) for port in names["ports"]} == {(53, "UDP"), (53, "TCP")}
-    assert others == ([{"ports": [{"port": 443}]}] if folder == "object-store" else [])
+    roles = [{"ipBlock": {"cidr": f"169.254.{address}/32"}} for address in ("169.254", "170.23")]
+    of_the_store = [{"ports": [{"port": 443}]}, {"to": roles, "ports": [{"port": 80}]}]
+    assert others == (of_the_store if folder == "object-store" else [])
 
 
 def test_prometheus_finds_each_pod_once() -> None:
@@ -263,6 +265,8 @@ def test_a_service_of_kserve_chooses_the_runtime() -> None:
     container = runtime["spec"]["containers"][0]
     assert container["name"] == "kserve-container"
     http = port_of(settings_of(container["args"], {}).http)
-    assert container["ports"][0]["containerPort"] == http  # the service's port 80
+    assert (
+        container["ports"][0]["containerPort"] == http
+    )  # the first is the service's own, by port 80 where it is not headless
     assert runtime["spec"]["annotations"]["prometheus.kserve.io/port"] == str(http)
     assert re.fullmatch(r"(pvc|s3)://.+", model["storageUri"])
