@@ -41,8 +41,8 @@ proto: $(VENV)/.installed ## generate the stubs from proto/
 	  --mypy_out=../../server/lathe_server/open_inference open_inference.proto
 
 dashboards: export PYTHONPATH := deploy
-dashboards: $(VENV)/.installed ## generate deploy/grafana/dashboards from deploy/lathe_dashboards
-	$(BIN)/python -m lathe_dashboards deploy/grafana/dashboards
+dashboards: $(VENV)/.installed ## generate deploy/grafana/dashboards, and the alert rules for Kubernetes
+	$(BIN)/python -m lathe_dashboards deploy/grafana/dashboards deploy/kubernetes/monitoring/rules.yaml
 
 panels: export PYTHONPATH := deploy
 panels: $(VENV)/.installed ## draw the dashboards' panels from a run that Prometheus watches, for docs: five minutes

@@ -5,10 +5,9 @@ from __future__ import annotations
 from lathe_dashboards.panels import Dashboard, Panel, Query, Row
 from lathe_dashboards.promql import (
     ANSWERED,
+    OF_ONE_SERVER,
     SERVER,
-    VARIANT,
-    per_frame,
-    per_frame_and,
+    per_frame_where_told,
     quantile,
     rate,
     ratio,
@@ -19,7 +18,6 @@ from lathe_dashboards.promql import (
 STREAMS = total(series("lathe_streams", where=SERVER))
 WORKERS = series("lathe_workers", where=SERVER)
 BUSY_STAGES = 'stage!="queue"'
-ON_CARD = ", ".join(("job", "instance", *VARIANT))
 HOUR, MILLION = "3600", "1000000"
 
 
@@ -33,7 +31,7 @@ def _saved() -> str:
     """What the same frames would have cost more with the teacher, a second."""
     usage = f"rate({series('lathe_cost_usage_total')}[$__rate_interval])"
     more = f"({series('lathe_variant_speedup')} - 1)"
-    return total(f"{usage} * on ({ON_CARD}) group_left () {more}", ["currency"])
+    return total(f"{usage} * on ({', '.join(OF_ONE_SERVER)}) group_left () {more}", ["currency"])
 
 
 ANSWERED_SHARE = ratio(
@@ -163,11 +161,11 @@ COST_ROW = Row(
             "none",
             (
                 Query(
-                    f"{MILLION} * {per_frame_and('currency', 'lathe_cost_usage_total', ['model'])}",
+                    f"{MILLION} * {per_frame_where_told('lathe_cost_usage_total', ['model'], 'currency')}",
                     "{{model}} usage {{currency}}",
                 ),
                 Query(
-                    f"{MILLION} * {per_frame_and('currency', 'lathe_cost_allocation_total', ['model'])}",
+                    f"{MILLION} * {per_frame_where_told('lathe_cost_allocation_total', ['model'], 'currency')}",
                     "{{model}} allocation {{currency}}",
                 ),
             ),
@@ -206,7 +204,7 @@ ENERGY_ROW = Row(
             "joule",
             (
                 Query(
-                    per_frame_and("source", "lathe_energy_joules_total", ["model"]),
+                    per_frame_where_told("lathe_energy_joules_total", ["model"], "source"),
                     "{{model}} {{source}}",
                 ),
             ),
@@ -215,7 +213,7 @@ ENERGY_ROW = Row(
             "Carbon of a million predictions",
             "Grams, at the intensity that the server was told.",
             "massg",
-            (Query(f"{MILLION} * {per_frame('lathe_carbon_grams_total', ['model'])}", "{{model}}"),),
+            (Query(f"{MILLION} * {per_frame_where_told('lathe_carbon_grams_total', ['model'])}", "{{model}}"),),
             empty=NO_CARBON,
         ),
         Panel(

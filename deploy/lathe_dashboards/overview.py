@@ -18,8 +18,9 @@ from lathe_dashboards.promql import (
 
 FRAMES = "lathe_objective_frames_total"
 MET = 'result="met"'
+# The strictest of the chosen servers.
 SHARE = f"max({series('lathe_objective_share', where=SERVER)})"
-SECONDS = f"max({series('lathe_objective_seconds', where=SERVER)})"
+SECONDS = f"min({series('lathe_objective_seconds', where=SERVER)})"
 BURN = ((1.0, "yellow"), (6.0, "orange"), (14.4, "red"))
 """The alerts' own steps."""
 

@@ -9,6 +9,7 @@ MODEL = SERVER + ',model=~"$model"'
 OF_VARIANTS = MODEL + ',variant!=""'
 """Without the frames that reached no variant."""
 VARIANT = ("model", "variant", "version")
+OF_ONE_SERVER = ("job", "instance", *VARIANT)
 BY_VARIANT = "{{variant}}/{{version}}"
 ANSWERED = 'outcome="answered"'
 
@@ -50,18 +51,21 @@ def ratio(above: str, below: str) -> str:
     return f"{above} / ({below} > 0)"
 
 
-def per_frame(counter: str, by: Iterable[str] = (), more: str = "") -> str:
-    """What an answered frame took of a counter."""
+def per_frame(counter: str, by: Iterable[str] = ()) -> str:
+    """What an answered frame took of a counter that all servers have."""
     by = tuple(by)
-    return ratio(rate(counter, more, by), rate("lathe_frames_total", ANSWERED, by))
+    return ratio(rate(counter, by=by), rate("lathe_frames_total", ANSWERED, by))
 
 
-def per_frame_and(label: str, counter: str, by: Iterable[str] = ()) -> str:
-    """As `per_frame`, for each value of a label that frames do not have.
+def per_frame_where_told(counter: str, by: Iterable[str] = (), label: str = "") -> str:
+    """What an answered frame took of a counter that not all servers have, by the frames of those that have it.
 
     Args:
-        by: the labels that both have.
+        by: the labels that counter and frames both have.
+        label: that only the counter has, whose values are told apart: each by the frames of servers that have that one.
     """
-    by = tuple(by)
-    above, below = rate(counter, by=(*by, label)), rate("lathe_frames_total", ANSWERED, by)
-    return f"{above} / on ({', '.join(by)}) group_left () ({below} > 0)"
+    own = (label,) * bool(label)
+    telling = f"group by ({', '.join((*OF_ONE_SERVER, *own))}) (rate({series(counter)}[$__rate_interval]))"
+    answered = rate("lathe_frames_total", ANSWERED, OF_ONE_SERVER)
+    frames = f"{answered} * on ({', '.join(OF_ONE_SERVER)}) group_right () {telling}"
+    return ratio(rate(counter, by=(*by, *own)), total(frames, (*by, *own)))

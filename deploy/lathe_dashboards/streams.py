@@ -24,7 +24,12 @@ def _dropped_share(by: tuple[str, ...] = ("stream",)) -> str:
 
 
 LAST = series("lathe_stream_last_frame_timestamp_seconds", where=NAMED)
-SINCE = f"time() - max by (stream) ({LAST} > 0)"
+CUT = "time() - 86400"
+"""The alert's own: one that has been silent for a day is gone."""
+SINCE = f"time() - max by (stream) ({LAST} > {CUT})"
+RECORDED = series("job_stream:lathe_stream_last_frame_timestamp_seconds:max1d", where='job=~"$job",stream=~"$stream"')
+SINCE_ANYWHERE = f"time() - max by (stream) ({LAST} > {CUT} or {RECORDED} > {CUT})"
+"""Also of streams whose server has begun anew. What is recorded may be a minute old, so it is not asked alone."""
 P99_AGE = quantile(0.99, "lathe_stream_age_seconds", ["stream"], where=STREAM)
 
 STREAM_HEALTH = Dashboard(
@@ -47,9 +52,10 @@ STREAM_HEALTH = Dashboard(
                 ),
                 Panel(
                     "Silent cameras",
-                    f"Streams that have sent a frame before, and none for {SILENT_SECONDS} seconds.",
+                    "Streams that have sent a frame within a day, to any server of the job, and none for "
+                    f"{SILENT_SECONDS} seconds.",
                     "none",
-                    (Query(f"sum({SINCE} > bool {SILENT_SECONDS})", "silent"),),
+                    (Query(f"sum({SINCE_ANYWHERE} > bool {SILENT_SECONDS})", "silent"),),
                     kind="stat",
                     width=6,
                     height=5,

@@ -10,7 +10,7 @@ from lathe_dashboards.promql import (
     OF_VARIANTS,
     VARIANT,
     per_frame,
-    per_frame_and,
+    per_frame_where_told,
     quantile,
     rate,
     series,
@@ -29,8 +29,8 @@ WORDS = ((0, "away", "gray"), *((number, word, color) for number, (word, color) 
 LABELS = ", ".join(VARIANT)
 
 
-def _per_million(counter: str, by: tuple[str, ...] = VARIANT) -> str:
-    return f"{MILLION:.0f} * {per_frame(counter, by)}"
+def _per_million(counter: str, label: str = "") -> str:
+    return f"{MILLION:.0f} * {per_frame_where_told(counter, VARIANT, label)}"
 
 
 def _quantile(share: float) -> str:
@@ -50,10 +50,11 @@ QUALITY = f"max by ({LABELS}) ({CHOSEN})"
 TABLE = Panel(
     "Variants",
     "One row a variant. Quality, size and speed-up are as its card says, all else as it is now; a cell is empty where "
-    "there is no such figure, or the variant has answered nothing of late.",
+    "there is no such figure, or the variant has answered nothing of late. Where servers count in different currencies "
+    "there is a row for each.",
     "none",
     (
-        Query(f"max by ({LABELS}, precision, sparsity, engine) ({series('lathe_variant_info')})"),
+        Query(f"max by ({LABELS}, precision, sparsity) ({series('lathe_variant_info')})"),
         Query(_state(), "state", words=WORDS),
         Query(f"max by ({LABELS}) ({series('lathe_route_weight')})", "weight"),
         Query(QUALITY, "quality", "percentunit"),
@@ -63,14 +64,14 @@ TABLE = Panel(
         Query(_quantile(0.5), "p50", "s"),
         Query(_quantile(0.99), "p99", "s"),
         Query(per_frame("lathe_cpu_seconds_total", VARIANT), "CPU/frame", "s"),
-        Query(_per_million("lathe_cost_usage_total"), "cost/million"),
-        Query(per_frame("lathe_energy_joules_total", VARIANT), "energy/frame", "joule"),
+        Query(_per_million("lathe_cost_usage_total", "currency"), "cost/million"),
+        Query(per_frame_where_told("lathe_energy_joules_total", VARIANT), "energy/frame", "joule"),
         Query(_per_million("lathe_carbon_grams_total"), "carbon/million", "massg"),
     ),
     kind="table",
     width=24,
     height=7,
-    columns=(*VARIANT, "precision", "sparsity", "engine"),
+    columns=(*VARIANT, "precision", "sparsity", "currency"),
 )
 
 VARIANTS = Dashboard(
@@ -133,12 +134,7 @@ VARIANTS = Dashboard(
                     "Cost of a million frames",
                     "Price of the processor time that predictions used, in the currency that the legend names.",
                     "none",
-                    (
-                        Query(
-                            f"{MILLION:.0f} * {per_frame_and('currency', 'lathe_cost_usage_total', VARIANT)}",
-                            f"{BY_VARIANT} {{{{currency}}}}",
-                        ),
-                    ),
+                    (Query(_per_million("lathe_cost_usage_total", "currency"), f"{BY_VARIANT} {{{{currency}}}}"),),
                     empty="no price is set",
                 ),
                 Panel(
@@ -147,7 +143,7 @@ VARIANTS = Dashboard(
                     "joule",
                     (
                         Query(
-                            per_frame_and("source", "lathe_energy_joules_total", VARIANT),
+                            per_frame_where_told("lathe_energy_joules_total", VARIANT, "source"),
                             f"{BY_VARIANT} {{{{source}}}}",
                         ),
                     ),

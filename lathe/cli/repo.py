@@ -25,6 +25,10 @@ def add_command(commands: Any) -> None:
     published.set_defaults(run=publish)
     copied = verbs.add_parser("copy", help="publish versions in another repository, each under the next number there")
     copied.set_defaults(run=copy)
+    seeded = verbs.add_parser(
+        "seed", help="copy every version into another folder that has it not, under its own number; no routes"
+    )
+    seeded.set_defaults(run=seed_versions)
     signed = verbs.add_parser("sign", help="vouch for versions, all their files, with a private key")
     signed.set_defaults(run=sign_versions)
     cleared = verbs.add_parser("gc", help="remove old versions that none of a model's three newest routes names")
@@ -33,7 +37,7 @@ def add_command(commands: Any) -> None:
     cleared.set_defaults(run=clear_out)
     told = verbs.add_parser("log", help="what the servers of a repository have written down: loads, swaps, refusals")
     told.set_defaults(run=tell)
-    for verb in (listed, verified, cleared, told, published, copied, signed):
+    for verb in (listed, verified, cleared, told, published, copied, seeded, signed):
         verb.add_argument("repository", help="folder, or an object store such as s3://bucket/models")
     told.add_argument("model", nargs="?", default="")
     published.add_argument("file", type=Path)
@@ -46,6 +50,7 @@ def add_command(commands: Any) -> None:
         help="of inputs with free dimensions, to try the network with (default: 1 for each)",
     )
     copied.add_argument("to", help="folder or object store")
+    seeded.add_argument("to", help="folder")
     for verb in (copied, signed):
         verb.add_argument("versions", nargs="+", metavar="MODEL/VARIANT[/VERSION]", help="without a number the newest")
     signed.add_argument(
@@ -168,6 +173,23 @@ def copy(options: argparse.Namespace) -> None:
             source.used_pictures(ref),
         )
         print(f"{ref} is {target.publish(card, model, making, pictures)} there")
+
+
+def seed_versions(options: argparse.Namespace) -> int:
+    from lathe.errors import LatheError
+    from lathe.mirror import open_repository
+    from lathe.seeding import seed
+
+    if "://" in options.to:
+        raise InvalidInput("only a folder can be seeded; for an object store there is `lathe repo copy`")
+    damaged = 0
+    for ref, outcome in seed(open_repository(options.repository), open_repository(options.to)):
+        if isinstance(outcome, LatheError):
+            damaged += 1
+            print(f"{ref}: not copied: {outcome.message}")
+        else:
+            print(f"{ref}: {outcome}")
+    return 1 if damaged else 0
 
 
 def sign_versions(options: argparse.Namespace) -> None:

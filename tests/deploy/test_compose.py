@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from fnmatch import fnmatchcase
 
 import pytest
 import yaml
@@ -17,7 +18,8 @@ from tests.project import PROJECT
 
 IMAGE = read_stages(ROOT / "Dockerfile")[-1]
 SERVICES: dict[str, Document] = compose()["services"]
-OWN = {name: service for name, service in SERVICES.items() if "build" in service}
+OWN = {name: service for name, service in SERVICES.items() if service["image"].startswith("lathe:")}
+"""Those of this project's image."""
 
 
 def schema_check(text: str) -> subprocess.CompletedProcess[str]:
@@ -59,9 +61,19 @@ def test_images_are_pinned(name: str) -> None:
     assert re.fullmatch(r"v?\d+\.\d+\.\d+", tag)
     if name in OWN:
         assert (repository, tag) == ("lathe", PROJECT["project"]["version"])
-        assert (DEPLOY / SERVICES[name]["build"]["context"] / "Dockerfile").is_file()
-        assert SERVICES[name]["build"]["args"].keys() == {"EXTRAS"}  # an ARG of the first stage
-        assert "EXTRAS=" in read_stages(ROOT / "Dockerfile")[0].values("ARG")
+
+
+def test_one_service_builds_the_image_and_the_others_wait_for_it() -> None:
+    """Builds run at the same time, and those of one tag would get in each other's way."""
+    (builder,) = (name for name, service in SERVICES.items() if "build" in service)
+    assert builder == "lathe"
+    build = OWN[builder]["build"]
+    assert (DEPLOY / build["context"] / "Dockerfile").is_file()
+    assert build["args"].keys() == {"EXTRAS"}  # an ARG of the first stage
+    assert "EXTRAS=" in read_stages(ROOT / "Dockerfile")[0].values("ARG")
+    others = {name: service for name, service in OWN.items() if name != builder}
+    assert others.keys() == {"models", "cameras"}
+    assert {service["pull_policy"] for service in others.values()} == {"never"}  # no registry has it
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -87,7 +99,13 @@ def test_the_server_knows_its_settings() -> None:
     environment = SERVICES["lathe"]["environment"]
     assert unknown_variables(environment) == []
     settings = settings_of(IMAGE.words("CMD"), environment)
-    assert settings.stream_labels == "camera-*"
+    patterns = settings.stream_labels.split(",")
+    name = SERVICES["cameras"]["command"][SERVICES["cameras"]["command"].index("--stream-id") + 1]
+    for stream in (name, f"{name}-1"):  # as one camera is called, and the first of several
+        assert any(fnmatchcase(stream, pattern) for pattern in patterns)
+    by_country = environment | {"LATHE_CARBON_COUNTRY": "DEU"}
+    assert "LATHE_CARBON_COUNTRY" in environment
+    assert settings_of(IMAGE.words("CMD"), by_country).carbon_country == "DEU"
     assert settings.price_per_core_hour > 0
     grace = float(SERVICES["lathe"]["stop_grace_period"].removesuffix("s"))
     assert grace > settings.drain_seconds + 2

@@ -38,10 +38,11 @@ def built(dashboard: Dashboard) -> Any:
 
 
 def test_the_json_is_what_make_dashboards_writes(tmp_path: Path) -> None:
-    main(tmp_path)
+    main(tmp_path / "dashboards", tmp_path / "rules.yaml")
+    assert (tmp_path / "rules.yaml").read_bytes() == (ROOT / "deploy/kubernetes/monitoring/rules.yaml").read_bytes()
     written, committed = (
         {path.name: path.read_text("utf-8") for path in folder.iterdir()}
-        for folder in (tmp_path, GRAFANA / "dashboards")
+        for folder in (tmp_path / "dashboards", GRAFANA / "dashboards")
     )
     assert written.keys() == committed.keys() == {f"{one.uid}.json" for one in DASHBOARDS}
     assert [name for name in written if written[name] != committed[name]] == [], "run `make dashboards`"
@@ -152,6 +153,107 @@ def test_every_query_is_promql(tmp_path: Path) -> None:
     assert not any("$" in rule["expr"] for rule in recorded)
     (tmp_path / "rules.yml").write_text(json.dumps({"groups": [{"name": "q", "rules": recorded}]}), "utf-8")
     promtool("check", "rules", tmp_path / "rules.yml")
+
+
+def asked(dashboard: str, panel: str, legend: str) -> str:
+    """A query as Prometheus takes it."""
+    (expr,) = (one.expr for one in queries() if (one.dashboard, one.panel, one.legend) == (dashboard, panel, legend))
+    return substitute(expr)
+
+
+def answers(folder: Path, expr: str, given: dict[str, str], expected: dict[str, float], minute: int = 15) -> None:
+    """Asks promtool whether series make an expression have those values, by their labels."""
+    test = {
+        "interval": "15s",
+        "input_series": [{"series": name, "values": values} for name, values in given.items()],
+        "promql_expr_test": [
+            {
+                "expr": f"round({expr}, 1e-3)",
+                "eval_time": f"{minute}m",
+                "exp_samples": [{"labels": labels, "value": value} for labels, value in expected.items()],
+            }
+        ],
+    }
+    (folder / "test.yml").write_text(json.dumps({"rule_files": [], "tests": [test]}), "utf-8")
+    promtool("test", "rules", folder / "test.yml")
+
+
+def counted(name: str, instance: str, by_step: float, more: str = "") -> dict[str, str]:
+    of = f'job="lathe",instance="{instance}",model="face",variant="int8",version="1"'
+    return {f"{name}{{{of}{more}}}": f"0+{by_step}x80"}
+
+
+ONE_VARIANT = 'model="face", variant="int8", version="1"'
+
+
+@pytest.mark.parametrize(
+    ("dashboard", "panel", "legend", "labels"),
+    [
+        ("lathe-variants", "Variants", "cost/million", ONE_VARIANT),
+        (
+            "lathe-capacity",
+            "Cost of a million predictions",
+            "{{model}} usage {{currency}}",
+            'model="face"',
+        ),
+    ],
+)
+def test_each_currency_s_cost_is_of_the_frames_that_were_counted_in_it(
+    tmp_path: Path, dashboard: str, panel: str, legend: str, labels: str
+) -> None:
+    """0.01 a frame in either; a third server has no price."""
+    given = {}
+    for instance, frames, currency in (("us", 100, "USD"), ("eu", 300, "EUR"), ("free", 500, "")):
+        given |= counted("lathe_frames_total", instance, frames, ',outcome="answered"')
+        if currency:
+            given |= counted("lathe_cost_usage_total", instance, frames / 100, f',currency="{currency}"')
+    expected = {f'{{{labels}, currency="{currency}"}}': 10_000.0 for currency in ("USD", "EUR")}
+    answers(tmp_path, asked(dashboard, panel, legend), given, expected)
+
+
+def test_energy_and_carbon_of_a_frame_are_of_those_servers_that_tell_them(tmp_path: Path) -> None:
+    given = {}
+    for instance, frames, source in (("metered", 100, "rapl"), ("guessed", 300, "estimate"), ("dark", 500, "")):
+        given |= counted("lathe_frames_total", instance, frames, ',outcome="answered"')
+        if source:
+            given |= counted("lathe_energy_joules_total", instance, 2 * frames, f',source="{source}"')
+    given |= counted("lathe_carbon_grams_total", "metered", 1)
+    by_source = {f'{{model="face", source="{source}"}}': 2.0 for source in ("rapl", "estimate")}
+    answers(tmp_path, asked("lathe-capacity", "Energy of a prediction", "{{model}} {{source}}"), given, by_source)
+    one = f"{{{ONE_VARIANT}}}"
+    answers(tmp_path, asked("lathe-variants", "Variants", "energy/frame"), given, {one: 2.0})
+    answers(tmp_path, asked("lathe-variants", "Variants", "carbon/million"), given, {one: 10_000.0})
+
+
+def test_one_row_a_variant_whatever_engines_it_is_served_by(tmp_path: Path) -> None:
+    given = {}
+    for engine in ("onnxruntime", "openvino"):
+        given |= counted("lathe_variant_info", engine, 0, f',engine="{engine}",precision="int8",sparsity="0.5"')
+    (info,) = (
+        query.expr for panel in PANELS if panel.title == "Variants" for query in panel.queries if not query.legend
+    )
+    row = f'{{{ONE_VARIANT}, precision="int8", sparsity="0.5"}}'
+    answers(tmp_path, substitute(info), given, {row: 0.0})
+
+
+def test_the_strictest_server_s_seconds_are_the_objective(tmp_path: Path) -> None:
+    given = {f'lathe_objective_seconds{{job="lathe",instance="{one}"}}': f"{one}x80" for one in ("0.1", "0.5")}
+    answers(tmp_path, asked("lathe-overview", "From arrival to answer", "objective"), given, {"{}": 0.1})
+
+
+def test_silent_cameras_are_those_that_the_alert_tells(tmp_path: Path) -> None:
+    """At 25 hours one sends, one has sent nothing for an hour, one for more than a day, and one's server is new."""
+    last = "lathe_stream_last_frame_timestamp_seconds"
+    of = 'job="lathe",instance="a",stream='
+    given = {
+        f'{last}{{{of}"speaks"}}': "90000x6001",
+        f'{last}{{{of}"silent"}}': "86400x6001",
+        f'{last}{{{of}"removed"}}': "3000x6001",
+        f'job_stream:{last}:max1d{{job="lathe",stream="speaks"}}': "89900x6001",
+        f'job_stream:{last}:max1d{{job="lathe",stream="lost"}}': "80000x6001",
+        f'job_stream:{last}:max1d{{job="lathe",stream="removed"}}': "3000x6001",
+    }
+    answers(tmp_path, asked("lathe-streams", "Silent cameras", "silent"), given, {"{}": 2.0}, minute=1500)
 
 
 def test_queries_follow_the_choices_and_the_step() -> None:

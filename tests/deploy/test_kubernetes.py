@@ -9,6 +9,7 @@ import urllib.request
 import kubernetes_validate
 import pytest
 
+from lathe_dashboards.operator_rules import as_resource
 from lathe_server.settings import unknown_variables
 from tests.calls import SECONDS
 from tests.conftest import ROOT, RunningServer
@@ -24,14 +25,14 @@ from tests.deploy.manifests import (
     resource,
     settings_of,
 )
+from tests.deploy.served import RULES, groups, rules
 from tests.dockerfile import read_stages
 from tests.project import PROJECT
 
 VERSIONS = ("1.32", "1.37")
 """The oldest Kubernetes that these are for, and the newest whose schemas there are."""
-CUSTOM = {"ServiceMonitor", "ScaledObject", "ServingRuntime", "InferenceService"}
+CUSTOM = {"ServiceMonitor", "PrometheusRule", "ScaledObject", "ServingRuntime", "InferenceService"}
 WITH_PODS = ["server", "object-store", "hpa", "keda", "kserve"]
-DOCUMENTS = [(folder, index) for folder in FOLDERS for index in range(len(kustomized(folder)))]
 
 
 def check(document: Document) -> None:
@@ -47,7 +48,7 @@ def check(document: Document) -> None:
 
 
 def test_there_are_the_folders() -> None:
-    assert sorted([*WITH_PODS, "monitoring"]) == FOLDERS
+    assert sorted([*WITH_PODS, "volume", "seed", "monitoring"]) == FOLDERS
     unused = [
         path.name
         for path in KUBERNETES.rglob("*.*")
@@ -57,9 +58,11 @@ def test_there_are_the_folders() -> None:
     assert unused == []
 
 
-@pytest.mark.parametrize(("folder", "index"), DOCUMENTS)
-def test_it_keeps_to_the_schema(folder: str, index: int) -> None:
-    check(kustomized(folder)[index])
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_all_of_it_keeps_to_the_schema(folder: str) -> None:
+    assert kustomized(folder)
+    for document in kustomized(folder):
+        check(document)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +72,7 @@ def test_it_keeps_to_the_schema(folder: str, index: int) -> None:
         ("server", "NetworkPolicy", ("spec",)),
         ("hpa", "HorizontalPodAutoscaler", ("spec", "behavior", "scaleDown")),
         ("monitoring", "ServiceMonitor", ("spec", "endpoints", 0)),
+        ("monitoring", "PrometheusRule", ("spec", "groups", 0, "rules", 0)),
         ("keda", "ScaledObject", ("spec", "triggers", 0)),
         ("kserve", "ServingRuntime", ("spec",)),
         ("kserve", "InferenceService", ("spec", "predictor", "model")),
@@ -82,6 +86,20 @@ def test_a_schema_finds_what_is_misspelt(folder: str, kind: str, path: tuple[str
     place["mispelt"] = "x"
     with pytest.raises((kubernetes_validate.ValidationError, AssertionError), match="mispelt"):
         check(document)
+
+
+def test_the_seed_s_pod_may_do_what_the_server_may_and_is_taken_for_none() -> None:
+    seed, server = resource("seed", "Pod"), pod_of("server")
+    assert seed["spec"]["securityContext"] == server["securityContext"]
+    ours, theirs = seed["spec"]["containers"][0], server["containers"][0]
+    for field in ("image", "securityContext", "volumeMounts"):
+        assert ours[field] == theirs[field], field
+    claims = [volume.get("persistentVolumeClaim") for pod in (seed["spec"], server) for volume in pod["volumes"]]
+    assert claims == [{"claimName": "lathe-models"}, None] * 2
+    for kind in ("Namespace", "PersistentVolumeClaim"):  # applied by both, and nothing moves to and fro
+        assert resource("seed", kind) == resource("server", kind)
+    selector = resource("server", "Service", "lathe")["spec"]["selector"]
+    assert not selector.items() <= seed["metadata"]["labels"].items()
 
 
 def test_a_runtime_s_containers_are_those_of_a_pod() -> None:
@@ -194,7 +212,9 @@ def test_the_network_policy_lets_in_clients_and_prometheus_and_out_what_is_neede
     names, *others = spec["egress"]
     assert names["to"][0]["podSelector"] == {"matchLabels": {"k8s-app": "kube-dns"}}
     assert {(port["port"], port["protocol"]) for port in names["ports"]} == {(53, "UDP"), (53, "TCP")}
-    assert others == ([{"ports": [{"port": 443}]}] if folder == "object-store" else [])
+    roles = [{"ipBlock": {"cidr": f"169.254.{address}/32"}} for address in ("169.254", "170.23")]
+    of_the_store = [{"ports": [{"port": 443}]}, {"to": roles, "ports": [{"port": 80}]}]
+    assert others == (of_the_store if folder == "object-store" else [])
 
 
 def test_prometheus_finds_each_pod_once() -> None:
@@ -209,7 +229,24 @@ def test_prometheus_finds_each_pod_once() -> None:
     (port,) = (port for port in service["spec"]["ports"] if port["name"] == endpoint["port"])
     assert port["port"] == port_of(settings_of(pod_of("server")["containers"][0]["args"], {}).http)
     assert monitor["metadata"]["namespace"] == service["metadata"]["namespace"]
-    assert service["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "lathe"
+
+
+def test_each_namespace_is_a_job_of_its_own_that_the_rules_know() -> None:
+    (endpoint,) = resource("monitoring", "ServiceMonitor")["spec"]["endpoints"]
+    (rule,) = endpoint["relabelings"]
+    assert (rule["sourceLabels"], rule["targetLabel"]) == (["__meta_kubernetes_namespace"], "job")
+    jobs = {rule["replacement"].replace("$1", namespace) for namespace in ("lathe", "shop")}
+    assert len(jobs) == 2
+    (known,) = set(re.findall(r'up\{job=~"([^"]*)"', rules("alert")["LatheNoServer"]["expr"]))
+    assert all(re.fullmatch(known, job) for job in jobs)
+
+
+def test_the_operator_gets_the_rules_that_prometheus_has() -> None:
+    resource_text = (KUBERNETES / "monitoring/rules.yaml").read_text("utf-8")
+    assert resource_text == as_resource(RULES.read_text("utf-8")), "run `make dashboards`"
+    rule = resource("monitoring", "PrometheusRule")
+    assert rule["spec"]["groups"] == groups()
+    assert rule["metadata"]["labels"] == resource("monitoring", "ServiceMonitor")["metadata"]["labels"]
 
 
 def test_a_rollout_takes_no_replica_away_before_another_is_ready() -> None:
@@ -228,6 +265,8 @@ def test_a_service_of_kserve_chooses_the_runtime() -> None:
     container = runtime["spec"]["containers"][0]
     assert container["name"] == "kserve-container"
     http = port_of(settings_of(container["args"], {}).http)
-    assert container["ports"][0]["containerPort"] == http  # the service's port 80
+    assert (
+        container["ports"][0]["containerPort"] == http
+    )  # the first is the service's own, by port 80 where it is not headless
     assert runtime["spec"]["annotations"]["prometheus.kserve.io/port"] == str(http)
     assert re.fullmatch(r"(pvc|s3)://.+", model["storageUri"])

@@ -21,7 +21,9 @@ import yaml
 from lathe import Client
 from lathe.client import AsyncClient, ServerError
 from lathe.connection import Connection
-from lathe.repository import Repository
+from lathe.housekeeping import problems
+from lathe.repository import Repository, VariantRef
+from lathe.v1 import control_pb2
 from lathe_loadtest.camera import Camera, Tally
 from tests.calls import SECONDS, until
 from tests.conftest import ROOT
@@ -82,17 +84,51 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def seeded(models: Path, folder: Path, seed: Path) -> str:
+    """What compose's service `models` says, having filled a volume."""
+    service = compose()["services"]["models"]
+    words = rewritten([*service["entrypoint"], *service["command"]], {"/seed": str(seed), "/models": str(models)})
+    with running(words, {}, folder, "seed") as copy:
+        code = copy.wait(30)
+    said = (folder / "seed.log").read_text()
+    assert code == 0, said
+    return said
+
+
+def test_the_volume_gets_whole_versions_and_keeps_its_routes(tmp_path: Path) -> None:
+    """A seed with a route of its own, over a volume with another one and with what an interrupted copy has left."""
+    source, models = tmp_path / "seed", tmp_path / "models"
+    shutil.copytree(ROOT / "models", source)
+    models.mkdir()
+    live = Repository(models)
+    assert seeded(models, tmp_path, source).count(": copied\n") == 3
+    weights = [{"variant": "int8", "version": 1, "weight": 1}]
+    live.add_route(control_pb2.Route(model="face", revision=1, weights=weights))
+    Repository(source).publish(Repository(source).card(VariantRef("face", "int8", 1)), b"newer")
+    (source / "face/routes").mkdir()
+    (source / "face/routes/7.json").write_text("{}")
+    network = models / "face/pruned-int8/1/model.onnx"
+    network.write_bytes(network.read_bytes()[:1000])
+    (models / "face/student-int8/1/card.json").unlink()
+    said = seeded(models, tmp_path, source).splitlines()
+    assert said == [
+        "face/int8/1: there already",
+        "face/int8/2: copied",
+        "face/pruned-int8/1: copied again: the one there is damaged",
+        "face/student-int8/1: copied again: the one there is damaged",
+    ]
+    assert list(problems(live)) == []
+    assert live.revisions("face") == [1]
+    assert network.read_bytes() == (source / "face/pruned-int8/1/model.onnx").read_bytes()
+
+
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("stack")
     services = compose()["services"]
     models = folder / "models"
     models.mkdir()
-    seed = services["models"]
-    source = str(DEPLOY / seed["volumes"][0]["source"])
-    with running(rewritten(seed["entrypoint"], {"/seed": source, "/models": str(models)}), {}, folder, "seed") as copy:
-        assert copy.wait(30) == 0, (folder / "seed.log").read_text()
-
+    seeded(models, folder, DEPLOY / services["models"]["volumes"][0]["source"])
     words = rewritten([*IMAGE.words("ENTRYPOINT"), *IMAGE.words("CMD")], {"/models": str(models)})
     environment = services["lathe"]["environment"] | {"LATHE_WORKERS": "1"}  # the tests' cameras need the other core
     with serving(words, environment, folder) as lathe:

@@ -39,12 +39,20 @@ def test_rules_record_and_alert_as_they_should(path: Path) -> None:
     promtool("test", "rules", path)
 
 
+ALLOWED = "(1 - job:lathe_objective_share:max)"
+
+
 @pytest.mark.parametrize(
     ("written", "instead", "shown_by"),
     [
         ("14.4 *", "14.2 *", "objective"),
         ("14.4 *", "14.6 *", "objective"),
-        ("() 6 *", "() 6.2 *", "objective"),
+        ("clamp_max(6 *", "clamp_max(6.2 *", "objective"),
+        (f"clamp_max(14.4 * {ALLOWED}, 0.9)", f"14.4 * {ALLOWED}", "outage"),
+        (f"clamp_max(6 * {ALLOWED}, 0.9)", f"6 * {ALLOWED}", "outage"),
+        (f"clamp_max(3 * {ALLOWED}, 0.9)", f"3 * {ALLOWED}", "outage"),
+        (f"clamp_max({ALLOWED}, 0.9)", ALLOWED, "outage"),
+        (", version, currency) (\n", ", version) (\n", "service"),
         ("increase5m >= 100", "increase5m >= 1", "objective"),
         ("increase30m >= 100", "increase30m >= 1", "objective_days"),
         ("(last_over_time(lathe_objective_share[10m]))", "(0 * lathe_objective_share + 0.99)", "objective"),

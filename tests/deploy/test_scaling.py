@@ -90,7 +90,7 @@ def test_replicas_are_the_autoscaler_s_business(folder: str) -> None:
     assert resource(folder, kind)["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
 
 
-def test_keda_asks_for_the_job_and_namespace_that_there_are() -> None:
+def test_keda_asks_for_the_namespace_that_there_is() -> None:
     query = keda_trigger("prometheus")["metadata"]["query"]
     namespace = resource("keda", "Deployment")["metadata"]["namespace"]
-    assert f'namespace="{namespace}",job="lathe"' in query  # the job: test_prometheus_finds_each_pod_once
+    assert f'{{namespace="{namespace}"}}' in query  # the job is the namespace's: test_each_namespace_is_a_job
