@@ -9,7 +9,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -21,13 +21,14 @@ from lathe.connection import Connection
 from lathe.errors import InternalError, Refused, Unavailable
 from lathe.machine import available_cores, cpu_name
 from lathe_loadtest import assemble, sender
-from lathe_loadtest.actions import Actions, Perform, on_server
+from lathe_loadtest.actions import Moment, Performer
 from lathe_loadtest.footage import jpegs
 from lathe_loadtest.notes import Rows
 from lathe_loadtest.readings import Readings
 from lathe_loadtest.result import Ended, LoadResult, Machine
 from lathe_loadtest.scenario import Scenario
 from lathe_loadtest.sender import Beat, Begin, Ready, Stop, Task
+from lathe_loadtest.stage import Stage, Target
 
 FRAMES_A_PROCESS = 2_000
 """A second: about a quarter of a core."""
@@ -37,24 +38,11 @@ _LEAD_SECONDS = 0.2
 _GATHER_SECONDS = 30.0
 
 
-@dataclass(frozen=True)
-class Server:
-    """Attributes:
-    address, control, http: HOST:PORT. `http` may be empty: then nothing is read of the server itself.
-    perform: does the scenario's actions; the control port by default.
-    """
-
-    address: str
-    control: str = ""
-    http: str = ""
-    connection: Connection = field(default_factory=Connection)
-    perform: Perform | None = None
-
-
 def drive(
     scenario: Scenario,
-    server: Server,
+    target: Target,
     *,
+    do: Callable[[Moment], None] | None = None,
     processes: int = 0,
     stop: Flag | None = None,
     on_beat: Callable[[float, int, int], None] = lambda *_: None,
@@ -62,6 +50,7 @@ def drive(
     """Runs a scenario to its end, or until the server is gone or somebody stops it; what was seen until then is kept.
 
     Args:
+        do: carries out the scenario's actions; over the target's control port by default.
         processes: that send; 0 takes as many as the load needs.
         stop: ends the run when it is set.
         on_beat: told about once a second: seconds passed, frames sent, cameras connected.
@@ -72,34 +61,35 @@ def drive(
         NotFound, InvalidInput: of the footage, or of the connection's files.
     """
     parts = processes or processes_for(scenario)
+    connection = target.connection or Connection.from_environment()
+    do = do or partial(Stage(target).do, scenario.model)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lathe-load-")))
-        tasks = _tasks(scenario, server, min(parts, len(scenario.camera_names)), folder)
+        tasks = _tasks(scenario, target.grpc, connection, min(parts, len(scenario.camera_names)), folder)
         crew = stack.enter_context(_crew(tasks))
-        crew.await_ready(server.address, stop)
+        crew.await_ready(target.grpc, stop)
         begin = Begin(time.monotonic() + _LEAD_SECONDS, time.time() + _LEAD_SECONDS)
         crew.tell(begin)
-        readings = Readings(server.http, server.connection.ssl_context(), scenario.model, begin.at)
-        perform = server.perform or on_server(server.address, server.control, server.connection, scenario.model)
-        actions = Actions(scenario.actions, scenario.seconds, perform, begin.at)
+        readings = Readings(target.http, connection.ssl_context(), scenario.model, begin.at)
         try:
-            ended, error, seconds = crew.watch(scenario, begin.at, stop, on_beat)
+            with Performer(scenario, do, begin.at) as performer:
+                ended, error, seconds = crew.watch(scenario, begin.at, stop, on_beat)
         finally:
-            events, server_readings = actions.close(), readings.close()
+            server_readings = readings.close()
         rows = crew.rows
         if not rows:
             raise InternalError("all processes of the driver have died")
         return LoadResult(
             scenario=scenario,
             machine=Machine(cpu_name(), available_cores()),
-            address=server.address,
+            address=target.grpc,
             started_at_unix=begin.at_unix,
             seconds=max(0.0, seconds - scenario.warmup_seconds),
             per_second=assemble.per_second(rows),
             cameras=assemble.cameras(scenario, rows),
             sender=assemble.sender(rows),
             server=server_readings,
-            events=events,
+            events=tuple(performer.events),
             why_invalid=assemble.why_invalid(rows, seconds, len(tasks) - len(rows)),
             ended=ended,
             error=error,
@@ -118,7 +108,7 @@ def processes_for(scenario: Scenario) -> int:
     return max(1, min(available_cores(), math.ceil(frames / FRAMES_A_PROCESS)))
 
 
-def _tasks(scenario: Scenario, server: Server, parts: int, folder: Path) -> list[Task]:
+def _tasks(scenario: Scenario, address: str, connection: Connection, parts: int, folder: Path) -> list[Task]:
     kinds: dict[tuple[tuple[int, int], int], Path] = {}
     pictures = {}
     for cameras in scenario.cameras:
@@ -127,7 +117,7 @@ def _tasks(scenario: Scenario, server: Server, parts: int, folder: Path) -> list
             kinds[kind] = folder / f"{len(kinds)}.jpegs"
             sender.write_pictures(jpegs(scenario.footage, *kind), kinds[kind])
         pictures[cameras.name] = kinds[kind]
-    return [Task(scenario, server.address, server.connection, part, parts, pictures) for part in range(parts)]
+    return [Task(scenario, address, connection, part, parts, pictures) for part in range(parts)]
 
 
 @contextlib.contextmanager

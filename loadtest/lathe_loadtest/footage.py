@@ -84,4 +84,5 @@ def _encoded(pixels: NDArray[np.uint8], size_wh: tuple[int, int], quality: int) 
     if (pixels.shape[1], pixels.shape[0]) != size_wh:
         how = cv2.INTER_AREA if is_smaller else cv2.INTER_CUBIC
         pixels = cv2.resize(pixels, size_wh, interpolation=how).astype(np.uint8, copy=False)
-    return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality, "RGB", "420")
+    encoded: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality, "RGB", "420")
+    return encoded

@@ -32,7 +32,7 @@ _HOPELESS_STREAM = {3: "INVALID_ARGUMENT", 9: "FAILED_PRECONDITION", **_HOPELESS
 
 
 @dataclass(frozen=True)
-class Target:
+class Peer:
     """Attributes:
     address: HOST:PORT of the inference port.
     """
@@ -55,7 +55,7 @@ class Link:
     """
 
     def __init__(
-        self, plan: CameraPlan, messages: Messages, pictures: Sequence[bytes], first: int, target: Target, notes: Notes
+        self, plan: CameraPlan, messages: Messages, pictures: Sequence[bytes], first: int, peer: Peer, notes: Notes
     ) -> None:
         self.connections = 0
         self.problem = ""
@@ -64,7 +64,7 @@ class Link:
         self._messages = messages
         self._pictures = pictures
         self._picture = first
-        self._target = target
+        self._peer = peer
         self._notes = notes
         self._start = self._start_unix_ns = 0.0
         self._wanted = False
@@ -77,11 +77,11 @@ class Link:
         self._has_answered = False
         self._opened: asyncio.Future[None] | None = None
         self._connecting: asyncio.Task[None] | None = None
-        metadata = [("authorization", f"Bearer {target.token}")] if target.token else []
+        metadata = [("authorization", f"Bearer {peer.token}")] if peer.token else []
         if not messages.is_stream:
             metadata.append(("grpc-timeout", f"{round(plan.cameras.deadline_seconds * 1e3)}m"))
-        scheme = "https" if target.tls else "http"
-        self._headers = request_headers(messages.path, target.address, metadata, scheme)
+        scheme = "https" if peer.tls else "http"
+        self._headers = request_headers(messages.path, peer.address, metadata, scheme)
 
     def start(self, at: float, at_unix: float) -> None:
         """The run's beginning, by the monotonic clock and as Unix time."""
@@ -192,7 +192,7 @@ class Link:
     async def _connect(self) -> None:
         """Tries until it is connected, or no longer wanted."""
         loop = asyncio.get_running_loop()
-        host, port = self._target.host_port
+        host, port = self._peer.host_port
         window = NARROW_WINDOW if self._plan.cameras.read_seconds else WIDE_WINDOW
         while self._wanted:
             if self._attempts:  # not all cameras at once
@@ -203,7 +203,7 @@ class Link:
             connection = Connection(self, window=window, on_open=partial(_resolve, opened))
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
-                    tls = self._target.tls
+                    tls = self._peer.tls
                     made = partial(_same, connection)
                     await loop.create_connection(made, host, port, ssl=tls, server_hostname=host if tls else None)
                     self._connection = connection

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lathe import config
+from lathe_loadtest.expect import Expect
+from lathe_loadtest.faults import CutHow, Faults
 
 Protocol = Literal["stream", "unary", "tensors"]
 MAX_CAMERAS, MAX_FPS = 10_000, 1_000.0
@@ -154,18 +156,24 @@ class Action:
 
     Attributes:
         do: `route` gives the model these weights, and may be degraded; `swap` gives it to one variant after another
-            of those in `weights`; `rollback`; `restart` is for who has started the server.
+            of those in `weights`; `rollback`. `restart` and `kill` are for who has started the server, which begins
+            anew after it has drained, or was killed. `cut` is of the proxy before the server, which there then is.
+        how, share: connections are cut, and which share of them.
         every_seconds: again and again; 0 once.
     """
 
     at_seconds: float
-    do: Literal["route", "swap", "rollback", "restart"]
+    do: Literal["route", "swap", "rollback", "restart", "kill", "cut"]
+    how: CutHow = "reset"
+    share: float = 1.0
     weights: Mapping[str, int] = field(default_factory=dict)
     degrade: tuple[str, ...] = ()
     every_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         _not_below_zero(self, "at_seconds", "every_seconds")
+        if not 0 < self.share <= 1:
+            raise ValueError('"share" must be above 0, and 1 at most')
         if self.do in ("route", "swap") and not self.weights:
             raise ValueError(f'"{self.do}" needs "weights", such as {{ int8 = 1 }}')
 
@@ -200,6 +208,10 @@ class Tensor:
 @dataclass(frozen=True)
 class Scenario:
     """Attributes:
+    expect: what must hold of the run.
+    faults: of a network between all cameras and the server; none is there without them.
+    of_capacity: rates are multiplied so that all cameras together send so many times what the server can judge, which
+        is measured before; 0 leaves them as they are.
     protocol: `stream` and `unary` are Lathe's own, `tensors` the Open Inference Protocol, unary too.
     tensors: what that protocol sends; none sends the pictures, as its input `image`.
     give_up_seconds: after so long without any connection of any camera the run ends.
@@ -212,6 +224,9 @@ class Scenario:
     cameras: tuple[Cameras, ...]
     name: str = ""
     about: str = ""
+    expect: tuple[Expect, ...] = ()
+    faults: Faults | None = None
+    of_capacity: float = 0.0
     protocol: Protocol = "stream"
     seconds: float = 30.0
     warmup_seconds: float = 0.0
@@ -226,6 +241,7 @@ class Scenario:
     def __post_init__(self) -> None:
         if not self.model:
             raise ValueError('"model" is empty')
+        _not_below_zero(self, "of_capacity")
         if not self.cameras:
             raise ValueError('"cameras" is empty')
         names = [cameras.name for cameras in self.cameras]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lathe.connection import Connection
-from lathe_loadtest.link import Link, Target
+from lathe_loadtest.link import Link, Peer
 from lathe_loadtest.messages import messages_of
 from lathe_loadtest.notes import Notes, Rows
 from lathe_loadtest.pacer import Alarm
@@ -115,7 +115,7 @@ class _Sender:
         tls = task.connection.ssl_context()
         if tls:
             tls.set_alpn_protocols(["h2"])
-        target = Target(task.address, tls, task.connection.token)
+        peer = Peer(task.address, tls, task.connection.token)
         pictures = {name: _read_pictures(path) for name, path in task.pictures.items()}
         self._links = [
             Link(
@@ -123,7 +123,7 @@ class _Sender:
                 messages_of(task.scenario, plan.cameras, plan.name),
                 pictures[plan.cameras.name],
                 n * 7,
-                target,
+                peer,
                 self._notes,
             )
             for n, plan in enumerate(self._plans)
