@@ -119,6 +119,20 @@ def fitted(scenario: Scenario, served: Sequence[control_pb2.VariantStatus]) -> S
     )
 
 
+def is_open(scenario: Scenario) -> bool:
+    """Whether it leaves names to the server that it meets.
+
+    >>> is_open(Scenario(MODEL, (Cameras(),))), is_open(Scenario("face", (Cameras(),)))
+    (True, False)
+    """
+    names = [scenario.model, *(cameras.variant for cameras in scenario.cameras)]
+    for action in scenario.actions:
+        names += [*action.weights, *action.degrade]
+    for one in scenario.expect:
+        names += [*one.answered_by, *one.split]
+    return any(name == MODEL or _PLACE.search(name) for name in names)
+
+
 def scaled(scenario: Scenario, capacity: float) -> Scenario:
     """With rates that are together `of_capacity` times what the server can do.
 
