@@ -6,11 +6,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from functools import partial
 from threading import Event as Flag
 
 from lathe.errors import Unavailable
 from lathe.v1 import control_pb2
-from lathe_loadtest.boxed import fitted, scaled
+from lathe_loadtest.actions import Moment, text_of
+from lathe_loadtest.boxed import fitted, is_open, scaled
 from lathe_loadtest.drive import drive
 from lathe_loadtest.footage import jpegs
 from lathe_loadtest.result import Event, LoadResult
@@ -30,14 +32,15 @@ def prepared(scenario: Scenario, stage: Stage, capacity: float = 0.0) -> tuple[S
         InvalidInput: the scenario does not fit the server.
         LatheError: an action did not succeed.
     """
-    if _is_open(scenario):
+    if is_open(scenario):
         scenario = fitted(scenario, asyncio.run(_variants(stage)))
     events = []
     for action in scenario.actions:
         if not action.at_seconds and not action.every_seconds:
+            moment = Moment(0.0, action)
             began = time.monotonic()
-            text = stage.perform(scenario.model, action, 0)
-            events.append(Event(0.0, action.do, text, time.monotonic() - began))
+            stage.do(scenario.model, moment)
+            events.append(Event(0.0, action.do, text_of(moment), time.monotonic() - began))
     if scenario.of_capacity:
         scenario = scaled(scenario, capacity or asyncio.run(saturated(scenario, stage)))
     return scenario, tuple(events)
@@ -55,8 +58,14 @@ def play(
     """Runs a scenario; see `prepared` and `lathe_loadtest.drive.drive` for arguments and errors."""
     scenario, before = prepared(scenario, stage, capacity)
     later = tuple(action for action in scenario.actions if action.at_seconds or action.every_seconds)
-    server = replace(stage.server, perform=lambda action, number: stage.perform(scenario.model, action, number))
-    result = drive(replace(scenario, actions=later), server, processes=processes, stop=stop, on_beat=on_beat)
+    result = drive(
+        replace(scenario, actions=later),
+        stage.target,
+        do=partial(stage.do, scenario.model),
+        processes=processes,
+        stop=stop,
+        on_beat=on_beat,
+    )
     return replace(result, scenario=scenario, events=(*before, *result.events))
 
 
@@ -88,16 +97,6 @@ async def saturated(scenario: Scenario, stage: Stage, seconds: float = SATURATE_
     if not total:
         raise Unavailable("the server has judged no frame")
     return total / (time.monotonic() - began)
-
-
-def _is_open(scenario: Scenario) -> bool:
-    """Whether it leaves names to the server."""
-    names = [scenario.model, *(cameras.variant for cameras in scenario.cameras)]
-    for action in scenario.actions:
-        names += [*action.weights, *action.degrade]
-    for one in scenario.expect:
-        names += [*one.split, *one.answered_by]
-    return any("$" in name for name in names)
 
 
 async def _variants(stage: Stage) -> list[control_pb2.VariantStatus]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lathe_loadtest.schedule import plans
 
 from lathe.errors import InvalidInput, NotFound
 from lathe.v1 import card_pb2, control_pb2
 from lathe_loadtest import boxed
 from lathe_loadtest.actions import moments
 from lathe_loadtest.scenario import Action, Cameras, Scenario, Shape
+from lathe_loadtest.schedule import plans
 
 NAMES = (
     "ab-split",
