@@ -125,7 +125,7 @@ def test_rates_are_shares_of_what_the_server_can_do() -> None:
     assert [cameras.fps for cameras in scaled.cameras] == pytest.approx([20.0, 120.0])
     assert boxed.total_fps(scaled) == pytest.approx(200.0)
     assert boxed.scaled(Scenario("face", (Cameras(),)), 400.0).cameras[0].fps == 10.0
-    with pytest.raises(InvalidInput, match="too many for the scenario's cameras"):
+    with pytest.raises(InvalidInput, match="too few cameras for 500000 frames"):
         boxed.scaled(scenario, capacity=1e6)
 
 
