@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,32 @@ def bootstrap(
     values = [statistic(random.multinomial(units, even)) for _ in range(resamples)]
     low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(value), float(low), float(high), level)
+
+
+def widened(level: float, units: int) -> float:
+    """The level to ask `bootstrap` for so that its interval of a few units holds what it says.
+
+    With few units resampling finds too little spread, by (units - 1) / units, and takes no account of not knowing it:
+    the interval is made as much longer as Student's t asks (the expanded percentile interval of Hesterberg, 2015).
+
+    >>> [round(widened(0.95, units), 4) for units in (5, 15, 1000)]
+    [0.9981, 0.9736, 0.9504]
+    """
+    normal = NormalDist()
+    student = _student_quantile((1 + level) / 2, units - 1)
+    return 2 * normal.cdf(math.sqrt(units / (units - 1)) * student) - 1
+
+
+def _student_quantile(share: float, freedom: int) -> float:
+    """Of Student's t, from the normal's by the series of Cornish and Fisher; within 3 % from 4 degrees of freedom up."""
+    z = NormalDist().inv_cdf(share)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
 
 
 EFFECT_VARIANCE = 2.0
