@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lathe.errors import InvalidInput
+from lathe_loadtest.histogram import decoded
 
 if TYPE_CHECKING:
     from hdrh.histogram import HdrHistogram
@@ -58,13 +58,6 @@ class Latencies:
         both = np.concatenate([self.values, other.values])
         return Latencies.of([(both, np.concatenate(pair)) for pair in pairs])
 
-    def in_blocks(self, length: int) -> Latencies:
-        """So many stretches as one; what is left over at the end goes to the last block."""
-        starts = block_starts(len(self.counts), length)
-        if not len(self.values) or not len(starts):
-            return Latencies(self.values, np.zeros((len(starts), len(self.values)), np.int64))
-        return Latencies(self.values, np.add.reduceat(self.counts, starts, axis=0))
-
     def percentile(self, share: float, multiplicity: NDArray[np.int64] | None = None) -> float:
         """The smallest value that at least this share of all do not exceed, in seconds; NaN where there are none.
 
@@ -103,23 +96,15 @@ _NOTHING = (np.empty(0), np.empty(0, np.int64))
 
 
 def _decoded(text: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    from hdrh.histogram import HdrHistogram
-
-    try:
-        histogram = HdrHistogram.decode(text)
-    except Exception as error:  # it raises several of its own, zlib's and struct's
-        raise InvalidInput("a histogram of the result cannot be read", detail=str(error)) from error
-    counts = np.ctypeslib.as_array(_counts(histogram)).astype(np.int64)
+    histogram = decoded(text)
+    counts = np.ctypeslib.as_array(histogram.counts).astype(np.int64)
     places = np.flatnonzero(counts)
     return _values(histogram, places) * _MICRO, counts[places]
 
 
-def _counts(histogram: HdrHistogram) -> Any:
-    return histogram.counts
-
-
 def _values(histogram: HdrHistogram, places: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The middle of what each counter stands for: `HdrHistogram.get_value_from_index` for all at once.
+    """The middle of what each counter stands for, for all at once: one by one as its iterators do is too slow for an
+    hour of seconds.
 
     A counter of n values from v up has its middle at v + (n - 1) / 2.
     """
