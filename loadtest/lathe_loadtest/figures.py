@@ -88,11 +88,10 @@ def figures(result: LoadResult, level: float = LEVEL) -> Figures:
     judged = judged_timeline(result)
     blocks = judged.in_blocks()
     due = int(judged.due.sum())
-    lengths = np.diff([*blocks.starts.tolist(), int(judged.starts[-1]) + 1 if len(judged) else 0])
     totals = {name: int(one.sum()) for name, one in judged.outcomes.items()}
     outcomes = dict(sorted(totals.items(), key=lambda one: -one[1]))
     late = Latencies.decoded([result.sender.lateness])
-    rate = partial(_ratio, lengths=lengths, level=level)
+    rate = partial(_ratio, lengths=blocks.lengths, level=level)
     return Figures(
         judged_seconds=len(judged),
         due=due,
@@ -107,7 +106,7 @@ def figures(result: LoadResult, level: float = LEVEL) -> Figures:
             for name, one in judged.latencies.items()
             if one.total
         },
-        server=_server(result, blocks, lengths, level),
+        server=_server(result, blocks, level),
         sender_us_per_frame=result.sender.cpu_us_per_frame,
         late_p99_seconds=late.percentile(0.99),
         late_most_seconds=late.percentile(1.0),
@@ -207,7 +206,7 @@ def _ratio(above: Counts | Values, lengths: Counts | Values, level: float) -> In
     return interval(statistic, len(above), level)
 
 
-def _server(result: LoadResult, blocks: Timeline, lengths: Counts, level: float) -> ServerFigures | None:
+def _server(result: LoadResult, blocks: Timeline, level: float) -> ServerFigures | None:
     readings = [one for one in result.server if one.at_seconds >= result.scenario.warmup_seconds]
     if not readings:
         return None
@@ -219,7 +218,7 @@ def _server(result: LoadResult, blocks: Timeline, lengths: Counts, level: float)
 
     resident = [one.resident_bytes for one in readings]
     return ServerFigures(
-        cores=_ratio(grown["cpu_seconds"], lengths, level) if "cpu_seconds" in grown else None,
+        cores=_ratio(grown["cpu_seconds"], blocks.lengths, level) if "cpu_seconds" in grown else None,
         cpu_ms_per_frame=a_frame("cpu_seconds", 1e3),
         resident_peak_bytes=max(resident),
         resident_growth_bytes=resident[-1] - resident[0],

@@ -26,10 +26,11 @@ _Statistic = Callable[[Counts], float]
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """Stretches of equal length, at first of a second each.
+    """Stretches of time, at first of a second each.
 
     Attributes:
         starts: second in which each begins.
+        lengths: seconds of each.
         due, sent: frames.
         outcomes: frames by outcome, of those that occurred.
         latencies: by variant, of answered frames.
@@ -37,6 +38,7 @@ class Timeline:
     """
 
     starts: Counts
+    lengths: Counts
     due: Counts
     sent: Counts
     outcomes: Mapping[str, Counts]
@@ -56,6 +58,7 @@ class Timeline:
 
         return cls(
             counts(seconds),
+            np.ones(length, np.int64),
             counts([at[one].due if one in at else 0 for one in seconds]),
             counts([at[one].sent if one in at else 0 for one in seconds]),
             {name: counts([at[one].outcomes.get(name, 0) if one in at else 0 for one in seconds]) for name in names},
@@ -92,13 +95,18 @@ class Timeline:
         return self._each(np.arange(stretches))
 
     def in_blocks(self) -> Timeline:
-        """Stretches long enough to be taken as independent: five seconds, and the root of the run's length in seconds
-        where that is more. What is left over at the end goes to the last."""
-        starts = block_starts(len(self), block_length(len(self)))
+        """Of seconds: stretches long enough to be taken as independent, five seconds, and the root of the run's length
+        in seconds where that is more."""
+        return self.grouped(block_length(len(self)))
+
+    def grouped(self, length: int) -> Timeline:
+        """So many stretches as one. What is left over at the end goes to the last."""
+        starts = block_starts(len(self), length)
         if not len(starts):
             return self
         return Timeline(
             self.starts[starts],
+            np.add.reduceat(self.lengths, starts),
             np.add.reduceat(self.due, starts),
             np.add.reduceat(self.sent, starts),
             {name: np.add.reduceat(one, starts) for name, one in self.outcomes.items()},
@@ -112,6 +120,7 @@ class Timeline:
     def _each(self, chosen: Counts) -> Timeline:
         return Timeline(
             self.starts[chosen],
+            self.lengths[chosen],
             self.due[chosen],
             self.sent[chosen],
             {name: one[chosen] for name, one in self.outcomes.items()},
