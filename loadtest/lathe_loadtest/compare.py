@@ -121,7 +121,7 @@ class Comparison:
         unclear = [one for one in self.changes if one.verdict in ("open", "unknown")]
         better = [TITLES[one.name].partition(",")[0] for one in self.changes if one.verdict == "better"]
         said = "; better: ".join(["No regression shown", *([", ".join(better)] if better else [])]) + "."
-        return said + (f" {len(unclear)} of {len(self.changes)} figures could not be told." if unclear else "")
+        return said + (f" {len(unclear)} of {len(self.changes)} figures could not be settled." if unclear else "")
 
 
 def compare(

@@ -28,6 +28,7 @@ from lathe_loadtest.timeline import FEWEST_BLOCKS, Timeline
 MOST_STRETCHES = 300
 """Of a drawing over time; longer runs are drawn in stretches of several seconds."""
 MOST_CAMERAS = 20
+_RED = " What was done to the server is dashed in red."
 
 
 def page(result: LoadResult, expectations: Sequence[tuple[bool, str]] = ()) -> Report:
@@ -103,6 +104,7 @@ def _add_latency(report: Report, judged: Timeline, timeline: Timeline, found: Fi
         load_plots.distribution(curves),
         "From when a frame was to be sent until its answer came: a frame that had to wait counts with its wait. "
         "Bands are 95 % intervals; they end where fewer than ten frames are slower, lines where none is.",
+        load_plots.key(curves),
     )
     rows = {"all": found.all, **(found.variants if len(found.variants) > 1 else {})}
     report.table(*_percentile_table(rows))
@@ -115,7 +117,9 @@ def _add_latency(report: Report, judged: Timeline, timeline: Timeline, found: Fi
     each = "each second" if stretch == 1 else f"each {stretch} s"
     report.plot(
         load_plots.latency_over_time(timeline, events, shares),
-        f"Of the frames that were to be sent in {each}. {told(events)} Gaps are times in which none was answered.",
+        f"Of the frames that were to be sent in {each}. {told(events)}{_RED * any(one.is_action for one in events)} "
+        "Gaps are times in which none was answered.",
+        load_plots.key(shares),
     )
 
 
@@ -150,9 +154,11 @@ def _add_variants(report: Report, timeline: Timeline, found: Figures, events: Se
         ["variant", "frames", "of the answered"],
         [[name, f"{one.frames:,}", f"{100 * one.share:.2f} %"] for name, one in found.variants.items()],
     )
-    report.plot(load_plots.variants_over_time(timeline, events, 0.5), "p50 of each variant over time.")
+    report.plot(
+        load_plots.variants_over_time(timeline, events, 0.5), "p50 over time.", load_plots.key(timeline.latencies)
+    )
     rows = {name: list(one.counts.sum(1) / timeline.lengths) for name, one in timeline.latencies.items()}
-    report.plot(load_plots.rates_over_time(timeline, rows, events), "Answered by each variant.")
+    report.plot(load_plots.rates_over_time(timeline, rows, events), "Answered by each.", load_plots.key(rows))
 
 
 def _add_frames(report: Report, timeline: Timeline, found: Figures, events: Sequence[Phase]) -> None:
@@ -166,6 +172,7 @@ def _add_frames(report: Report, timeline: Timeline, found: Figures, events: Sequ
         load_plots.rates_over_time(timeline, rows, events),
         f"Offered {found.offered.value:.1f} frames a second: due by the cameras' clocks. Accepted "
         f"{found.accepted.value:.1f}: sent and not rejected. Served {with_interval(found.served, '.1f')}: answered.",
+        load_plots.key(rows),
     )
     report.table(
         ["outcome", "frames", "of the due"],
@@ -173,7 +180,8 @@ def _add_frames(report: Report, timeline: Timeline, found: Figures, events: Sequ
     )
     if any(count for name, count in found.outcomes.items() if name != ANSWERED):
         report.subheading("Without an answer, by reason")
-        report.plot(load_plots.drops_over_time(timeline, events), "On top of one another.")
+        names = load_plots.key(load_plots.unanswered(timeline), load_plots.UNANSWERED_COLOR)
+        report.plot(load_plots.drops_over_time(timeline, events), "On top of one another.", names)
     else:
         report.paragraph("Every frame was answered.", "good")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -23,6 +23,8 @@ _ROOM = 1.12
 """The part of the x axis beyond its end in which lines' names stand."""
 _LINEAR_UP_TO = 12.0
 """Times the median: latencies beyond are drawn on a logarithmic axis, or all others would be a line at its foot."""
+UNANSWERED_COLOR = 1
+"""Number of the first one's."""
 Moments = Sequence[tuple[float, str, str]]
 
 
@@ -85,14 +87,14 @@ def rates_over_time(timeline: Timeline, rows: Mapping[str, Sequence[float]], pha
 
 def drops_over_time(timeline: Timeline, phases: Sequence[Phase]) -> str:
     """Frames a second without an answer, by what became of them, on top of one another."""
-    names = [name for name in timeline.outcomes if name != ANSWERED and timeline.outcomes[name].any()]
+    names = unanswered(timeline)
     middles = _middles(timeline)
     rates = [dict(zip(middles, timeline.outcomes[name] / timeline.lengths, strict=True)) for name in names]
     series, top = [], 0.0
     for number, (name, layer) in enumerate(zip(names, stacked(rates), strict=True)):
         points = [(x, high) for x, _, high in layer]
         top = max([top, *(high for _, high in points)])
-        color = COLORS[(number + 1) % len(COLORS)]
+        color = COLORS[(number + UNANSWERED_COLOR) % len(COLORS)]
         series.append(Series(points, color, name, floor=[low for _, low, _ in layer]))
         most = max(layer, key=lambda edges: edges[2] - edges[1])
         series.append(Series([(most[0], most[2])], color, name, name))  # its name where there is most of it
@@ -108,6 +110,16 @@ def small_over_time(points: Sequence[tuple[float, float]], title: str, end: floa
     return lines(
         series, _time(end, is_small=True), Axis(title, 0.0, top * 1.05), marks=moments(phases), size_wh=SMALL_WH
     )
+
+
+def key(names: Iterable[str], first: int = 0) -> list[tuple[str, str]]:
+    """Names with the colors of their lines, in the order in which they are drawn."""
+    return [(name, COLORS[number % len(COLORS)]) for number, name in enumerate(names, first)]
+
+
+def unanswered(timeline: Timeline) -> list[str]:
+    """Outcomes other than an answer that occurred."""
+    return [name for name, frames in timeline.outcomes.items() if name != ANSWERED and frames.any()]
 
 
 def moments(phases: Sequence[Phase]) -> Moments:
