@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from lathe.cli import apply, compress, ctl, demo, evaluate, experiment, repo, report, serve, stream, token, top
+from lathe.cli import apply, compress, ctl, demo, evaluate, experiment, plan, repo, report, serve, stream, token, top
 from lathe.errors import LatheError
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="lathe", description="Vision inference on compressed models, swapped while they serve."
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (compress, evaluate, report, serve, stream, top, ctl, apply, experiment, repo, token, demo):
+    for module in (compress, evaluate, report, plan, serve, stream, top, ctl, apply, experiment, repo, token, demo):
         module.add_command(commands)
     experiment.add_rollout(commands)
     options = parser.parse_args(arguments)
