@@ -51,20 +51,6 @@ def bootstrap(
     return Interval(float(value), float(low), float(high), level)
 
 
-def widened(level: float, units: int) -> float:
-    """The level to ask `bootstrap` for so that its interval of a few units holds what it says.
-
-    With few units resampling finds too little spread, by (units - 1) / units, and takes no account of not knowing it:
-    the interval is made as much longer as Student's t asks (the expanded percentile interval of Hesterberg, 2015).
-
-    >>> [round(widened(0.95, units), 4) for units in (5, 15, 1000)]
-    [0.9981, 0.9736, 0.9504]
-    """
-    normal = NormalDist()
-    student = _student_quantile((1 + level) / 2, units - 1)
-    return 2 * normal.cdf(math.sqrt(units / (units - 1)) * student) - 1
-
-
 def student_bootstrap(
     statistic: Callable[[NDArray[np.int64]], float],
     units: int,

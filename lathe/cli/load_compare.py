@@ -86,18 +86,10 @@ def parse_allowed(word: str) -> tuple[str, float]:
 
 
 def _show(found: Comparison) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
+    from lathe.cli.figure_table import show
     from lathe_loadtest.compare_page import HEADINGS, how_to_read, rows
 
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading in ("figure", "verdict") else "right")
-    for row in rows(found):
-        table.add_row(*row)
-    Console().print(table)
+    show(HEADINGS, rows(found), ("figure", "verdict"))
     for note in found.notes:
         print(f"{note[0].upper()}{note[1:]}.")
     print(how_to_read(found))

@@ -46,6 +46,7 @@ def add_command(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     from lathe import config
     from lathe.carded_figures import compare_cards
+    from lathe.cli.figure_table import show
     from lathe.machine import cpu_name
     from lathe_loadtest import plan_text
     from lathe_loadtest.plan import THIS_MACHINE, Instance, Prices, carded_needs, plan_rows
@@ -91,7 +92,7 @@ def run(options: argparse.Namespace) -> None:
     comparison = compare_cards(cards) if cards else None
     qualities = {name: one.quality for name, one in comparison.figures.items()} if comparison else {}
     table = (comparison.quality_name if comparison else "", currency, options.cameras)
-    _show(plan_text.headings(rows, *table), plan_text.cells(rows, qualities, *table))
+    show(plan_text.headings(*table), plan_text.cells(rows, qualities, *table), ("machine", "variant", "from"))
     print("\n".join([*plan_text.summary(rows, options.fps, currency), "", *(f"* {one}" for one in said)]))
 
 
@@ -145,16 +146,3 @@ def _cpus(cards: Mapping[str, card_pb2.Card], carded: list[str], results: list[L
     found = {result.machine.cpu for result in results}
     found |= {latency.cpu for name in carded if (latency := serving_latency(cards[name]))}
     return sorted(found)
-
-
-def _show(headings: list[str], cells: list[list[str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("machine", "variant", "from") else "right")
-    for row in cells:
-        table.add_row(*row)
-    Console().print(table)

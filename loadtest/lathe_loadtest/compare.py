@@ -147,9 +147,8 @@ def compare(
     if anyway:
         stopped, notes = [], [*notes, *(f"judged all the same: {one}" for one in stopped)]
     both = _together(judged_timeline(a), judged_timeline(b))
-    changes = _changes(*both, limits, alpha)
     failed = f"B's server was lost after {b.seconds:g} s" if b.ended == "server_lost" else ""
-    return Comparison(changes, alpha, len(both[0]), stopped, notes, failed, _others(a, b, both))
+    return Comparison(changes(*both, limits, alpha), alpha, len(both[0]), stopped, notes, failed, _others(a, b, both))
 
 
 def obstacles(a: LoadResult, b: LoadResult) -> list[str]:
@@ -197,7 +196,12 @@ def _together(a: Timeline, b: Timeline) -> tuple[Timeline, Timeline]:
     return a.first(shared), b.first(shared)
 
 
-def _changes(a: Timeline, b: Timeline, limits: Mapping[str, float], alpha: float) -> list[Change]:
+def changes(a: Timeline, b: Timeline, limits: Mapping[str, float], alpha: float) -> list[Change]:
+    """Of all that is judged, over as many seconds of each.
+
+    Args:
+        limits: what is allowed, for each of ALLOWED.
+    """
     level = 1 - 2 * alpha / len(limits)  # of all lower ends together alpha at most are wrong (Bonferroni)
     blocks_a, blocks_b = a.in_blocks(), b.in_blocks()
     short = f"{len(a)} s are too short" if len(blocks_a) < FEWEST_BLOCKS else ""

@@ -99,7 +99,7 @@ def figures(result: LoadResult, level: float = LEVEL) -> Figures:
         accepted=rate(accepted(blocks)),
         served=rate(blocks.answered),
         outcomes=outcomes,
-        shares={name: _ratio(blocks.outcomes[name], blocks.due, level) for name in outcomes},
+        shares={name: _ratio(blocks.outcomes[name], blocks.due, level, is_share=True) for name in outcomes},
         all=_variant(judged.together, blocks.together, int(judged.answered.sum()), level),
         variants={
             name: _variant(one, blocks.latencies[name], int(judged.answered.sum()), level)
@@ -196,14 +196,14 @@ def _variant(seconds: Latencies, blocks: Latencies, answered: int, level: float)
     return VariantFigures(seconds.total, seconds.total / answered if answered else math.nan, seconds.mean(), found)
 
 
-def _ratio(above: Counts | Values, lengths: Counts | Values, level: float) -> Interval:
+def _ratio(above: Counts | Values, lengths: Counts | Values, level: float, *, is_share: bool = False) -> Interval:
     """Of two sums over blocks."""
 
     def statistic(multiplicity: Counts) -> float:
         below = multiplicity @ lengths
         return float(multiplicity @ above / below) if below else math.nan
 
-    return interval(statistic, len(above), level)
+    return interval(statistic, len(above), level, is_share=is_share)
 
 
 def _server(result: LoadResult, blocks: Timeline, level: float) -> ServerFigures | None:

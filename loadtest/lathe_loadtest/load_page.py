@@ -127,8 +127,8 @@ def _how_to_read(blocks: int) -> str:
     if blocks < FEWEST_BLOCKS:
         return "The run is too short for intervals: they need 25 s beside the warm-up."
     return (
-        f"In brackets: 95 % intervals by bootstrap over {blocks} blocks of consecutive seconds, since frames of one "
-        "moment share a queue. They know the noise within this run, not that between runs."
+        f"In brackets: 95 % intervals by Student's bootstrap over {blocks} blocks of consecutive seconds, since frames "
+        "of one moment share a queue. They know the noise within this run, not that between runs."
     )
 
 

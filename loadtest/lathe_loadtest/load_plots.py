@@ -162,7 +162,7 @@ def _band(one: Latencies, blocks: Latencies, scale: _Scale, color: str, tip: str
     shares = [1 - 10 ** (-4 * corner / _BAND_CORNERS) for corner in range(1, _BAND_CORNERS + 1)]
     upper, floor = [], []
     for share in (share for share in shares if is_told(one, share)):
-        found = interval(partial(blocks.percentile, share), len(blocks.counts), 0.95, resamples=300)
+        found = interval(partial(blocks.percentile, share), len(blocks.counts), 0.95)
         if math.isfinite(found.low):
             upper.append((place(share), scale.at(found.high * 1e3)))
             floor.append(scale.at(found.low * 1e3))

@@ -21,8 +21,8 @@ from lathe_loadtest.result import LoadResult
 UTILISATION = 0.7
 """Of the cores, where no run was at its capacity: latency rises steeply above."""
 OVERHEAD_SECONDS = 0.0007
-"""CPU time of a frame beyond its stages, for gRPC, the event loop and colder caches, where no load test says it: the most
-that docs/results/serving.md has."""
+"""CPU time of a frame beyond its stages, for gRPC, the event loop and colder caches, where no load test says it: the
+most that docs/results/serving.md has."""
 DECODE_SECONDS = 0.0006
 """At least, of a camera's picture: a JPEG of 640×480 read at half its size. Cards may be measured on smaller ones."""
 PROCESS_FRAMES = 2000.0

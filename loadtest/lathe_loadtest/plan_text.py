@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from lathe_loadtest.plan import DECODE_SECONDS, PROCESS_FRAMES, THIS_MACHINE, Row
 
 
-def headings(rows: Sequence[Row], quality_name: str, currency: str, cameras_wanted: int) -> list[str]:
+def headings(quality_name: str, currency: str, cameras_wanted: int) -> list[str]:
     found = ["machine", "cores", "variant", *([quality_name] if quality_name else [])]
     found += ["CPU a frame, ms", "from", "cameras", "servers"]
     if currency:

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from lathe.evidence import Interval, bootstrap, widened
+from lathe.evidence import Interval, student_bootstrap
 from lathe_loadtest.latencies import Latencies, block_starts
 from lathe_loadtest.result import ANSWERED, LoadResult, ServerReading
 
@@ -137,13 +137,26 @@ def block_length(seconds: int) -> int:
     return max(SHORTEST_BLOCK_SECONDS, math.ceil(math.sqrt(seconds)))
 
 
-def interval(statistic: _Statistic, blocks: int, level: float, resamples: int = 1000) -> Interval:
-    """Of a statistic over blocks (see `lathe.evidence.bootstrap`), without bounds where there are too few of them."""
-    if blocks < FEWEST_BLOCKS:
-        value = statistic(np.ones(blocks, np.int64)) if blocks else math.nan
-        return Interval(value, math.nan, math.nan, level)
-    found = bootstrap(statistic, blocks, level=widened(level, blocks), resamples=resamples)
-    return Interval(found.value, found.low, found.high, level)
+def interval(statistic: _Statistic, blocks: int, level: float, *, is_share: bool = False) -> Interval:
+    """Of a statistic over blocks (`lathe.evidence.student_bootstrap`), without bounds where there are too few of them.
+
+    What is no share is above 0 and skewed to the right, as latencies are: its logarithm is nearer to normal.
+    """
+    once = statistic(np.ones(blocks, np.int64)) if blocks else math.nan
+    if blocks < FEWEST_BLOCKS or not math.isfinite(once):
+        return Interval(once, math.nan, math.nan, level)
+    if is_share or once <= 0:
+        found = student_bootstrap(statistic, blocks, level=level)
+        if not math.isfinite(found.low):
+            return found
+        return Interval(once, max(0.0, found.low), min(1.0, found.high) if is_share else found.high, level)
+
+    def logarithm(multiplicity: Counts) -> float:
+        value = statistic(multiplicity)
+        return math.log(value) if value > 0 else math.nan
+
+    found = student_bootstrap(logarithm, blocks, level=level)
+    return Interval(once, math.exp(found.low), math.exp(found.high), level)
 
 
 def _growth(readings: Sequence[ServerReading], length: int) -> dict[str, Values]:
