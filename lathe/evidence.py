@@ -126,3 +126,31 @@ def sequential_mean(values: Sequence[float], *, level: float = 0.95) -> Interval
     error = float(np.std(values, ddof=1)) / math.sqrt(count)
     reach = error * math.sqrt((count - 1) * (ratio - 1) / (1 - ratio / widening))
     return Interval(mean, mean - reach, mean + reach, level)
+
+
+def binomial_bounds(count: int, share: float, *, level: float = 0.95) -> tuple[int, int]:
+    """Between which numbers, both included, lie the successes of so many trials, with at least this chance.
+
+    Outside, on each side, is at most half of what is left, so the interval is as honest as whole numbers allow.
+
+    Args:
+        share: the chance of one success, from 0 to 1.
+
+    >>> binomial_bounds(200, 0.5), binomial_bounds(10, 0.1), binomial_bounds(5, 0.0)
+    ((86, 114), (0, 3), (0, 0))
+    """
+    if share in (0.0, 1.0):
+        return (round(count * share),) * 2
+    logs = [
+        math.lgamma(count + 1)
+        - math.lgamma(hits + 1)
+        - math.lgamma(count - hits + 1)
+        + hits * math.log(share)
+        + (count - hits) * math.log1p(-share)
+        for hits in range(count + 1)
+    ]
+    below = np.cumsum(np.exp(logs))  # up to and with
+    tail = (1 - level) / 2
+    low = int(np.searchsorted(below, tail, side="right"))
+    high = int(np.searchsorted(below, 1 - tail, side="left"))
+    return low, min(high, count)

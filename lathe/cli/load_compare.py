@@ -12,12 +12,14 @@ from lathe.errors import InvalidInput, LatheError
 if TYPE_CHECKING:
     from lathe_loadtest.compare import Comparison
 
+WORDS = ("load", "compare")
+"""Which `lathe.cli` takes for one, because the argument of `lathe load` is free."""
 NOT_JUDGED = 2
 
 
-def add_command(verbs: Any) -> None:
-    parser = verbs.add_parser(
-        "compare",
+def add_command(commands: Any) -> None:
+    parser = commands.add_parser(
+        " ".join(WORDS),
         help="judge a load test against an earlier one",
         description="Exit code 0: no regression is shown. 1: a figure is worse by more than is allowed, beyond its "
         "interval. 2: the two cannot be judged: a file is no result, a run is invalid, the loads differ, or there are "

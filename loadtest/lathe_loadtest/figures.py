@@ -127,26 +127,6 @@ def is_told(latencies: Latencies, share: float) -> bool:
     return latencies.total * (1 - share) >= FEWEST_BEYOND - 1e-6
 
 
-def as_table(found: Figures) -> list[tuple[str, str]]:
-    """Names and values for a terminal."""
-    rows = [
-        ("offered", f"{found.offered.value:.1f} frames/s"),
-        ("accepted", f"{found.accepted.value:.1f} frames/s"),
-        ("served", f"{with_interval(found.served, '.1f')} frames/s"),
-    ]
-    rows += [(name, f"{found.outcomes[name]:,}, {share_text(one)}") for name, one in found.shares.items()]
-    for name, one in {"all": found.all, **(found.variants if len(found.variants) > 1 else {})}.items():
-        for share, seconds in one.percentiles.items():
-            label = f"p{100 * share:g}" + (f" of {name}" if name != "all" else "")
-            rows.append((label, f"{with_interval(seconds, '.1f', 1e3)} ms"))
-    if found.server:
-        rows += _server_rows(found.server)
-    rows.append(
-        ("sender", f"{found.sender_us_per_frame:.0f} µs of CPU a frame, late {_ms(found.late_p99_seconds)} p99")
-    )
-    return rows
-
-
 def with_interval(one: Interval, digits: str = ".3g", factor: float = 1.0) -> str:
     """
     >>> with_interval(Interval(0.0201, 0.0195, 0.0208, 0.95), ".1f", 1e3)
@@ -166,24 +146,23 @@ def share_text(one: Interval) -> str:
     return with_interval(one, ".2f", 100.0) + " %"
 
 
-def _server_rows(server: ServerFigures) -> list[tuple[str, str]]:
-    rows = [("memory of the server", f"{server.resident_peak_bytes / 1e6:.0f} MB at most")]
-    if server.cores:
-        rows.append(("CPU of the server", f"{with_interval(server.cores, '.2f')} cores"))
-    if server.cpu_ms_per_frame:
-        rows.append(("CPU a frame", f"{with_interval(server.cpu_ms_per_frame, '.2f')} ms"))
-    if server.cost_used:
-        rows.append(("cost of a million frames", f"{with_interval(server.cost_used)} {server.currency}, used"))
-    if server.cost_allocated:
-        rows.append(("", f"{with_interval(server.cost_allocated)} {server.currency}, with the machine's idle time"))
-    if server.joules_per_frame:
-        text = with_interval(server.joules_per_frame, ".1f", 1e3)
-        rows.append(("energy a frame", f"{text} mJ ({server.energy_source})"))
+def server_rows(server: ServerFigures) -> list[tuple[str, str]]:
+    """Names and values, of what the server tells."""
+    rows = [
+        ("memory at most, MB", f"{server.resident_peak_bytes / 1e6:.0f}"),
+        ("memory grew by, MB", f"{server.resident_growth_bytes / 1e6:+.1f}"),
+        ("most frames that waited", str(server.most_waiting)),
+    ]
+    for name, one, digits, factor in (
+        ("CPU, cores", server.cores, ".2f", 1.0),
+        ("CPU a frame, ms", server.cpu_ms_per_frame, ".2f", 1.0),
+        (f"a million frames, {server.currency}", server.cost_used, ".3g", 1.0),
+        (f"… with idle time, {server.currency}", server.cost_allocated, ".3g", 1.0),
+        (f"energy a frame, mJ ({server.energy_source})", server.joules_per_frame, ".1f", 1e3),
+    ):
+        if one:
+            rows.append((name, with_interval(one, digits, factor)))
     return rows
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.1f} ms" if math.isfinite(seconds) else "–"
 
 
 def _variant(seconds: Latencies, blocks: Latencies, answered: int, level: float) -> VariantFigures:

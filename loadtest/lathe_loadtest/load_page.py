@@ -17,6 +17,7 @@ from lathe_loadtest.figures import (
     accepted,
     figures,
     judged_timeline,
+    server_rows,
     share_text,
     with_interval,
 )
@@ -193,22 +194,8 @@ def _add_server(
     if not found.server:
         report.paragraph("Its metrics could not be read, so CPU, memory, cost and energy are not known.")
         return
-    one = found.server
-    facts = [
-        ("CPU, cores", with_interval(one.cores, ".2f") if one.cores else "–"),
-        ("CPU a frame, ms", with_interval(one.cpu_ms_per_frame, ".2f") if one.cpu_ms_per_frame else "–"),
-        ("memory at most, MB", f"{one.resident_peak_bytes / 1e6:.0f}"),
-        ("memory grew by, MB", f"{one.resident_growth_bytes / 1e6:+.1f}"),
-        ("most frames that waited", str(one.most_waiting)),
-    ]
-    if one.cost_used:
-        facts.append((f"a million frames, {one.currency}", with_interval(one.cost_used)))
-    if one.cost_allocated:
-        facts.append((f"… with idle time, {one.currency}", with_interval(one.cost_allocated)))
-    if one.joules_per_frame:
-        facts.append((f"energy a frame, mJ ({one.energy_source})", with_interval(one.joules_per_frame, ".1f", 1e3)))
-    report.facts(facts)
-    if not one.cost_used:
+    report.facts(server_rows(found.server))
+    if not found.server.cost_used:
         report.paragraph("The server has no price, so there is no cost (--price-per-core-hour).", "note")
     report.plots(_server_plots(result, timeline, events))
 

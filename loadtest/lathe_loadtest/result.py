@@ -1,8 +1,9 @@
 """What a load test has seen: all that its figures are computed from, as a JSON file.
 
 Frames belong to the second in which they were to be sent, counted from the start, whenever they were sent or answered.
-Every frame that was due has one outcome: that of the contract, or `lost`, sent and never answered though its call
-stood, or `dropped_disconnected`, due or under way when the camera had no connection.
+Every frame that was due has one outcome: that of the contract, or one that only the sender sees. `lost` was sent and
+never answered though its call stood. `dropped_disconnected` was due or under way when the connection was cut.
+`dropped_unsent` still waited for room at the end. `dropped_overloaded` is a unary call's RESOURCE_EXHAUSTED.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from lathe_loadtest.histogram import decoded
 from lathe_loadtest.scenario import Scenario
 
 FORMAT = 1
-ANSWERED, LOST, DISCONNECTED = "answered", "lost", "dropped_disconnected"
+ANSWERED, LOST, DISCONNECTED, UNSENT = "answered", "lost", "dropped_disconnected", "dropped_unsent"
 OUTCOMES = (
     *(name.removeprefix("OUTCOME_").lower() for name, number in inference_pb2.Outcome.items() if number),
     DISCONNECTED,
+    UNSENT,
+    "dropped_overloaded",
     LOST,
 )
 

@@ -20,9 +20,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lathe import config
+from lathe_loadtest.expect import Expect
+from lathe_loadtest.faults import CutHow, Faults
 
 Protocol = Literal["stream", "unary", "tensors"]
 MAX_CAMERAS, MAX_FPS = 10_000, 1_000.0
+MAX_ELEMENTS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -153,25 +156,65 @@ class Action:
 
     Attributes:
         do: `route` gives the model these weights, and may be degraded; `swap` gives it to one variant after another
-            of those in `weights`; `rollback`; `restart` is for who has started the server.
+            of those in `weights`; `rollback`. `restart` and `kill` are for who has started the server, which begins
+            anew after it has drained, or was killed. `cut` is of the proxy before the server, which there then is.
+        how, share: connections are cut, and which share of them.
         every_seconds: again and again; 0 once.
     """
 
     at_seconds: float
-    do: Literal["route", "swap", "rollback", "restart"]
+    do: Literal["route", "swap", "rollback", "restart", "kill", "cut"]
+    how: CutHow = "reset"
+    share: float = 1.0
     weights: Mapping[str, int] = field(default_factory=dict)
     degrade: tuple[str, ...] = ()
     every_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         _not_below_zero(self, "at_seconds", "every_seconds")
+        if not 0 < self.share <= 1:
+            raise ValueError('"share" must be above 0, and 1 at most')
         if self.do in ("route", "swap") and not self.weights:
             raise ValueError(f'"{self.do}" needs "weights", such as {{ int8 = 1 }}')
 
 
 @dataclass(frozen=True)
+class Tensor:
+    """An input of a network, filled with random numbers once."""
+
+    name: str
+    datatype: Literal[
+        "BOOL",
+        "UINT8",
+        "UINT16",
+        "UINT32",
+        "UINT64",
+        "INT8",
+        "INT16",
+        "INT32",
+        "INT64",
+        "FP16",
+        "FP32",
+        "FP64",
+        "BYTES",
+    ]
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not all(side > 0 for side in self.shape) or math.prod(self.shape) > MAX_ELEMENTS:
+            raise ValueError(f'"shape" must be of sides above 0, and of {MAX_ELEMENTS} elements at most')
+
+
+@dataclass(frozen=True)
 class Scenario:
     """Attributes:
+    expect: what must hold of the run.
+    faults: of a network between all cameras and the server; none is there without them.
+    of_capacity: rates are multiplied so that all cameras together send so many times what the server can judge, which
+        is measured before; 0 leaves them as they are.
+    protocol: `stream` and `unary` are Lathe's own, `tensors` the Open Inference Protocol, unary too.
+    tensors: what that protocol sends; none sends the pictures, as its input `image`.
+    give_up_seconds: after so long without any connection of any camera the run ends.
     warmup_seconds: at the start, sent and not judged.
     drain_seconds: how long answers are waited for after the last frame.
     footage: videos, pictures or folders of them, beside the scenario's file; none takes packages' videos.
@@ -181,24 +224,34 @@ class Scenario:
     cameras: tuple[Cameras, ...]
     name: str = ""
     about: str = ""
+    expect: tuple[Expect, ...] = ()
+    faults: Faults | None = None
+    of_capacity: float = 0.0
     protocol: Protocol = "stream"
     seconds: float = 30.0
     warmup_seconds: float = 0.0
     drain_seconds: float = 5.0
+    give_up_seconds: float = 10.0
     seed: int = 1
     footage: tuple[str, ...] = ()
     shape: Shape = field(default_factory=Shape)
     actions: tuple[Action, ...] = ()
+    tensors: tuple[Tensor, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.model:
             raise ValueError('"model" is empty')
+        _not_below_zero(self, "of_capacity")
         if not self.cameras:
             raise ValueError('"cameras" is empty')
         names = [cameras.name for cameras in self.cameras]
         if len(set(names)) < len(names):
             raise ValueError("two groups of cameras have the same name")
-        _above_zero(self, "seconds")
+        _above_zero(self, "seconds", "give_up_seconds")
+        if self.tensors and self.protocol != "tensors":
+            raise ValueError('"tensors" go with the protocol "tensors"')
+        if any(tensor.datatype == "BYTES" for tensor in self.tensors):
+            raise ValueError('tensors of the datatype BYTES are pictures: leave "tensors" out')
         _not_below_zero(self, "warmup_seconds", "drain_seconds", "seed")
         if self.warmup_seconds >= self.seconds:
             raise ValueError('"warmup_seconds" must be below "seconds"')

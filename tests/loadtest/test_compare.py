@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections import Counter
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lathe.cli import load_compare
+from lathe.cli import main
 from lathe.errors import InvalidInput
 from lathe_loadtest.compare import ALLOWED, changes, compare
 from lathe_loadtest.compare_page import as_json, page
@@ -179,11 +178,7 @@ def test_limits_that_mean_nothing_are_refused(allowed: dict[str, float]) -> None
 
 
 def lathe_load_compare(*words: object) -> int:
-    parser = argparse.ArgumentParser()
-    load_compare.add_command(parser.add_subparsers())
-    options = parser.parse_args(["compare", *map(str, words)])
-    code: int = options.run(options)
-    return code
+    return main(["load", "compare", *map(str, words)])
 
 
 def test_the_exit_code_is_for_ci(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

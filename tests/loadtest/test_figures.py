@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lathe_loadtest.figures import Figures, as_table, figures
+from lathe_loadtest.figures import Figures, figures, server_rows, share_text
 from lathe_loadtest.histogram import encoded
 from lathe_loadtest.latencies import Latencies
 from lathe_loadtest.result import CameraResult, LoadResult, Machine, Second, Sender, ServerReading
@@ -192,11 +192,16 @@ def test_a_run_without_answers_has_figures() -> None:
     found: Figures = figures(run_of([({}, {"failed": 5})] * 2))
     assert (found.all.frames, dict(found.all.percentiles), dict(found.variants)) == (0, {}, {})
     assert found.served.value == 0.0
-    assert ("failed", "10, 100.00 %") in as_table(found)
+    assert share_text(found.shares["failed"]) == "100.00 %"
 
 
-def test_the_terminal_says_what_is_known() -> None:
-    rows = dict(as_table(figures(synthetic_result(latency_ms={"int8": 20, "fp32": 60}, seconds=30))))
-    assert rows["offered"] == "40.0 frames/s"
-    assert {"p99", "p99 of int8", "p99 of fp32", "CPU a frame", "energy a frame"} <= rows.keys()
-    assert "(estimate)" in rows["energy a frame"]
+def test_what_the_server_tells_is_said_with_its_unit_and_source() -> None:
+    server = figures(synthetic_result(seconds=30)).server
+    assert server
+    rows = dict(server_rows(server))
+    assert rows["CPU, cores"].startswith("0.10 (")
+    assert rows["memory at most, MB"] == "120"
+    assert {"CPU a frame, ms", "a million frames, USD", "energy a frame, mJ (estimate)"} <= rows.keys()
+    bare = figures(synthetic_result(seconds=30, price_per_hour=None)).server
+    assert bare
+    assert not any("million" in name for name, _ in server_rows(bare))
