@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help demo test check proto dashboards bench peers clients verdicts swaps soak fuzz results faults clean
+.PHONY: help demo test check proto dashboards panels bench peers clients verdicts swaps soak fuzz results faults clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -43,6 +43,10 @@ proto: $(VENV)/.installed ## generate the stubs from proto/
 dashboards: export PYTHONPATH := deploy
 dashboards: $(VENV)/.installed ## generate deploy/grafana/dashboards from deploy/lathe_dashboards
 	$(BIN)/python -m lathe_dashboards deploy/grafana/dashboards
+
+panels: export PYTHONPATH := deploy
+panels: $(VENV)/.installed ## draw the dashboards' panels from a run that Prometheus watches, for docs: five minutes
+	$(BIN)/python -m tests.end_to_end.panels_of_a_run docs/dashboards
 
 BENCH = work/bench
 # The bars speak of networks of 6 to 7, 2 to 3 and 12 ms: on a faster processor --variant fp32 --cheaper int8 --unary-ms 12.
