@@ -40,6 +40,10 @@ class Rows:
     lateness: NDArray[np.float32]
     cpu_seconds: float
 
+    @property
+    def answered(self) -> NDArray[np.bool_]:
+        return self.outcome == _ANSWERED
+
 
 class Notes:
     """Args:

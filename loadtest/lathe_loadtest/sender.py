@@ -12,6 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
@@ -32,6 +33,8 @@ READY_SECONDS = 10.0
 """For the first connections; cameras that have none by then go on trying."""
 EARLY_SECONDS = 0.25
 """A camera that joins connects so long before its first frame."""
+NICENESS = -10
+"""Real cameras are on no server's machine and wait for nobody there: where both share one, those here come first."""
 _SETTLE_SECONDS = 0.02
 
 
@@ -97,6 +100,8 @@ class Beat:
 def run(task: Task, pipe: Pipe) -> None:
     """The process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal's: whoever started this tells it
+    with suppress(OSError):  # root's alone
+        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     runner = asyncio.run
     try:
         import uvloop
