@@ -34,7 +34,7 @@ def place(share: float) -> float:
     >>> [round(place(share), 3) for share in (0, 0.9, 0.99, 0.999)]
     [0.0, 1.0, 2.0, 3.0]
     """
-    return -math.log10(1 - share)
+    return math.log10(1 / (1 - share))
 
 
 def distribution(curves: Mapping[str, tuple[Latencies, Latencies]]) -> str:
