@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lathe.errors import InvalidInput
+from lathe.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +29,13 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--measured", type=Path, nargs="+", default=[], metavar="RESULT.json", help="load tests of one variant each"
     )
-    parser.add_argument("--at-capacity", type=Path, metavar="RESULT.json", help="a load test at the server's capacity")
+    parser.add_argument(
+        "--at-capacity",
+        type=Path,
+        metavar="FILE.json",
+        help="what lathe load --find-capacity wrote, with the one --measured variant that was searched for; or a load "
+        "test at the server's capacity",
+    )
     parser.add_argument(
         "--utilisation",
         type=float,
@@ -63,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
     if not ordered:
         raise InvalidInput("no card holds a latency, and no load test was given")
     cores = options.cores or _cores(results)
-    utilisation, why = _utilisation(options, cores)
+    utilisation, why = _utilisation(options, measured, cores)
     prices = config.load(Prices, options.prices) if options.prices else None
     rows = plan_rows(
         [measured.get(name) or needs[name] for name in ordered],
@@ -127,17 +134,33 @@ def _cores(results: list[LoadResult]) -> int:
     return counts.pop() if counts else available_cores()
 
 
-def _utilisation(options: argparse.Namespace, cores: int) -> tuple[float, str]:
-    from lathe_loadtest.plan import UTILISATION, utilisation_of
-    from lathe_loadtest.result import read_result
+def _utilisation(options: argparse.Namespace, measured: Mapping[str, Need], cores: int) -> tuple[float, str]:
+    from lathe_loadtest.plan import UTILISATION, utilisation_found, utilisation_of
+    from lathe_loadtest.result import from_json
 
     if options.utilisation is not None:
         return options.utilisation, "as was asked for"
-    if options.at_capacity:
-        result = read_result(options.at_capacity)
-        name = options.at_capacity.name
-        return utilisation_of(result, cores, name), f"what it used at its capacity in {name}"
-    return UTILISATION, "a rule of thumb, as no load test was at its capacity (--at-capacity)"
+    if not options.at_capacity:
+        return UTILISATION, "a rule of thumb, as no capacity was measured (--at-capacity)"
+    name = options.at_capacity.name
+    text = _text(options.at_capacity)
+    if '"searches"' not in text:
+        return utilisation_of(from_json(text, name), cores, name), f"what it used at its capacity in {name}"
+    if len(measured) != 1:
+        raise InvalidInput(f"{name} does not say which variant it is of: give --measured of that one alone")
+    try:
+        table = json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(f"{name} is not JSON: {error}") from error
+    (need,) = measured.values()
+    return utilisation_found(table, need, cores, name), f"what {need.variant} takes at the capacity found in {name}"
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotFound(f"there is no file {path.name}", detail=str(error)) from error
 
 
 def _cpus(cards: Mapping[str, card_pb2.Card], carded: list[str], results: list[LoadResult]) -> list[str]:

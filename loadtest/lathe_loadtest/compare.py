@@ -109,6 +109,11 @@ class Comparison:
         return EXIT_CODES[self.verdict]
 
     @property
+    def unsettled(self) -> list[Change]:
+        """Figures of which nothing is shown, neither that they are worse nor that they are not."""
+        return [one for one in self.changes if one.verdict in ("open", "unknown")]
+
+    @property
     def sentence(self) -> str:
         """The verdict in plain words."""
         if self.obstacles:
@@ -118,9 +123,9 @@ class Comparison:
             return f"Regression: {'; '.join([*([self.failed] if self.failed else []), *worse])}."
         if self.verdict == "not judged":
             return "Not judged: the runs are too short, or have too few frames, to say anything."
-        unclear = [one for one in self.changes if one.verdict in ("open", "unknown")]
         better = [TITLES[one.name].partition(",")[0] for one in self.changes if one.verdict == "better"]
         said = "; better: ".join(["No regression shown", *([", ".join(better)] if better else [])]) + "."
+        unclear = self.unsettled
         return said + (f" {len(unclear)} of {len(self.changes)} figures could not be settled." if unclear else "")
 
 

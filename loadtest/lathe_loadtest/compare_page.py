@@ -11,7 +11,7 @@ from lathe_loadtest.compare import TITLES, UNANSWERED, WORDS, Change, Comparison
 from lathe_loadtest.figures import judged_timeline
 from lathe_loadtest.result import LoadResult
 
-HEADINGS = ("figure", "A", "B", "change", "interval", "allowed", "verdict")
+HEADINGS = ("figure", "verdict", "change", "interval", "allowed", "A", "B")
 
 
 def rows(comparison: Comparison) -> list[list[str]]:
@@ -19,16 +19,16 @@ def rows(comparison: Comparison) -> list[list[str]]:
     judged = [
         [
             TITLES[one.name],
-            *(_value(one, side) for side in (one.a, one.b)),
-            _change(one, one.change.value),
-            f"{_change(one, one.change.low)} to {_change(one, one.change.high)}" if not one.why else "–",
-            f"≤ {_change(one, one.allowed)}",
             _word(comparison, one) + (f": {one.why}" if one.why else ""),
+            _change(one, one.change.value),
+            "–" if one.why else _bounds(one),
+            f"≤ {_change(one, one.allowed)}",
+            *(_value(one, side) for side in (one.a, one.b)),
         ]
         for one in comparison.changes
     ]
     shown = [
-        [title, f"{a:.4g}", f"{b:.4g}", f"{b / a - 1:+.1%}" if a else "–", "–", "–", "shown, not judged"]
+        [title, "shown, not judged", f"{b / a - 1:+.1%}" if a else "–", "–", "–", f"{a:.4g}", f"{b:.4g}"]
         for title, a, b in comparison.others
     ]
     return judged + shown
@@ -82,6 +82,8 @@ def page(a: LoadResult, b: LoadResult, comparison: Comparison, names: tuple[str,
     """
     report = Report("Two load tests compared", f"A is {names[0]}, B is {names[1]}.")
     style = {"no regression": "big good", "regression": "big bad"}.get(comparison.verdict, "big")
+    if comparison.verdict == "no regression" and comparison.unsettled:
+        style = "big"  # green would say more than was shown
     report.paragraph(comparison.sentence, style)
     for note in comparison.notes:
         report.paragraph(f"{note[0].upper()}{note[1:]}.", "note")
@@ -111,6 +113,11 @@ def _change(one: Change, value: float) -> str:
     if not math.isfinite(value):
         return "–"
     return f"{100 * value:+.2f} points" if one.name == UNANSWERED else f"{value:+.1%}"
+
+
+def _bounds(one: Change) -> str:
+    low, high = (_change(one, bound) for bound in (one.change.low, one.change.high))
+    return f"{low.removesuffix(' points')} to {high}"
 
 
 def _known(value: float) -> float | None:

@@ -104,8 +104,9 @@ def _add_latency(report: Report, judged: Timeline, timeline: Timeline, found: Fi
     report.plot(
         load_plots.distribution(curves),
         "From when a frame was to be sent until its answer came: a frame that had to wait counts with its wait. "
-        "Bands are 95 % intervals; they end where fewer than ten frames are slower, lines where none is.",
-        load_plots.key(curves),
+        "Bands are 95 % intervals, cut at the slowest frame; they end where fewer than ten frames are slower, lines "
+        "where none is.",
+        load_plots.key(curves if len(curves) > 1 else ()),
     )
     rows = {"all": found.all, **(found.variants if len(found.variants) > 1 else {})}
     report.table(*_percentile_table(rows))

@@ -34,7 +34,7 @@ def place(share: float) -> float:
     >>> [round(place(share), 3) for share in (0, 0.9, 0.99, 0.999)]
     [0.0, 1.0, 2.0, 3.0]
     """
-    return -math.log10(1 - share)
+    return math.log10(1 / (1 - share))
 
 
 def distribution(curves: Mapping[str, tuple[Latencies, Latencies]]) -> str:
@@ -146,6 +146,10 @@ class _Scale:
     def at(self, ms: float) -> float:
         return math.log10(ms) if self.is_log else ms
 
+    def within(self, ms: float) -> float:
+        """Cut to what the axis shows: an interval may reach far beyond the slowest frame."""
+        return self.at(min(max(ms, self._low), self._high))
+
     def axis(self, title: str) -> Axis:
         if not self.is_log:
             return Axis(title, 0.0, self._high * 1.05)
@@ -164,8 +168,8 @@ def _band(one: Latencies, blocks: Latencies, scale: _Scale, color: str, tip: str
     for share in (share for share in shares if is_told(one, share)):
         found = interval(partial(blocks.percentile, share), len(blocks.counts), 0.95)
         if math.isfinite(found.low):
-            upper.append((place(share), scale.at(found.high * 1e3)))
-            floor.append(scale.at(found.low * 1e3))
+            upper.append((place(share), scale.within(found.high * 1e3)))
+            floor.append(scale.within(found.low * 1e3))
     return Series(upper, color, tip, floor=floor)
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from lathe.carded_figures import serving_latency
 from lathe.errors import InvalidInput
@@ -228,4 +229,31 @@ def utilisation_of(result: LoadResult, cores: int, name: str = "the result") -> 
     share = server.cores.value / cores
     if share > 1.02:
         raise InvalidInput(f"in {name} the server used {server.cores.value:.1f} cores, and there are to be {cores}")
+    return min(1.0, share)
+
+
+def utilisation_found(table: Any, need: Need, cores: int, name: str = "the file") -> float:
+    """Share of the cores that a variant's frames take at the capacity that a search has found.
+
+    Args:
+        table: what `lathe load --find-capacity --output` wrote.
+        need: of the variant that answered in it.
+
+    Raises:
+        InvalidInput: it holds no capacity, or one beyond the cores.
+
+    >>> need = Need("int8", Interval(0.005, 0.005, 0.005, 0.95), "measured")
+    >>> utilisation_found({"fps": 10.0, "searches": [{"load": 34.0}, {"load": 32.0}]}, need, cores=2)
+    0.8
+    """
+    try:
+        fps, loads = float(table["fps"]), [float(one["load"]) for one in table["searches"]]
+        least = min(loads)
+    except (KeyError, TypeError, ValueError):
+        raise InvalidInput(f"{name} holds no capacity of a search") from None
+    if any(one.get("why_not") for one in table["searches"]) or not (least > 0 and fps > 0):
+        raise InvalidInput(f"{name} is of a search that found no capacity")
+    share = least * fps * need.cpu_seconds.value / cores
+    if not share <= 1.05:
+        raise InvalidInput(f"at the capacity in {name} the server would use {share * cores:.1f} cores of {cores}")
     return min(1.0, share)

@@ -107,6 +107,18 @@ def test_nines_are_as_wide_as_one_another_and_bands_end_where_few_frames_are_slo
     assert at["99 %"] < ends[1] < at["99.9 %"], "ten are slower than 99.58 %"
 
 
+def test_bands_stay_within_the_drawing() -> None:
+    """One second in which all is slow makes the interval of the slowest percent wider than anything that was seen."""
+    calm, stall = synthetic_result(seconds=40), synthetic_result(latency_ms={"int8": 3000}, seconds=1).per_second[0]
+    timeline = Timeline.of(replace(calm, per_second=(*calm.per_second[:-1], replace(stall, second=39))))
+    drawing = ElementTree.fromstring(
+        load_plots.distribution({"all": (timeline.together, timeline.in_blocks().together)})
+    )
+    corners = [corner.split(",") for band in drawing.iter("polygon") for corner in band.attrib["points"].split()]
+    assert corners
+    assert all(16 <= float(y) <= 340 for _, y in corners)
+
+
 def test_a_stall_gets_an_axis_on_which_both_can_be_seen() -> None:
     calm = synthetic_result(seconds=30)
     slow = synthetic_result(latency_ms={"int8": 900}).per_second[0]

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,7 @@ from lathe_loadtest.plan import (
     carded_needs,
     measured_need,
     plan_rows,
+    utilisation_found,
     utilisation_of,
 )
 from lathe_loadtest.result import LoadResult, write_result
@@ -142,6 +144,26 @@ def test_the_utilisation_at_capacity_is_the_runs_own() -> None:
         utilisation_of(replace(run, server=server), cores=2)
 
 
+def test_the_least_capacity_of_several_searches_counts() -> None:
+    """32 cameras at 10 fps of 5 ms each are 1.6 of two cores."""
+    found = {"fps": 10.0, "searches": [{"load": 34.0, "why_not": ""}, {"load": 32.0, "why_not": ""}]}
+    assert utilisation_found(found, need("int8", 5), cores=2) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"fps": 10.0, "searches": []}, "holds no capacity"),
+        ([], "holds no capacity"),
+        ({"fps": 10.0, "searches": [{"load": 3.0, "why_not": "60 runs do not agree"}]}, "found no capacity"),
+        ({"fps": 10.0, "searches": [{"load": 60.0}]}, "would use 3.0 cores of 2"),
+    ],
+)
+def test_files_without_a_capacity_are_refused(table: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        utilisation_found(table, need("int8", 5), cores=2)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -185,6 +207,20 @@ def test_the_command_says_cameras_prices_and_assumptions(
     assert "EXAMPLE" in prices.read_text("utf-8")
     for said in ("70% of the cores", "A month has 730 hours", "memory, the network and its price are not counted"):
         assert said in out
+
+
+def test_a_capacity_that_was_found_sets_the_utilisation(
+    repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_result(synthetic_result(seconds=40), tmp_path / "int8.json")
+    (tmp_path / "capacity.json").write_text(json.dumps({"fps": 10.0, "searches": [{"load": 60.0, "why_not": ""}]}))
+    words = ["plan", str(repository), "--at-capacity", str(tmp_path / "capacity.json"), "--json"]
+    assert main(words) == 1
+    assert "give --measured of that one alone" in capsys.readouterr().err
+    assert main([*words, "--measured", str(tmp_path / "int8.json")]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert table["utilisation"] == pytest.approx(60 * 10 * 0.0025 / 2)
+    assert {row["variant"]: row["cameras"] for row in table["rows"]}["int8"] == 60
 
 
 def test_json_holds_the_rows_and_the_assumptions(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
