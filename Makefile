@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help demo test check proto dashboards bench peers clients verdicts swaps soak fuzz results faults clean
+.PHONY: help demo test check proto dashboards panels bench peers clients verdicts swaps soak load fuzz results faults clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -44,6 +44,10 @@ dashboards: export PYTHONPATH := deploy
 dashboards: $(VENV)/.installed ## generate deploy/grafana/dashboards from deploy/lathe_dashboards
 	$(BIN)/python -m lathe_dashboards deploy/grafana/dashboards
 
+panels: export PYTHONPATH := deploy
+panels: $(VENV)/.installed ## draw the dashboards' panels from a run that Prometheus watches, for docs: five minutes
+	$(BIN)/python -m tests.end_to_end.panels_of_a_run docs/dashboards
+
 BENCH = work/bench
 # The bars speak of networks of 6 to 7, 2 to 3 and 12 ms: on a faster processor --variant fp32 --cheaper int8 --unary-ms 12.
 BENCH_FLAGS =
@@ -79,6 +83,21 @@ swaps: $(VENV)/.installed ## a thousand swaps under load: frames lost, latency, 
 
 soak: $(VENV)/.installed ## an hour under half load with swaps: memory, descriptors, frames lost
 	$(BIN)/python -m lathe_loadtest.bench models --only soak --seconds 3600 --output work/soak
+
+LOAD = work/load
+LOAD_SECONDS = 20
+SCENARIOS = $(basename $(notdir $(wildcard loadtest/lathe_loadtest/scenarios/*.toml)))
+load: $(VENV)/.installed ## each scenario of the box for a short while, and the capacity twice: reports in work/load
+	mkdir -p $(LOAD); failed=; \
+	for name in $(SCENARIOS); do \
+		rm -rf $(LOAD)/models && cp -r models $(LOAD)/models || exit 1; \
+		$(BIN)/lathe load $$name --serve $(LOAD)/models --seconds $(LOAD_SECONDS) \
+			--output $(LOAD)/$$name.json --report $(LOAD)/$$name.html || failed="$$failed $$name"; \
+	done; \
+	rm -rf $(LOAD)/models && cp -r models $(LOAD)/models && \
+	$(BIN)/lathe load steady --serve $(LOAD)/models --find-capacity --searches 2 --output $(LOAD)/capacity.json \
+		|| failed="$$failed capacity"; \
+	test -z "$$failed" || { echo "not as expected:$$failed"; exit 1; }
 
 FUZZ_SECONDS = 600
 fuzz: $(VENV)/.installed ## any messages to every method for ten minutes: no crash, hang or leak; FUZZ_SEED=N begins with round N

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,46 @@ def bootstrap(
     values = [statistic(random.multinomial(units, even)) for _ in range(resamples)]
     low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(value), float(low), float(high), level)
+
+
+def student_bootstrap(
+    statistic: Callable[[NDArray[np.int64]], float],
+    units: int,
+    *,
+    level: float = 0.95,
+    resamples: int = 300,
+    seed: int = 0,
+) -> Interval:
+    """Student's interval with the standard error of a bootstrap: for high levels and few units, where the ends of the
+    resamples themselves would be too near. The statistic should be about normal, such as a logarithm of a ratio.
+
+    Returns:
+        As `bootstrap`; without bounds where the statistic is undefined for some of the resamples.
+    """
+    values: list[float] = []
+
+    def kept(multiplicity: NDArray[np.int64]) -> float:
+        values.append(statistic(multiplicity))
+        return values[-1]
+
+    found = bootstrap(kept, units, level=level, resamples=resamples, seed=seed)
+    if units < 2 or not np.isfinite(values).all():
+        return Interval(found.value, math.nan, math.nan, level)
+    error = float(np.std(values[1:])) * math.sqrt(units / (units - 1))
+    reach = error * _student_quantile((1 + level) / 2, units - 1)
+    return Interval(found.value, found.value - reach, found.value + reach, level)
+
+
+def _student_quantile(share: float, freedom: int) -> float:
+    """Of Student's t, by the series of Cornish and Fisher; 2 % off at 4 degrees of freedom, less above."""
+    z = NormalDist().inv_cdf(share)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + math.fsum(term / freedom**power for power, term in enumerate(terms, 1))
 
 
 EFFECT_VARIANCE = 2.0

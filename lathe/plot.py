@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
@@ -11,6 +11,7 @@ from itertools import pairwise
 WIDTH, HEIGHT = 760, 340
 SMALL_WH = (330, 240)
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 20, 16, 46
+_BARE_RIGHT, _BARE_BOTTOM = 14, 24  # of a drawing whose axes have no titles
 LETTER_WIDTH = 7.2  # of a bold name, on average
 NEAR, FAR = (-8, 18, 4), (-22, 32, -36, -50)  # of a name below its dot
 MOST_CORNERS = 400
@@ -45,23 +46,33 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """A line through points in order of x, with its name at its end where it is labelled."""
+    """A line through points in order of x, with its name at its end where it is labelled.
+
+    Attributes:
+        floor: of an area instead of a line, its lower edge at each point.
+    """
 
     points: Sequence[tuple[float, float]]
     color: str
     tip: str = ""
     label: str = ""
+    is_dashed: bool = False
+    floor: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
 class Axis:
     """Attributes:
     low, high: the range that must be visible; the plot widens it to round numbers.
+    marks: the numbers to write, of a range that is not to be widened.
+    text: how numbers are written.
     """
 
     title: str
     low: float
     high: float
+    marks: Sequence[float] = ()
+    text: Callable[[float], str] = "{:g}".format
 
 
 def standalone(svg: str) -> str:
@@ -115,15 +126,67 @@ def scatter(
     return canvas.svg()
 
 
-def lines(series: Sequence[Series], x: Axis, y: Axis, *, size_wh: tuple[int, int] = (WIDTH, HEIGHT)) -> str:
-    """Lines over one another; what each is, is said when it is pointed at."""
+def lines(
+    series: Sequence[Series],
+    x: Axis,
+    y: Axis,
+    *,
+    marks: Sequence[tuple[float, str, str]] = (),
+    levels: Sequence[tuple[float, str]] = (),
+    size_wh: tuple[int, int] = (WIDTH, HEIGHT),
+) -> str:
+    """Lines and areas over one another; what each is, is said when it is pointed at.
+
+    Args:
+        marks: moments on the x axis as (when, color, what happened).
+        levels: dashed lines over the whole width as (y, color); those out of the plot are left out.
+    """
     canvas = _Canvas(x, y, size_wh)
+    for when, color, text in marks:
+        canvas.moment(when, color, text)
+    for level, color in levels:
+        canvas.level(level, color)
     for one in series:
-        canvas.line(thinned(one.points), f'stroke="{one.color}" stroke-width="1.8"', one.tip)
+        if one.floor:
+            canvas.area(one)
+        else:
+            dashes = ' stroke-dasharray="7 5"' * one.is_dashed
+            canvas.line(thinned(one.points), f'stroke="{one.color}" stroke-width="1.8"{dashes}', one.tip)
     for one in series:
         if one.label and one.points:
             canvas.name(Point(*one.points[-1], one.color, label=one.label))
     return canvas.svg()
+
+
+def stacked(layers: Sequence[Mapping[float, float]]) -> list[list[tuple[float, float, float]]]:
+    """Each layer's (x, lower edge, upper edge) over those before it, at every x that any of them has.
+
+    >>> stacked([{0: 1.0, 1: 2.0}, {1: 5.0}])
+    [[(0, 0.0, 1.0), (1, 0.0, 2.0)], [(0, 1.0, 1.0), (1, 2.0, 7.0)]]
+    """
+    edge = dict.fromkeys(sorted({x for layer in layers for x in layer}), 0.0)
+    found = []
+    for layer in layers:
+        above = {x: low + layer.get(x, 0.0) for x, low in edge.items()}
+        found.append([(x, edge[x], above[x]) for x in edge])
+        edge = above
+    return found
+
+
+def bands(
+    rows: Sequence[tuple[str, Sequence[tuple[float, float, str, str]]]], x: Axis, size_wh: tuple[int, int]
+) -> str:
+    """A band for each name, below one another, of spans as (from, to, color, what it was then)."""
+    names = [name for name, _ in rows]
+    canvas = _Canvas(x, Axis("", 0, len(rows), [row + 0.5 for row in range(len(rows))], _named(names)), size_wh)
+    for number, (_, spans) in enumerate(rows):
+        for span in spans:
+            canvas.band(len(rows) - number, *span)
+    return canvas.svg()
+
+
+def _named(names: Sequence[str]) -> Callable[[float], str]:
+    return lambda at: names[len(names) - 1 - int(at)]
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int = MOST_CORNERS) -> Sequence[tuple[float, float]]:
@@ -174,37 +237,47 @@ class _Canvas:
     def __init__(self, x: Axis, y: Axis, size_wh: tuple[int, int]) -> None:
         self._width, self._height = size_wh
         is_small = self._width < WIDTH
-        self._x_ticks, self._y_ticks = (ticks(axis.low, axis.high, 4 if is_small else 6) for axis in (x, y))
+        self._x_ticks, self._y_ticks = (
+            axis.marks or ticks(axis.low, axis.high, 4 if is_small else 6) for axis in (x, y)
+        )
+        self._x_span, self._y_span = (
+            (axis.low, axis.high) if axis.marks else (marks[0], marks[-1])
+            for axis, marks in ((x, self._x_ticks), (y, self._y_ticks))
+        )
+        longest = max(len(y.text(value)) for value in self._y_ticks)
+        self._left = _LEFT if y.title else round(14 + LETTER_WIDTH * longest)
+        self._right = self._width - (_RIGHT if x.title else _BARE_RIGHT)
+        self._bottom = self._height - (_BOTTOM if x.title else _BARE_BOTTOM)
         self._parts: list[str] = []
         self._names: list[_Box] = []
         self._dots: list[_Box] = []
         self._lines: list[_Box] = []
-        bottom, right = self._height - _BOTTOM, self._width - _RIGHT
         for value in self._x_ticks:
             at = self.x(value)
-            self.add(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{bottom}" class="grid"/>')
-            self.add(f'<text x="{at:.1f}" y="{bottom + 18}" text-anchor="middle">{value:g}</text>')
+            self.add(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{self._bottom}" class="grid"/>')
+            self.add(f'<text x="{at:.1f}" y="{self._bottom + 18}" text-anchor="middle">{escape(x.text(value))}</text>')
         for value in self._y_ticks:
             at = self.y(value)
-            self.add(f'<line x1="{_LEFT}" x2="{right}" y1="{at:.1f}" y2="{at:.1f}" class="grid"/>')
-            self.add(f'<text x="{_LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{value:g}</text>')
-        middle = (_LEFT + right) / 2
-        self.add(
-            f'<text x="{middle}" y="{self._height - 8}" text-anchor="middle" class="title">{escape(x.title)}</text>'
-        )
-        half = (_TOP + bottom) / 2
-        self.add(
-            f'<text transform="translate(14 {half}) rotate(-90)" text-anchor="middle" class="title">'
-            f"{escape(y.title)}</text>"
-        )
+            self.add(f'<line x1="{self._left}" x2="{self._right}" y1="{at:.1f}" y2="{at:.1f}" class="grid"/>')
+            self.add(f'<text x="{self._left - 8}" y="{at + 4:.1f}" text-anchor="end">{escape(y.text(value))}</text>')
+        middle = (self._left + self._right) / 2
+        if x.title:
+            self.add(
+                f'<text x="{middle}" y="{self._height - 8}" text-anchor="middle" class="title">{escape(x.title)}</text>'
+            )
+        if y.title:
+            self.add(
+                f'<text transform="translate(14 {(_TOP + self._bottom) / 2}) rotate(-90)" text-anchor="middle" '
+                f'class="title">{escape(y.title)}</text>'
+            )
 
     def x(self, value: float) -> float:
-        low, high = self._x_ticks[0], self._x_ticks[-1]
-        return _LEFT + (value - low) / (high - low) * (self._width - _LEFT - _RIGHT)
+        low, high = self._x_span
+        return self._left + (value - low) / (high - low) * (self._right - self._left)
 
     def y(self, value: float) -> float:
-        low, high = self._y_ticks[0], self._y_ticks[-1]
-        return self._height - _BOTTOM - (value - low) / (high - low) * (self._height - _TOP - _BOTTOM)
+        low, high = self._y_span
+        return self._bottom - (value - low) / (high - low) * (self._bottom - _TOP)
 
     def add(self, part: str) -> None:
         self._parts.append(part)
@@ -213,6 +286,38 @@ class _Canvas:
         at = " ".join(f"{self.x(a):.1f},{self.y(b):.1f}" for a, b in corners)
         told = f"<title>{escape(tip)}</title>" if tip else ""
         self.add(f'<polyline points="{at}" fill="none" {style}>{told}</polyline>')
+
+    def area(self, one: Series) -> None:
+        """As many corners as it has points."""
+        upper = [f"{self.x(a):.1f},{self.y(b):.1f}" for a, b in one.points]
+        lower = [f"{self.x(a):.1f},{self.y(low):.1f}" for (a, _), low in zip(one.points, one.floor, strict=True)]
+        self.add(
+            f'<polygon points="{" ".join([*upper, *reversed(lower)])}" fill="{one.color}" fill-opacity=".35">'
+            f"<title>{escape(one.tip)}</title></polygon>"
+        )
+
+    def moment(self, when: float, color: str, text: str) -> None:
+        at = f'x1="{self.x(when):.1f}" x2="{self.x(when):.1f}" y1="{_TOP}" y2="{self._bottom}"'
+        self.add(
+            f'<line {at} stroke="{color}" stroke-dasharray="3 3" opacity=".6"><title>{escape(text)}</title></line>'
+        )
+
+    def level(self, value: float, color: str) -> None:
+        if self._y_span[0] < value <= self._y_span[1]:
+            at = f'x1="{self._left}" x2="{self._right}" y1="{self.y(value):.1f}" y2="{self.y(value):.1f}"'
+            self.add(f'<line {at} stroke="{color}" stroke-dasharray="7 5"/>')
+
+    def band(self, top: float, low: float, high: float, color: str, word: str) -> None:
+        """One row high, with its word where there is room."""
+        left, width = self.x(low), self.x(high) - self.x(low)
+        upper, height = self.y(top - 0.12), self.y(top - 0.88) - self.y(top - 0.12)
+        self.add(
+            f'<rect x="{left:.1f}" y="{upper:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{color}" '
+            f'fill-opacity=".7"><title>{escape(word)}</title></rect>'
+        )
+        if LETTER_WIDTH * len(word) + 8 < width:
+            middle = upper + height / 2 + 4
+            self.add(f'<text x="{left + width / 2:.1f}" y="{middle:.1f}" text-anchor="middle">{escape(word)}</text>')
 
     def keep_clear(self, corners: Sequence[tuple[float, float]]) -> None:
         """No name is written over this line where there is another place for it."""
@@ -249,7 +354,7 @@ class _Canvas:
         within = [
             (left, base)
             for left, base in sides
-            if left >= _LEFT and left + wide <= self._width and _TOP + 8 < base < self._height - _BOTTOM
+            if left >= self._left and left + wide <= self._width and _TOP + 8 < base < self._bottom
         ] or sides[:1]
         off_names = self._free(within, wide, self._names)
         off_dots = self._free(off_names, wide, self._dots)
@@ -275,7 +380,7 @@ class _Canvas:
         left, right = self.x(low), self.x(high)
         width = max(2.0, right - left)
         self.add(
-            f'<rect x="{left:.1f}" y="{_TOP}" width="{width:.1f}" height="{self._height - _TOP - _BOTTOM}" '
+            f'<rect x="{left:.1f}" y="{_TOP}" width="{width:.1f}" height="{self._bottom - _TOP}" '
             f'class="span"><title>{escape(text)}</title></rect>'
         )
         self.add(f'<text x="{left + width + 6:.1f}" y="{_TOP + 14}" class="label">{escape(text)}</text>')

@@ -152,7 +152,10 @@ class _Sender:
             if isinstance(begin, Begin):
                 gc.collect()
                 gc.freeze()
-                self._pipe.send(await self._send(begin, orders))
+                rows = await self._send(begin, orders)
+                loop.remove_reader(self._pipe.fileno())
+                os.set_blocking(self._pipe.fileno(), True)  # not the loop's way, but this is more than a pipe holds
+                self._pipe.send(rows)
         except (BrokenPipeError, ConnectionResetError):  # nobody wants to know any more
             pass
         finally:

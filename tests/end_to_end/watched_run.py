@@ -7,7 +7,7 @@ import asyncio
 import shutil
 import time
 from collections import Counter
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +22,35 @@ from tests.conftest import ROOT, RunningServer, start_server
 from tests.prometheus import Prometheus, free_port
 
 MODEL = "face"
+SHARED, TRIED = 1 / 3, 1 / 2
+"""Parts of a trial in which the route is shared, and then an experiment is on."""
 RULES = ROOT / "deploy/prometheus/rules.yml"
+CANDIDATES = {"first trial": "student-int8", "second trial": "pruned-int8"}
 PRICE_PER_CORE_HOUR = 0.05
 FLAGS = (
     *("--price-per-core-hour", str(PRICE_PER_CORE_HOUR), "--carbon-grams-per-kwh", "380"),
     *("--stream-labels", "gate-*,hall-*", "--objective-seconds", "0.05", "--server-name", "watched"),
 )
+
+
+@dataclass(frozen=True)
+class Load:
+    """Attributes:
+    joining: share of its phase in which the cameras come one after the other; all are there at once with 0.
+    """
+
+    cameras: int
+    fps: float
+    joining: float = 0.0
+
+
+LOADS: Mapping[str, Load] = {
+    "quiet": Load(4, 10.0),
+    "first trial": Load(6, 12.0),
+    "second trial": Load(12, 60.0),
+    "busy": Load(24, 60.0),
+}
+"""Of the phases; the busy one's is more than two cores can do."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +99,9 @@ class WatchedRun:
 
 
 @contextmanager
-def watched_run(folder: Path, seconds: float, scrape_seconds: float = 1.0) -> Iterator[WatchedRun]:
+def watched_run(
+    folder: Path, seconds: float, scrape_seconds: float = 1.0, loads: Mapping[str, Load] = LOADS
+) -> Iterator[WatchedRun]:
     """
     Args:
         seconds: of each phase.
@@ -90,19 +115,19 @@ def watched_run(folder: Path, seconds: float, scrape_seconds: float = 1.0) -> It
         with start_server(folder / "models", folder / "first.log", *flags) as server:
             run = WatchedRun(prometheus, server, began)
             prometheus.has_scraped('up{job="lathe"}', 1)
-            run.phases["quiet"] = asyncio.run(_quiet(run, frames, seconds))
-            run.phases["first trial"] = asyncio.run(_trial(run, frames, seconds, "student-int8", cameras=6, fps=12.0))
-            run.phases["second trial"] = asyncio.run(_trial(run, frames, seconds, "pruned-int8", cameras=12, fps=60.0))
+            run.phases["quiet"] = asyncio.run(_quiet(run, frames, seconds, loads["quiet"]))
+            for name, candidate in CANDIDATES.items():
+                run.phases[name] = asyncio.run(_trial(run, frames, seconds, loads[name], candidate))
             assert server.stop() == 0
         with start_server(folder / "models", folder / "second.log", *flags) as server:
             run.server = server
             prometheus.has_scraped("sum(lathe_frames_total)", 0)
-            run.phases["busy"] = asyncio.run(_busy(run, frames, seconds))
+            run.phases["busy"] = asyncio.run(_busy(run, frames, seconds, loads["busy"]))
             yield run
 
 
-async def _quiet(run: WatchedRun, frames: Sequence[bytes], seconds: float) -> Phase:
-    """Four cameras, and now and then a call; one of its pictures is none."""
+async def _quiet(run: WatchedRun, frames: Sequence[bytes], seconds: float, load: Load) -> Phase:
+    """A few cameras, and now and then a call; one of its pictures is none."""
     async with run.server.async_client() as client:
         calls: Counter[str] = Counter()
 
@@ -114,30 +139,27 @@ async def _quiet(run: WatchedRun, frames: Sequence[bytes], seconds: float) -> Ph
                 except LatheError:
                     calls["rejected"] += 1
 
-        cameras = [Camera(f"gate-{number}", MODEL, frames, 10.0, number / 4) for number in range(4)]
-        return await _phase(run, client, cameras, seconds, call(), calls)
+        cameras = _cameras(["gate"], frames, load)
+        return await _phase(run, client, cameras, seconds, load, call(), calls)
 
 
-async def _trial(
-    run: WatchedRun, frames: Sequence[bytes], seconds: float, candidate: str, cameras: int, fps: float
-) -> Phase:
+async def _trial(run: WatchedRun, frames: Sequence[bytes], seconds: float, load: Load, candidate: str) -> Phase:
     """The route is shared while another variant sees frames in the shadow; then there is an experiment."""
     async with run.server.async_client() as client:
 
         async def change() -> None:
-            shadow = ({"student-int8", "pruned-int8"} - {candidate}).pop()
+            shadow = ({*CANDIDATES.values()} - {candidate}).pop()
             await client.set_route(MODEL, {"int8": 1, candidate: 1}, shadow=shadow, shadow_share=0.5)
-            await asyncio.sleep(seconds / 3)
+            await asyncio.sleep(seconds * SHARED)
             try:
                 await client.set_route(MODEL, {"int8": 1}, expected_revision=77)
             except LatheError:
                 await client.set_route(MODEL, {"int8": 1})
             await client.start_experiment(_spec(candidate, seconds / 24))
-            await asyncio.sleep(seconds / 2)
+            await asyncio.sleep(seconds * TRIED)
             await client.stop_experiment(MODEL, "seen enough")
 
-        playing = [Camera(f"hall-{number}", MODEL, frames, fps, number / cameras) for number in range(cameras)]
-        return await _phase(run, client, playing, seconds, change(), Counter())
+        return await _phase(run, client, _cameras(["hall"], frames, load), seconds, load, change(), Counter())
 
 
 def _spec(candidate: str, block_seconds: float) -> experiment_pb2.ExperimentSpec:
@@ -155,15 +177,19 @@ def _spec(candidate: str, block_seconds: float) -> experiment_pb2.ExperimentSpec
     return spec
 
 
-async def _busy(run: WatchedRun, frames: Sequence[bytes], seconds: float) -> Phase:
-    """More than two cores can do, of cameras that nobody has named, too; the dearer variant gives way."""
+async def _busy(run: WatchedRun, frames: Sequence[bytes], seconds: float, load: Load) -> Phase:
+    """Too much load, of cameras that nobody has named, too; the dearer variant gives way."""
     async with run.server.async_client() as client:
         await client.set_route(MODEL, {"int8": 1}, degrade=["student-int8"], degrade_after_seconds=0.03)
-        cameras = [
-            Camera(f"{'gate' if number % 2 else 'street'}-{number}", MODEL, frames, 60.0, number / 24)
-            for number in range(24)
-        ]
-        return await _phase(run, client, cameras, seconds, asyncio.sleep(0), Counter())
+        cameras = _cameras(["street", "gate"], frames, load)
+        return await _phase(run, client, cameras, seconds, load, asyncio.sleep(0), Counter())
+
+
+def _cameras(places: Sequence[str], frames: Sequence[bytes], load: Load) -> list[Camera]:
+    return [
+        Camera(f"{places[number % len(places)]}-{number}", MODEL, frames, load.fps, number / load.cameras)
+        for number in range(load.cameras)
+    ]
 
 
 async def _phase(
@@ -171,13 +197,20 @@ async def _phase(
     client: AsyncClient,
     cameras: Sequence[Camera],
     seconds: float,
+    load: Load,
     beside: Awaitable[None],
     calls: Counter[str],
 ) -> Phase:
     """Plays, and waits until Prometheus knows all that the server knows."""
     began = time.time()
     tallies = {camera.name: Tally() for camera in cameras}
-    await asyncio.gather(beside, *(camera.play(client, seconds, tallies[camera.name]) for camera in cameras))
+
+    async def play(number: int, camera: Camera) -> None:
+        late_seconds = seconds * load.joining * number / load.cameras
+        await asyncio.sleep(late_seconds)
+        await camera.play(client, seconds - late_seconds, tallies[camera.name])
+
+    await asyncio.gather(beside, *(play(number, camera) for number, camera in enumerate(cameras)))
     answered = scrape(run.server.http).total("lathe_frames_total")
     await asyncio.to_thread(run.prometheus.has_scraped, "sum(lathe_frames_total)", answered)
     return Phase(began, time.time(), tallies, calls)
