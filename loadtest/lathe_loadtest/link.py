@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from lathe_loadtest.http2 import DEADLINE_EXCEEDED, OK, WIDE_WINDOW, Call, Connection, request_headers
+from lathe_loadtest.http2 import Connection
+from lathe_loadtest.http2_call import Call
+from lathe_loadtest.http2_frames import DEADLINE_EXCEEDED, OK, WIDE_WINDOW, request_headers
 from lathe_loadtest.messages import Messages, outcome_of
 from lathe_loadtest.notes import Notes
 from lathe_loadtest.result import DISCONNECTED, LOST, UNSENT

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import pytest
 
 from lathe.cli import main
 from lathe.cli.load import EXIT_INTERRUPTED, EXIT_INVALID, tell
+from lathe.connection import Connection
 from lathe.errors import Refused, Unavailable
+from lathe.repository import Repository
 from lathe_loadtest.assemble import why_invalid
 from lathe_loadtest.drive import drive
 from lathe_loadtest.messages import OUTCOME_NUMBERS
@@ -22,7 +25,9 @@ from lathe_loadtest.notes import Rows
 from lathe_loadtest.result import read_result
 from lathe_loadtest.scenario import Cameras, Scenario
 from lathe_loadtest.stage import Target
-from tests.conftest import RunningServer
+from lathe_server.access.tokens import new_token
+from tests.certificates import Authority
+from tests.conftest import RunningServer, start_server
 from tests.loadtest.synthetic import synthetic_result
 from tests.loadtest.truth import ROOT, truth_server
 
@@ -96,6 +101,24 @@ def test_a_real_server_and_its_own_figures(shared_server: RunningServer, tmp_pat
 def test_a_model_that_there_is_not(shared_server: RunningServer) -> None:
     with pytest.raises(Refused, match="NOT_FOUND"):
         drive(Scenario("nosuch", (SMALL,), seconds=2.0), Target(shared_server.grpc, "", ""))
+
+
+def test_tls_and_tokens(repository: Repository, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.issue("server")
+    token, sha256 = new_token()
+    (tmp_path / "tokens").write_text(f'[[tokens]]\nname = "cameras"\nrole = "infer"\nsha256 = "{sha256}"\n')
+    flags = ("--tls-certificate", str(pair.certificate), "--tls-key", str(pair.key))
+    with start_server(repository.root, tmp_path / "log", *flags, "--tokens", str(tmp_path / "tokens")) as server:
+        scenario = Scenario("spots", (SMALL,), seconds=1.0)
+        known = Connection(token=token, ca=str(authority.file))
+        result = drive(scenario, Target(server.grpc, server.http, server.control, known))
+        assert result.outcomes["answered"] > 60
+        assert not result.outcomes["failed"] + result.outcomes["lost"]
+        with pytest.raises(Refused, match="UNAUTHENTICATED"):
+            drive(scenario, Target(server.grpc, "", "", replace(known, token="another")))
+        with pytest.raises(Unavailable, match="no server answers"):
+            drive(scenario, Target(server.grpc, "", "", Connection()))
 
 
 def test_a_server_that_dies_in_mid_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,8 +203,8 @@ def test_a_run_in_which_the_driver_was_the_limit_says_why(parts: list[Rows], die
 
 
 def test_an_invalid_run_has_an_exit_code_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
-    assert tell(synthetic_result(latency_ms={"int8": 20, "fp32": 60}, drops=0.1)) == 0
-    assert tell(synthetic_result(why_invalid=("the driver sent late",))) == EXIT_INVALID
+    assert tell(synthetic_result(latency_ms={"int8": 20, "fp32": 60}, drops=0.1), ()) == 0
+    assert tell(synthetic_result(why_invalid=("the driver sent late",)), ()) == EXIT_INVALID
     said = capsys.readouterr()
     assert said.err == "lathe: invalid: the driver sent late\n"
     assert "dropped_superseded" in said.out
