@@ -42,7 +42,7 @@ class Rows:
 
     @property
     def answered(self) -> NDArray[np.bool_]:
-        return self.outcome == _ANSWERED
+        return np.asarray(self.outcome == _ANSWERED, np.bool_)
 
 
 class Notes:

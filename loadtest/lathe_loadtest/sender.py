@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 READY_SECONDS = 10.0
 """For the first connections; cameras that have none by then go on trying."""
+FIRST_ATTEMPTS = 3
+"""To connect, of each camera: when all have failed there is no server."""
 EARLY_SECONDS = 0.25
 """A camera that joins connects so long before its first frame."""
 NICENESS = -10
@@ -175,9 +177,9 @@ class _Sender:
             link.open()
         end = time.monotonic() + READY_SECONDS
         while not all(link.is_open or link.problem for link in first) and time.monotonic() < end:
-            await asyncio.sleep(_SETTLE_SECONDS)
-            if self._pipe.closed:
+            if all(link.attempts > FIRST_ATTEMPTS for link in first):  # nobody is there
                 break
+            await asyncio.sleep(_SETTLE_SECONDS)
         return Ready(sum(link.is_open for link in first), len(first), self._problem)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +23,12 @@ ROOT = Path(__file__).parents[2]
 class Truth:
     """Attributes:
     service: seconds of each frame from its arrival to its answer, as the server has measured them; once it has ended.
+    told: waits for its next line, see `tell_at`.
     age: from its capture, which is when it was to be sent.
     """
 
     address: str
+    told: Callable[[], str]
     service: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     age: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
@@ -43,7 +45,7 @@ def truth_server(folder: Path, **settings: Any) -> Iterator[Truth]:
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout
-        found = Truth(f"127.0.0.1:{int(process.stdout.readline())}")
+        found = Truth(f"127.0.0.1:{int(process.stdout.readline())}", process.stdout.readline)
         yield found
         process.terminate()
         if process.wait(10) == 0:

@@ -6,7 +6,7 @@ It speaks lathe.v1: prints its port, and on SIGTERM writes two columns, a row a 
 its answer, and from its capture to its answer.
 Kinds: `constant`; `exponential`, with a mean and a fixed seed; `none`, at once. With `stall_at` (frames) no answer
 leaves for `stall_seconds` once so many have arrived: those that come meanwhile wait for its end. With `die_at` it is
-gone with so many.
+gone with so many, and with `tell_at` it prints their number.
 """
 
 from __future__ import annotations
@@ -30,10 +30,17 @@ from lathe.v1 import inference_pb2, inference_pb2_grpc
 
 class Service(inference_pb2_grpc.InferenceServiceServicer):
     def __init__(
-        self, kind: str, seconds: float = 0.0, stall_at: int = -1, stall_seconds: float = 0.0, die_at: int = -1
+        self,
+        kind: str,
+        seconds: float = 0.0,
+        stall_at: int = -1,
+        stall_seconds: float = 0.0,
+        die_at: int = -1,
+        tell_at: int = -1,
     ):
         self._kind, self._seconds = kind, seconds
         self._stall_at, self._stall_seconds, self._die_at = stall_at, stall_seconds, die_at
+        self._tell_at = tell_at
         self._random = np.random.default_rng(7)
         self._frames = 0
         self._stalled_until = 0.0
@@ -43,6 +50,8 @@ class Service(inference_pb2_grpc.InferenceServiceServicer):
         self._frames += 1
         if self._frames == self._stall_at:
             self._stalled_until = arrived + self._stall_seconds
+        if self._frames == self._tell_at:
+            print(self._frames, flush=True)
         if self._frames == self._die_at:
             os._exit(1)
         service = self._random.exponential(self._seconds) if self._kind == "exponential" else self._seconds
