@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lathe.cli import load_capacity
 from lathe.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from lathe_loadtest.judge import Check
     from lathe_loadtest.overrides import Overrides
     from lathe_loadtest.result import LoadResult
     from lathe_loadtest.scenario import Scenario
-    from lathe_loadtest.stage import Stage
 
-EXIT_SERVER_LOST, EXIT_INVALID, EXIT_INTERRUPTED = 1, 3, 130
+EXIT_SERVER_LOST, EXIT_INVALID, EXIT_UNEXPECTED, EXIT_INTERRUPTED = 1, 3, 4, 130
 
 
 def add_command(commands: Any) -> None:
@@ -32,7 +31,8 @@ def add_command(commands: Any) -> None:
         description="Plays a scenario: a file, or one of the box by its name. Frames are sent when they are due, "
         "whatever the server does, and latency counts from then. Flags override the scenario, or take its place. "
         f"Exit code 0: it ran to its end. {EXIT_SERVER_LOST}: no server, or it was lost in mid-run; what was seen is "
-        f"kept. {EXIT_INVALID}: the driver was the limit, so the figures say nothing of the server.",
+        f"kept. {EXIT_INVALID}: the driver was the limit, so the figures say nothing of the server. {EXIT_UNEXPECTED}: "
+        "something that the scenario expects does not hold.",
     )
     parser.add_argument("scenario", nargs="?", help="SCENARIO.toml, or a name of the box; none: flags alone")
     parser.add_argument("--server", metavar="HOST:PORT", default="127.0.0.1:8500", help="(default %(default)s)")
@@ -66,6 +66,8 @@ def add_command(commands: Any) -> None:
         "--processes", type=int, default=0, metavar="N", help="that send (default: as many as the load needs)"
     )
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write all that was seen")
+    parser.add_argument("--report", type=Path, metavar="FILE.html", help="write a page of it")
+    load_capacity.add_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -87,11 +89,14 @@ def run(options: argparse.Namespace) -> int:
     """
     if options.processes < 0:
         raise InvalidInput("--processes must not be negative")
-    if options.output and not options.output.absolute().parent.is_dir():  # better now than after the run
-        raise InvalidInput(f"--output: there is no folder {options.output.parent}")
+    for flag, path in (("--output", options.output), ("--report", options.report)):
+        if path and not path.absolute().parent.is_dir():  # better now than after the run
+            raise InvalidInput(f"{flag}: there is no folder {path.parent}")
+    load_capacity.check(options)
     from lathe_loadtest.boxed import find
-    from lathe_loadtest.drive import drive
+    from lathe_loadtest.judge import judge
     from lathe_loadtest.overrides import overridden, without_file
+    from lathe_loadtest.play import play
     from lathe_loadtest.result import write_result
     from lathe_loadtest.stage import Target, staged
 
@@ -101,23 +106,30 @@ def run(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lathe-load-")))
         stage = stack.enter_context(staged(scenario, target, serve=options.serve, folder=folder))
-        scenario = _fitted(scenario, stage)
         stop = stack.enter_context(_interrupts())
+        if options.find_capacity:
+            return load_capacity.run(options, scenario, stage, stop)
         on_beat = stack.enter_context(_progress(scenario))
-        do = partial(stage.do, scenario.model)
-        result = drive(scenario, stage.target, do=do, processes=options.processes, stop=stop, on_beat=on_beat)
+        result = play(scenario, stage, processes=options.processes, stop=stop, on_beat=on_beat)
+    checks = judge(result)
     if options.output:
         write_result(result, options.output)
-    return tell(result)
+    if options.report:
+        _write_page(result, checks, options.report)
+    return tell(result, checks)
 
 
-def tell(result: LoadResult) -> int:
+def tell(result: LoadResult, checks: Sequence[Check]) -> int:
     """Prints the figures, and on standard error what spoils them; the exit code."""
     from rich.console import Console
 
+    from lathe_loadtest import judge_text
     from lathe_loadtest.load_text import show
 
-    show(result, Console())
+    console = Console()
+    show(result, console)
+    if result.scenario.expect:
+        judge_text.show(checks, console)
     sys.stdout.flush()
     if result.error:
         print(f"lathe: {result.error}", file=sys.stderr)
@@ -127,7 +139,16 @@ def tell(result: LoadResult) -> int:
         return EXIT_SERVER_LOST
     if result.ended == "interrupted":
         return EXIT_INTERRUPTED
-    return 0 if result.is_valid else EXIT_INVALID
+    if not result.is_valid:
+        return EXIT_INVALID
+    return EXIT_UNEXPECTED if result.scenario.expect and not all(check.holds for check in checks) else 0
+
+
+def _write_page(result: LoadResult, checks: Sequence[Check], path: Path) -> None:
+    from lathe_loadtest.judge_text import lines
+    from lathe_loadtest.load_page import page
+
+    page(result, lines(checks) if result.scenario.expect else ()).save(path)
 
 
 def _overrides(options: argparse.Namespace) -> Overrides:
@@ -146,20 +167,6 @@ def _overrides(options: argparse.Namespace) -> Overrides:
         variant=options.variant,
         max_age_seconds=options.max_age,
     )
-
-
-def _fitted(scenario: Scenario, stage: Stage) -> Scenario:
-    """With the server's names where the scenario leaves them open."""
-    from lathe_loadtest.boxed import fitted, is_open
-
-    if not is_open(scenario):  # any server of the protocol will do, with or without a control port
-        return scenario
-
-    async def served() -> Any:
-        async with stage.client() as client:
-            return await client.variants()
-
-    return fitted(scenario, asyncio.run(served()))
 
 
 @contextmanager

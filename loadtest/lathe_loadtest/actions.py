@@ -51,7 +51,7 @@ def _moments(scenario: Scenario) -> Iterator[Moment]:
 
 
 def weights_of(moment: Moment) -> dict[str, int]:
-    """The route that an action sets. The first of the variants that take turns is taken to serve at the beginning.
+    """The route that an action sets. Of variants that take turns the first has served before.
 
     >>> swap = Action(1.0, "swap", weights={"a": 1, "b": 1, "c": 1})
     >>> [weights_of(Moment(1.0, swap, turn)) for turn in range(3)]

@@ -15,8 +15,9 @@ from lathe_loadtest.notes import Rows
 from lathe_loadtest.result import ANSWERED, LOST, CameraResult, Second, Sender
 from lathe_loadtest.scenario import Scenario
 
-MAX_LATENESS_SECONDS = 0.005
-"""Of the 99th percentile: above it latencies are the driver's as much as the server's."""
+MAX_LATENESS_SECONDS, MAX_LATENESS_SHARE = 0.005, 0.1
+"""Of the 99th percentile of lateness; above the first, it may be so large a share of that of the latencies, which hold
+it."""
 MAX_CORE = 0.85
 """Of one core, which is all that a process of the driver can use."""
 _ANSWERED = OUTCOME_NUMBERS[ANSWERED]
@@ -57,7 +58,7 @@ def cameras(scenario: Scenario, parts: Sequence[Rows]) -> tuple[CameraResult, ..
         edges = np.searchsorted(part.camera[order], np.arange(len(part.cameras) + 1))
         for number, name in enumerate(part.cameras):
             rows = order[edges[number] : edges[number + 1]]
-            answered = rows[part.outcome[rows] == _ANSWERED]
+            answered = rows[part.answered[rows]]
             by = Counter(part.variants[one] for one in part.variant[answered])
             found[name] = CameraResult(
                 name,
@@ -86,11 +87,11 @@ def why_invalid(parts: Sequence[Rows], seconds: float, died: int = 0) -> tuple[s
         died: processes of the driver that gave no notes.
     """
     found = []
-    lateness = np.concatenate([part.lateness for part in parts]) if parts else np.zeros(0)
-    if len(lateness) and (late := float(np.percentile(lateness, 99))) > MAX_LATENESS_SECONDS:
+    late, latency = _p99([part.lateness for part in parts]), _p99([part.latency[part.answered] for part in parts])
+    if late > max(MAX_LATENESS_SECONDS, MAX_LATENESS_SHARE * latency):
         found.append(
-            f"the driver sent late: the 99th percentile of its lateness is {late * 1e3:.1f} ms, above "
-            f"{MAX_LATENESS_SECONDS * 1e3:g} ms. Give it cores of its own, or --processes"
+            f"the driver sent late: the 99th percentile of its lateness is {late * 1e3:.1f} ms, and that of the "
+            f"latencies {latency * 1e3:.1f} ms. It needs cores of its own, or more --processes"
         )
     busiest = max((part.cpu_seconds / seconds for part in parts), default=0.0) if seconds > 0 else 0.0
     if busiest > MAX_CORE:
@@ -98,6 +99,11 @@ def why_invalid(parts: Sequence[Rows], seconds: float, died: int = 0) -> tuple[s
     if died:
         found.append(f"{died} of the driver's processes died, and what their cameras saw is not here")
     return tuple(found)
+
+
+def _p99(parts: Sequence[NDArray[np.floating]]) -> float:
+    values = np.concatenate(parts) if parts else np.zeros(0)
+    return float(np.percentile(values, 99)) if len(values) else 0.0
 
 
 def _outcomes(numbers: NDArray[np.uint8]) -> dict[str, int]:

@@ -145,13 +145,19 @@ def scaled(scenario: Scenario, capacity: float) -> Scenario:
 
 
 def at_rate(scenario: Scenario, frames_per_second: float) -> Scenario:
-    """With the same cameras, whose rates are together so many frames a second, before the shape's factor."""
+    """With the same cameras, whose rates are together so many frames a second, before the shape's factor.
+
+    Raises:
+        InvalidInput: one would have to send more than a camera can.
+    """
     by = frames_per_second / total_fps(scenario)
-    return replace(
-        scenario,
-        of_capacity=0.0,
-        cameras=tuple(replace(cameras, fps=cameras.fps * by) for cameras in scenario.cameras),
-    )
+    try:
+        cameras = tuple(replace(cameras, fps=cameras.fps * by) for cameras in scenario.cameras)
+    except ValueError as error:
+        raise InvalidInput(
+            f"{scenario.name} has too few cameras for {frames_per_second:.0f} frames/s: {error}"
+        ) from error
+    return replace(scenario, of_capacity=0.0, cameras=cameras)
 
 
 def with_cameras(scenario: Scenario, count: float) -> Scenario:

@@ -11,100 +11,48 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import cast
 from urllib.parse import unquote
 
-from hpack import Decoder, Encoder
+from hpack import Decoder
 from hpack.exceptions import HPACKError
 
-DATA, HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 5, 6, 7, 8, 9
-END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 1, 1, 4, 8, 32
-_TABLE_SIZE, _ENABLE_PUSH, _MAX_STREAMS, _INITIAL_WINDOW, _MAX_FRAME = 1, 2, 3, 4, 5
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DEFAULT_WINDOW = 65_535
-WIDE_WINDOW = 1 << 24
-_REFUSED_STREAM = 7
-
-OK, CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, UNAVAILABLE = 0, 1, 2, 4, 14
-_INTERNAL = 13
-CONNECTION_LOST = -1
-"""Beside gRPC's statuses: of a call that ended with its connection, and of which the server has said nothing."""
-_HTTP_STATUSES = {"401": 16, "403": 7, "404": 12, "429": 14, "502": 14, "503": 14, "504": 14}
-"""gRPC's mapping of what proxies answer that know no gRPC; 400 is INTERNAL and all others are UNKNOWN."""
-
-_HEADER = struct.Struct(">HBBBI")  # length (3 bytes), type, flags, stream
-_ITEM = struct.Struct(">HI")
-_WORD = struct.Struct(">I")
-
-
-class Caller(Protocol):
-    """Who makes calls. Nothing here waits, so nothing that it is told may."""
-
-    def on_sent(self, tag: int) -> None:
-        """A message is with the kernel."""
-
-    def on_message(self, call: Call, message: bytes) -> None: ...
-
-    def on_end(self, call: Call, code: int, text: str) -> None:
-        """Once for each call, by its end or the connection's."""
-
-    def on_closed(self, text: str) -> None:
-        """The connection is gone; all its calls have ended."""
-
-
-class Call:
-    """Attributes:
-    tag: whatever its caller wants to know of it.
-    messages: that have come.
-    code, text: its status; None while it goes on.
-    unsent: messages for which the server has no room yet: what is left of each, its tag, whether it is the last.
-    """
-
-    __slots__ = (
-        "buffer",
-        "code",
-        "is_half_closed",
-        "messages",
-        "number",
-        "status",
-        "tag",
-        "text",
-        "unread",
-        "unsent",
-        "window",
-    )
-
-    def __init__(self, number: int, window: int, tag: int) -> None:
-        self.number = number
-        self.window = window
-        self.tag = tag
-        self.messages = 0
-        self.buffer = b""
-        self.unread = 0
-        self.is_half_closed = False
-        self.status: int | None = None
-        self.text = ""
-        self.code: int | None = None
-        self.unsent: deque[tuple[list[memoryview], int, bool]] = deque()
-
-
-def frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
-    """
-    >>> frame(PING, ACK, 0, bytes(8)).hex()
-    '0000080601000000000000000000000000'
-    """
-    return _HEADER.pack(len(body) >> 8, len(body) & 0xFF, kind, flags, stream) + body
-
-
-def request_headers(path: str, authority: str, metadata: Sequence[tuple[str, str]] = (), scheme: str = "http") -> bytes:
-    """A block that says the same on every call: no part of it goes into the peer's table."""
-    fields = [(":method", "POST"), (":scheme", scheme), (":path", path), (":authority", authority)]
-    fields += [("te", "trailers"), ("content-type", "application/grpc"), ("user-agent", "lathe-load"), *metadata]
-    encoder = Encoder()
-    encoder.header_table_size = 0
-    return bytes(encoder.encode([(key, value, True) for key, value in fields], huffman=False))[1:]
+from lathe_loadtest.http2_call import Call, Caller
+from lathe_loadtest.http2_frames import (
+    ACK,
+    CANCELLED,
+    CONNECTION_LOST,
+    CONTINUATION,
+    DATA,
+    DEFAULT_WINDOW,
+    ENABLE_PUSH,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADER,
+    HEADERS,
+    HTTP_STATUSES,
+    INITIAL_WINDOW,
+    INTERNAL,
+    ITEM,
+    MAX_FRAME,
+    MAX_STREAMS,
+    PADDED,
+    PING,
+    PREFACE,
+    PRIORITY,
+    REFUSED_STREAM,
+    RST_STREAM,
+    SETTINGS,
+    TABLE_SIZE,
+    UNAVAILABLE,
+    UNKNOWN,
+    WIDE_WINDOW,
+    WINDOW_UPDATE,
+    WORD,
+    frame,
+)
 
 
 class Connection(asyncio.Protocol):
@@ -144,9 +92,9 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
-        settings = {_TABLE_SIZE: 0, _ENABLE_PUSH: 0, _INITIAL_WINDOW: self._read_window}
-        body = b"".join(_ITEM.pack(*one) for one in settings.items())
-        widen = frame(WINDOW_UPDATE, 0, 0, _WORD.pack(WIDE_WINDOW))
+        settings = {TABLE_SIZE: 0, ENABLE_PUSH: 0, INITIAL_WINDOW: self._read_window}
+        body = b"".join(ITEM.pack(*one) for one in settings.items())
+        widen = frame(WINDOW_UPDATE, 0, 0, WORD.pack(WIDE_WINDOW))
         transport.write(PREFACE + frame(SETTINGS, 0, 0, body) + widen)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -169,7 +117,7 @@ class Connection(asyncio.Protocol):
     def send(self, call: Call, parts: Sequence[bytes | memoryview], tag: int, *, is_last: bool = False) -> None:
         """Sends a message, or keeps it until the server has room for it; `parts` together are the message."""
         size = sum(map(len, parts))
-        whole = [memoryview(b"\0" + _WORD.pack(size)), *(memoryview(part) for part in parts)]
+        whole = [memoryview(b"\0" + WORD.pack(size)), *(memoryview(part) for part in parts)]
         if call.unsent or not self._write(call, whole, is_last):
             call.unsent.append((whole, tag, is_last))
             self._blocked[call] = None
@@ -187,7 +135,7 @@ class Connection(asyncio.Protocol):
     def cancel(self, call: Call) -> None:
         """Ends a call from this side."""
         if self._transport and call.code is None:
-            self._transport.write(frame(RST_STREAM, 0, call.number, _WORD.pack(8)))
+            self._transport.write(frame(RST_STREAM, 0, call.number, WORD.pack(8)))
             call.is_half_closed = True
             self._end(call, CANCELLED, "cancelled")
 
@@ -208,10 +156,10 @@ class Connection(asyncio.Protocol):
         self._unread += size
         call.unread += size
         if self._unread > WIDE_WINDOW // 2:
-            self._transport.write(frame(WINDOW_UPDATE, 0, 0, _WORD.pack(self._unread)))
+            self._transport.write(frame(WINDOW_UPDATE, 0, 0, WORD.pack(self._unread)))
             self._unread = 0
         if call.unread > self._read_window // 2 and call.code is None:
-            self._transport.write(frame(WINDOW_UPDATE, 0, call.number, _WORD.pack(call.unread)))
+            self._transport.write(frame(WINDOW_UPDATE, 0, call.number, WORD.pack(call.unread)))
             call.unread = 0
 
     def _write(self, call: Call, parts: list[memoryview], is_last: bool) -> bool:
@@ -237,7 +185,7 @@ class Connection(asyncio.Protocol):
                     size += len(part)
                     del parts[0]
             flags = END_STREAM if is_last and not parts else 0
-            out.append(_HEADER.pack(size >> 8, size & 0xFF, DATA, flags, call.number))
+            out.append(HEADER.pack(size >> 8, size & 0xFF, DATA, flags, call.number))
             out += chunk
             self._window -= size
             call.window -= size
@@ -269,7 +217,7 @@ class Connection(asyncio.Protocol):
             data = self._buffer + data
         at, end = 0, len(data)
         while end - at >= 9 and self._transport:
-            high, low, kind, flags, number = _HEADER.unpack_from(data, at)
+            high, low, kind, flags, number = HEADER.unpack_from(data, at)
             stop = at + 9 + (high << 8 | low)
             if stop > end:
                 break
@@ -293,7 +241,7 @@ class Connection(asyncio.Protocol):
         elif kind == DATA:
             self._on_data(flags, number, body)
         elif kind == WINDOW_UPDATE:
-            (more,) = _WORD.unpack(body)
+            (more,) = WORD.unpack(body)
             if not number:
                 self._window += more
             elif number in self._calls:
@@ -302,9 +250,9 @@ class Connection(asyncio.Protocol):
         elif kind in (HEADERS, CONTINUATION):
             self._on_headers(kind, flags, number, body)
         elif kind == RST_STREAM and number in self._calls:
-            (reason,) = _WORD.unpack(body)
+            (reason,) = WORD.unpack(body)
             call = self._calls[number]
-            code = UNAVAILABLE if reason == _REFUSED_STREAM else _INTERNAL
+            code = UNAVAILABLE if reason == REFUSED_STREAM else INTERNAL
             call.is_half_closed = True  # as far as anybody listens
             self._end(call, code if call.status is None else call.status, f"the server has reset it ({reason})")
         elif kind == SETTINGS:
@@ -323,14 +271,14 @@ class Connection(asyncio.Protocol):
         assert self._transport
         if flags & ACK:
             return
-        for key, value in _ITEM.iter_unpack(body):
-            if key == _INITIAL_WINDOW:
+        for key, value in ITEM.iter_unpack(body):
+            if key == INITIAL_WINDOW:
                 for call in self._calls.values():
                     call.window += value - self._initial_window
                 self._initial_window = value
-            elif key == _MAX_FRAME:
+            elif key == MAX_FRAME:
                 self._max_frame = min(value, 1 << 20)
-            elif key == _MAX_STREAMS:
+            elif key == MAX_STREAMS:
                 self._max_streams = value
         self._transport.write(frame(SETTINGS, ACK, 0))
         self._go_on()
@@ -355,7 +303,7 @@ class Connection(asyncio.Protocol):
         if self._read_window == WIDE_WINDOW:  # otherwise the caller says when
             self.has_read(whole, call)
         if flags & END_STREAM:
-            self._end(call, _INTERNAL, "the call ended without a status")
+            self._end(call, INTERNAL, "the call ended without a status")
 
     def _on_headers(self, kind: int, flags: int, number: int, body: bytes) -> None:
         if kind == CONTINUATION:
@@ -383,7 +331,7 @@ class Connection(asyncio.Protocol):
             return
         http = found.get(":status", "200")
         if http != "200":
-            call.status, call.text = _HTTP_STATUSES.get(http, UNKNOWN), f"HTTP {http}"
+            call.status, call.text = HTTP_STATUSES.get(http, UNKNOWN), f"HTTP {http}"
         if "grpc-status" in found:
             call.status, call.text = int(found["grpc-status"]), unquote(found.get("grpc-message", ""))
         if ends:
@@ -396,7 +344,7 @@ class Connection(asyncio.Protocol):
             call.unsent.clear()
             self._blocked.pop(call, None)
             if self._transport and not call.is_half_closed:
-                self._transport.write(frame(RST_STREAM, 0, call.number, _WORD.pack(0)))
+                self._transport.write(frame(RST_STREAM, 0, call.number, WORD.pack(0)))
             self._caller.on_end(call, code, text)
         if self._why and not self._calls and self._transport:
             self._transport.close()  # after a GOAWAY

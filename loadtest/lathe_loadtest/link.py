@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from lathe_loadtest.http2 import DEADLINE_EXCEEDED, OK, WIDE_WINDOW, Call, Connection, request_headers
+from lathe_loadtest.http2 import Connection
+from lathe_loadtest.http2_call import Call
+from lathe_loadtest.http2_frames import DEADLINE_EXCEEDED, OK, WIDE_WINDOW, request_headers
 from lathe_loadtest.messages import Messages, outcome_of
 from lathe_loadtest.notes import Notes
 from lathe_loadtest.result import DISCONNECTED, LOST, UNSENT
@@ -52,6 +54,7 @@ class Link:
     connections: that were made.
     problem: why another try would not help, where the server has said so; empty otherwise.
     is_open: frames can be sent.
+    attempts: to connect, since the last answer.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class Link:
         self._owed: dict[int, Call] = {}  # rows without an outcome, in the order of sending
         self._waiting: deque[int] = deque()  # rows for which there is no room for another call
         self._unread: deque[tuple[Call, bytes]] = deque()  # of a slow reader
-        self._attempts = 0
+        self.attempts = 0
         self._has_answered = False
         self._opened: asyncio.Future[None] | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -195,10 +198,10 @@ class Link:
         host, port = self._peer.host_port
         window = NARROW_WINDOW if self._plan.cameras.read_seconds else WIDE_WINDOW
         while self._wanted:
-            if self._attempts:  # not all cameras at once
-                pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (self._attempts - 1))
+            if self.attempts:  # not all cameras at once
+                pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (self.attempts - 1))
                 await asyncio.sleep(pause * random.uniform(0.5, 1))
-            self._attempts += 1
+            self.attempts += 1
             self._opened = opened = loop.create_future()
             connection = Connection(self, window=window, on_open=partial(_resolve, opened))
             try:
@@ -262,7 +265,7 @@ class Link:
         if row not in self._owed:
             return
         self._has_answered = True
-        self._attempts = 0
+        self.attempts = 0
         del self._owed[row]
         self._notes.settle(row, outcome, variant, now - self._start - self._notes.due[row])
 

@@ -15,9 +15,10 @@ PERCENTILES = (50.0, 90.0, 99.0, 99.9, 99.99)
 _MILLI = 1e3
 
 
-def tables(result: LoadResult) -> tuple[Table, Table]:
+def tables(result: LoadResult) -> tuple[Table, ...]:
     """What became of the frames, and how long the answers took."""
-    return _frames(result), _latencies(result)
+    frames = _frames(result)
+    return (frames, _latencies(result)) if result.variants else (frames,)
 
 
 def show(result: LoadResult, console: Console) -> None:
@@ -27,8 +28,8 @@ def show(result: LoadResult, console: Console) -> None:
     late = merged([sender.lateness]).get_value_at_percentile(99) / _MILLI
     processes = "1 process" if sender.processes == 1 else f"{sender.processes} processes"
     console.print(
-        f"driver: {processes}, {sender.cpu_us_per_frame:.0f} µs of CPU a frame, 99 % of the frames sent within "
-        f"{short(late)} ms of their time"
+        f"driver: {processes}, {sender.cpu_us_per_frame:.0f} µs of CPU a frame, p99 of its lateness {short(late)} ms",
+        highlight=False,
     )
     for event in result.events:
         outcome = f"failed: {event.error}" if event.error else f"done in {event.took_seconds:.2f} s"

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from lathe.v1 import inference_pb2
-from lathe_loadtest.http2 import CONNECTION_LOST
+from lathe_loadtest.http2_frames import CONNECTION_LOST
 from lathe_loadtest.result import ANSWERED, DISCONNECTED, OUTCOMES
 from lathe_loadtest.scenario import Cameras, Scenario, Tensor
 

@@ -40,6 +40,10 @@ class Rows:
     lateness: NDArray[np.float32]
     cpu_seconds: float
 
+    @property
+    def answered(self) -> NDArray[np.bool_]:
+        return np.asarray(self.outcome == _ANSWERED, np.bool_)
+
 
 class Notes:
     """Args:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
@@ -29,8 +31,12 @@ if TYPE_CHECKING:
 
 READY_SECONDS = 10.0
 """For the first connections; cameras that have none by then go on trying."""
+FIRST_ATTEMPTS = 3
+"""To connect, of each camera: when all have failed there is no server."""
 EARLY_SECONDS = 0.25
 """A camera that joins connects so long before its first frame."""
+NICENESS = -10
+"""Real cameras are on no server's machine and wait for nobody there: where both share one, those here come first."""
 _SETTLE_SECONDS = 0.02
 
 
@@ -96,6 +102,8 @@ class Beat:
 def run(task: Task, pipe: Pipe) -> None:
     """The process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal's: whoever started this tells it
+    with suppress(OSError):  # root's alone
+        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     runner = asyncio.run
     try:
         import uvloop
@@ -144,7 +152,10 @@ class _Sender:
             if isinstance(begin, Begin):
                 gc.collect()
                 gc.freeze()
-                self._pipe.send(await self._send(begin, orders))
+                rows = await self._send(begin, orders)
+                loop.remove_reader(self._pipe.fileno())
+                os.set_blocking(self._pipe.fileno(), True)  # not the loop's way, but this is more than a pipe holds
+                self._pipe.send(rows)
         except (BrokenPipeError, ConnectionResetError):  # nobody wants to know any more
             pass
         finally:
@@ -166,9 +177,9 @@ class _Sender:
             link.open()
         end = time.monotonic() + READY_SECONDS
         while not all(link.is_open or link.problem for link in first) and time.monotonic() < end:
-            await asyncio.sleep(_SETTLE_SECONDS)
-            if self._pipe.closed:
+            if all(link.attempts > FIRST_ATTEMPTS for link in first):  # nobody is there
                 break
+            await asyncio.sleep(_SETTLE_SECONDS)
         return Ready(sum(link.is_open for link in first), len(first), self._problem)
 
     @property

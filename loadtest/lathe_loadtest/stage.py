@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from lathe.client import AsyncClient
 from lathe.connection import Connection
+from lathe.machine import available_cores
 from lathe.server_process import ServerProcess
 from lathe_loadtest.actions import AUTHOR, Moment, not_ours, weights_of
 from lathe_loadtest.fault_proxy import Proxy
@@ -47,6 +49,10 @@ class OwnServer:
         self._ports = ports
         self.target = Target(self._running.grpc, self._running.http, self._running.control, Connection())
 
+    @property
+    def pid(self) -> int:
+        return self._running.process.pid
+
     def restart(self, *, kill: bool = False) -> None:
         """Ends it, and starts it where it was.
 
@@ -59,7 +65,7 @@ class OwnServer:
         self._running = self._start(self._ports)
 
     def close(self) -> None:
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(subprocess.TimeoutExpired):
             if self._running.process.poll() is None:
                 self._running.stop()
         self._running.close()
@@ -129,7 +135,8 @@ def staged(
 
     Args:
         target: a server that is there; not looked at where `serve` is given.
-        serve: a repository for a server of one's own. Routes are written into it: give a copy of what is dear.
+        serve: a repository for a server of one's own, which leaves a core to who sends. Routes are written into it:
+            give a copy of what is dear.
         folder: for that server's log.
         flags: for that server.
 
@@ -137,7 +144,8 @@ def staged(
         Unavailable: the server did not start.
     """
     with contextlib.ExitStack() as stack:
-        own = OwnServer(serve, folder, flags) if serve else None
+        workers = () if "--workers" in flags else ("--workers", str(max(1, available_cores() - 1)))
+        own = OwnServer(serve, folder, (*workers, *flags)) if serve else None
         if own:
             stack.callback(own.close)
         server = own.target if own else target or Target()

@@ -88,7 +88,19 @@ def test_where_who_sends_is_the_limit_the_capacity_is_known_from_below_alone() -
     found = find_capacity(lambda load: None if load > 50 else True, 10.0)
     assert found.why_not == "who sends was the limit, not the server"
     assert (found.low, found.load, found.high) == (40.0, 40.0, math.inf)
-    assert found.runs[-1] == Run(80.0, None)
+    assert found.runs[-3:] == (Run(80.0, None),) * 3
+
+
+def test_a_run_that_was_none_is_made_again() -> None:
+    loads: list[float] = []
+
+    def meets(load: float) -> bool | None:
+        loads.append(load)
+        return None if len(loads) in (2, 3) else load <= 100.0
+
+    found = find_capacity(meets, 10.0)
+    assert loads[1] == loads[2] == loads[3] == 20.0
+    assert found.load == pytest.approx(100.0, rel=0.02)
 
 
 def test_runs_that_never_agree_end() -> None:
