@@ -97,7 +97,8 @@ def find_capacity(
 
 
 def next_load(runs: list[Run], start: float, belief: _Belief) -> float:
-    """Doubled or halved until there is one run of either kind, then what is believed."""
+    """Doubled or halved until there is one run of either kind, then what is believed, and no more than twice of what
+    was carried, however much one wrong run lets one believe."""
     met, failed = ([run.load for run in runs if run.met is kind] for kind in (True, False))
     if not runs:
         return start
@@ -105,7 +106,7 @@ def next_load(runs: list[Run], start: float, belief: _Belief) -> float:
         return 2 * max(met)
     if not met:
         return min(failed) / 2
-    return belief.interval()[1]
+    return min(max(belief.interval()[1], min(failed) / 2), 2 * max(met))
 
 
 class _Belief:

@@ -77,6 +77,14 @@ def test_no_run_is_far_beyond_what_is_carried() -> None:
     assert max(run.load for run in found.runs) <= 200.0
 
 
+def test_one_wrong_run_lets_no_other_be_far_beyond() -> None:
+    wrong = iter([True, False])  # the second, at 20
+    found = find_capacity(lambda load: next(wrong, load <= 100.0), 10.0)
+    assert found.load == pytest.approx(100.0, rel=0.02)
+    carried = [max(one.load for one in found.runs[:n] if one.met) for n in range(1, len(found.runs))]
+    assert all(run.load <= 2 * most for run, most in zip(found.runs[1:], carried, strict=True))
+
+
 def test_a_server_that_carries_nothing_and_one_that_carries_all_have_no_capacity() -> None:
     none, every = (find_capacity(lambda _, met=met: met, 10.0) for met in (False, True))  # type: ignore[misc]
     assert (none.was_found, none.load, none.why_not) == (False, 0.0, "no load was carried, however small")
