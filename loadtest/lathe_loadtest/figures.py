@@ -83,9 +83,13 @@ class Figures:
     late_most_seconds: float
 
 
-def figures(result: LoadResult, level: float = LEVEL) -> Figures:
-    """Of the seconds after the warm-up."""
-    judged = judged_timeline(result)
+def figures(result: LoadResult, level: float = LEVEL, *, judged: Timeline | None = None) -> Figures:
+    """Of the seconds after the warm-up.
+
+    Args:
+        judged: these, where they are known already.
+    """
+    judged = judged_timeline(result) if judged is None else judged
     blocks = judged.in_blocks()
     due = int(judged.due.sum())
     totals = {name: int(one.sum()) for name, one in judged.outcomes.items()}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ class Latencies:
     """
 
     values: NDArray[np.float64]
-    counts: NDArray[np.int64]
+    counts: NDArray[np.int32]
 
     @classmethod
     def decoded(cls, histograms: Sequence[str]) -> Latencies:
@@ -41,12 +42,12 @@ class Latencies:
     def of(cls, stretches: Sequence[tuple[NDArray[np.float64], NDArray[np.int64]]]) -> Latencies:
         """From values and their counts, a pair a stretch."""
         values = np.unique(np.concatenate([one for one, _ in stretches] or [np.empty(0)]))
-        counts = np.zeros((len(stretches), len(values)), np.int64)
+        counts = np.zeros((len(stretches), len(values)), np.int32)
         for row, (own, times) in zip(counts, stretches, strict=True):
             np.add.at(row, np.searchsorted(values, own), times)
         return cls(values, counts)
 
-    @property
+    @cached_property
     def total(self) -> int:
         return int(self.counts.sum())
 
@@ -58,6 +59,11 @@ class Latencies:
         both = np.concatenate([self.values, other.values])
         return Latencies.of([(both, np.concatenate(pair)) for pair in pairs])
 
+    @cached_property
+    def _as_floats(self) -> NDArray[np.float64]:
+        """Products of matrices of whole numbers are slow."""
+        return self.counts.astype(np.float64)
+
     def percentile(self, share: float, multiplicity: NDArray[np.int64] | None = None) -> float:
         """The smallest value that at least this share of all do not exceed, in seconds; NaN where there are none.
 
@@ -68,20 +74,30 @@ class Latencies:
         >>> [Latencies.of([one]).percentile(share) for share in (0.5, 0.9, 0.99, 0.999)]
         [0.01, 0.01, 0.02, 1.0]
         """
-        row = self.counts.sum(0) if multiplicity is None else multiplicity @ self.counts
-        below = np.cumsum(row)
+        row = self.counts.sum(0) if multiplicity is None else multiplicity.astype(np.float64) @ self._as_floats
+        (found,) = self._percentiles(np.cumsum(row), [share])
+        return found
+
+    def percentile_of_each(self, share: float) -> list[float]:
+        """Of each stretch by itself."""
+        return [self._percentiles(np.cumsum(row), [share])[0] for row in self.counts]
+
+    def _percentiles(self, below: NDArray[Any], shares: Sequence[float]) -> list[float]:
+        """Args:
+        below: how many there are up to each value, with it.
+        """
         if not len(below) or not below[-1]:
-            return math.nan
-        rank = max(1, math.ceil(share * below[-1] - 1e-9))
-        return float(self.values[np.searchsorted(below, rank)])
+            return [math.nan] * len(shares)
+        ranks = np.maximum(1, np.ceil(np.array(shares) * below[-1] - 1e-9))
+        return [float(value) for value in self.values[np.searchsorted(below, ranks)]]
 
     def mean(self) -> float:
         return float(self.counts.sum(0) @ self.values / self.total) if self.total else math.nan
 
     def curve(self, shares: Sequence[float]) -> list[tuple[float, float]]:
         """Each share with its percentile, as far as there is at least one frame beyond it."""
-        total = self.total
-        return [(share, self.percentile(share)) for share in shares if total * (1 - share) >= 1 - 1e-9]
+        told = [share for share in shares if self.total * (1 - share) >= 1 - 1e-9]
+        return list(zip(told, self._percentiles(np.cumsum(self.counts.sum(0)), told), strict=True))
 
 
 def block_starts(stretches: int, length: int) -> NDArray[np.int64]:

@@ -16,7 +16,6 @@ from lathe_loadtest.figures import (
     VariantFigures,
     accepted,
     figures,
-    judged_timeline,
     server_rows,
     share_text,
     with_interval,
@@ -36,7 +35,9 @@ def page(result: LoadResult, expectations: Sequence[tuple[bool, str]] = ()) -> R
     """Args:
     expectations: of the scenario, whether each was met and what it says.
     """
-    found, events = figures(result), phases(result)
+    whole = Timeline.of(result)
+    judged = whole.after(result.scenario.warmup_seconds)
+    found, events = figures(result, judged=judged), phases(result)
     scenario = result.scenario
     began = datetime.fromtimestamp(result.started_at_unix, UTC)
     report = Report(
@@ -45,9 +46,7 @@ def page(result: LoadResult, expectations: Sequence[tuple[bool, str]] = ()) -> R
     )
     _add_validity(report, result, expectations)
     report.facts(_facts(result, found))
-    judged = judged_timeline(result)
-    timeline = Timeline.of(result)
-    timeline = timeline.grouped(max(1, math.ceil(len(timeline) / MOST_STRETCHES)))
+    timeline = whole.grouped(max(1, math.ceil(len(whole) / MOST_STRETCHES)))
     _add_latency(report, judged, timeline, found, events)
     if len(found.variants) > 1:
         _add_variants(report, timeline, found, events)

@@ -181,7 +181,11 @@ def _percentiles_over_time(
 ) -> str:
     middles = _middles(timeline)
     drawn = {
-        name: [(when, ms) for when, ms in zip(middles, _percentiles(of, share), strict=True) if ms > 0]
+        name: [
+            (when, seconds * 1e3)
+            for when, seconds in zip(middles, of.percentile_of_each(share), strict=True)
+            if seconds > 0
+        ]
         for name, (of, share) in rows.items()
     }
     scale = _Scale([ms for points in drawn.values() for _, ms in points])
@@ -192,12 +196,6 @@ def _percentiles_over_time(
             is_last = part is parts[-1]
             series.append(Series(part, COLORS[number % len(COLORS)], name, name if is_last and len(drawn) > 1 else ""))
     return lines(series, _time(_end(timeline)), scale.axis("latency, ms"), marks=moments(phases), size_wh=size_wh)
-
-
-def _percentiles(of: Latencies, share: float) -> list[float]:
-    """Of each stretch in milliseconds; NaN where it has no frame."""
-    one = np.eye(len(of.counts), dtype=np.int64)
-    return [of.percentile(share, row) * 1e3 for row in one]
 
 
 def _unbroken(

@@ -75,7 +75,7 @@ class Timeline:
     @cached_property
     def together(self) -> Latencies:
         """Of all variants."""
-        total = Latencies(np.empty(0), np.zeros((len(self), 0), np.int64))
+        total = Latencies(np.empty(0), np.zeros((len(self), 0), np.int32))
         for one in self.latencies.values():
             total = one + total
         return total
@@ -131,10 +131,10 @@ class Timeline:
 
 def block_length(seconds: int) -> int:
     """
-    >>> [block_length(seconds) for seconds in (10, 60, 3600)]
-    [5, 8, 60]
+    >>> [block_length(seconds) for seconds in (10, 26, 60, 3600)]
+    [5, 5, 8, 60]
     """
-    return max(SHORTEST_BLOCK_SECONDS, math.ceil(math.sqrt(seconds)))
+    return max(SHORTEST_BLOCK_SECONDS, min(math.ceil(math.sqrt(seconds)), seconds // FEWEST_BLOCKS))
 
 
 def interval(statistic: _Statistic, blocks: int, level: float, *, is_share: bool = False) -> Interval:

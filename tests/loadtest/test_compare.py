@@ -30,7 +30,7 @@ def day(random: np.random.Generator, *, slower: float = 1.0, seconds: int = 100,
         wander[second] = 0.4 * wander[second - 1] + random.normal(scale=0.05)
     logs = np.log(0.02 * slower) + wander[:, None] + random.normal(scale=0.3, size=(seconds, fps))
     cells = np.round(logs * 1000).astype(int)
-    counts = np.zeros((seconds, np.ptp(cells) + 1), np.int64)
+    counts = np.zeros((seconds, np.ptp(cells) + 1), np.int32)
     for row, cell in zip(counts, cells - cells.min(), strict=True):
         np.add.at(row, cell, 1)
     latencies = Latencies(np.exp((np.arange(counts.shape[1]) + cells.min()) / 1000), counts)
@@ -98,10 +98,10 @@ def test_a_ramp_does_not_hide_a_regression() -> None:
     def ramped(slower: float) -> Timeline:
         one = day(random, slower=slower, seconds=60)
         growth = np.linspace(1, 4, 60)
-        values = np.unique(np.round(np.outer(growth, one.together.values), 6))
-        counts = np.zeros((60, len(values)), np.int64)
+        values = np.unique(np.round(np.outer(growth, one.together.values), 4))
+        counts = np.zeros((60, len(values)), np.int32)
         for row, factor, old in zip(counts, growth, one.together.counts, strict=True):
-            np.add.at(row, np.searchsorted(values, np.round(factor * one.together.values, 6)), old)
+            np.add.at(row, np.searchsorted(values, np.round(factor * one.together.values, 4)), old)
         return replace(one, latencies={"int8": Latencies(values, counts)})
 
     found = {one.name: one for one in changes(ramped(1.0), ramped(1.15), NOTHING_ALLOWED, 0.05)}

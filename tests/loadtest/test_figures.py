@@ -145,7 +145,7 @@ def test_cost_is_told_for_a_million_frames() -> None:
     assert (server.cost_used.value, server.currency) == (pytest.approx(1.0), "EUR")
 
 
-@pytest.mark.parametrize(("seconds", "has_interval"), [(24, False), (25, True)])
+@pytest.mark.parametrize(("seconds", "has_interval"), [(24, False), (25, True), (29, True)])
 def test_short_runs_have_no_intervals(seconds: int, has_interval: bool) -> None:
     found = figures(synthetic_result(seconds=seconds, drops=0.1))
     assert [math.isfinite(one.low) for one in (found.served, found.all.percentiles[0.5])] == [has_interval] * 2
@@ -167,7 +167,7 @@ def test_intervals_hold_the_true_median_and_share() -> None:
     assert min(held) / runs >= 0.88
 
 
-@pytest.mark.parametrize(("seconds", "length"), [(3, 5), (25, 5), (60, 8), (3600, 60)])
+@pytest.mark.parametrize(("seconds", "length"), [(3, 5), (25, 5), (29, 5), (60, 8), (3600, 60)])
 def test_blocks_grow_with_the_root_of_the_run(seconds: int, length: int) -> None:
     assert block_length(seconds) == length
 
@@ -175,7 +175,7 @@ def test_blocks_grow_with_the_root_of_the_run(seconds: int, length: int) -> None
 def test_blocks_hold_all_seconds() -> None:
     timeline = Timeline.of(synthetic_result(seconds=28, drops=0.2))
     blocks = timeline.in_blocks()
-    assert blocks.lengths.tolist() == [6, 6, 6, 10]
+    assert blocks.lengths.tolist() == [5, 5, 5, 5, 8]
     assert blocks.due.sum() == timeline.due.sum()
     assert blocks.together.counts.sum() == timeline.answered.sum()
     assert blocks.server["cpu_seconds"].sum() == pytest.approx(2.8)

@@ -130,7 +130,7 @@ def test_a_stall_gets_an_axis_on_which_both_can_be_seen() -> None:
 def test_no_line_leads_over_seconds_without_answers() -> None:
     timeline = Timeline.of(synthetic_result(seconds=12))
     latencies = timeline.latencies["int8"]
-    answers = np.where(np.isin(timeline.starts, (5, 6))[:, None], 0, latencies.counts)
+    answers = np.where(np.isin(timeline.starts, (5, 6))[:, None], 0, latencies.counts).astype(np.int32)
     gap = replace(timeline, latencies={"int8": Latencies(latencies.values, answers)})
     drawing = ElementTree.fromstring(load_plots.latency_over_time(gap, [], {"p50": 0.5}))
     assert len(list(drawing.iter("polyline"))) == 2
