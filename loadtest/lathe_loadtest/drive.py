@@ -26,7 +26,7 @@ from lathe_loadtest.footage import jpegs
 from lathe_loadtest.notes import Rows
 from lathe_loadtest.readings import Readings
 from lathe_loadtest.result import Ended, LoadResult, Machine
-from lathe_loadtest.scenario import Scenario
+from lathe_loadtest.scenario import Cameras, Scenario
 from lathe_loadtest.sender import Beat, Begin, Ready, Stop, Task
 from lathe_loadtest.stage import Stage, Target
 
@@ -36,6 +36,8 @@ _START_SECONDS = 60.0
 _LEAD_SECONDS = 0.2
 """Between the word to begin and the beginning."""
 _GATHER_SECONDS = 30.0
+_AWAY_SECONDS = 1.5
+"""For which cameras may be without a connection at the end of a run: they beat once a second."""
 
 
 def drive(
@@ -106,6 +108,10 @@ def processes_for(scenario: Scenario) -> int:
     factor = 1.0 if scenario.shape.kind in ("steady", "soak") else max(scenario.shape.low, scenario.shape.high)
     frames = factor * sum(cameras.count * cameras.fps for cameras in scenario.cameras)
     return max(1, min(available_cores(), math.ceil(frames / FRAMES_A_PROCESS)))
+
+
+def stays_throughout(cameras: Cameras) -> bool:
+    return not (cameras.joins_seconds or cameras.leaves_seconds or cameras.away_every_seconds)
 
 
 def _tasks(scenario: Scenario, address: str, connection: Connection, parts: int, folder: Path) -> list[Task]:
@@ -202,7 +208,7 @@ class _Crew:
         stopped = False
         while len(self._done) + len(self._dead) < len(self._pipes) and time.monotonic() < end:
             for pipe, message in self._hear():
-                if isinstance(message, Beat):
+                if isinstance(message, Beat) and message.seconds <= scenario.seconds:  # later ones go, as they should
                     self._beats[pipe] = message
                     self._tell_beat(message, on_beat)
             now = time.monotonic() - start
@@ -211,24 +217,27 @@ class _Crew:
             problem = next((beat.problem for beat in self._beats.values() if beat.problem), "")
             if stop and stop.is_set():
                 ended, error, seconds = "interrupted", f"interrupted after {now:.1f} s", now
-            elif problem or self._is_lost(scenario, now):
+            elif problem or self._lost_for(scenario, now) > scenario.give_up_seconds:
                 reason = f"the server refuses the cameras: {problem}" if problem else "the server is gone"
                 ended, error, seconds = "server_lost", f"{reason}: given up after {now:.1f} s", now
             if ended != "completed":
                 stopped = True
                 self.tell(Stop(seconds, drain=ended == "interrupted"))
                 end = time.monotonic() + scenario.drain_seconds + _GATHER_SECONDS
+        lost_for = self._lost_for(scenario, scenario.seconds) if ended == "completed" else 0.0
+        if lost_for > _AWAY_SECONDS:  # there was no time left to give up
+            ended, error = "server_lost", f"the server is gone: nobody had a connection for the last {lost_for:.1f} s"
         return ended, error, seconds
 
-    def _is_lost(self, scenario: Scenario, now: float) -> bool:
-        """Whether all have been without a connection for too long."""
-        alive = [pipe for pipe in self._pipes if pipe not in self._done and pipe not in self._dead]
+    def _lost_for(self, scenario: Scenario, now: float) -> float:
+        """Seconds for which all have been without a connection."""
+        alive = [pipe for pipe in self._pipes if pipe not in self._dead]
         beats = [self._beats[pipe] for pipe in alive if pipe in self._beats]
         if not beats or len(beats) < len(alive) or any(beat.open for beat in beats):
-            return False
-        wanted = [cameras for cameras in scenario.cameras if not cameras.joins_seconds and not cameras.leaves_seconds]
-        last = max(beat.last_open_seconds for beat in beats)
-        return bool(wanted) and now - last > scenario.give_up_seconds
+            return 0.0
+        if not any(stays_throughout(cameras) for cameras in scenario.cameras):  # all may be gone of their own will
+            return 0.0
+        return now - max(beat.last_open_seconds for beat in beats)
 
     def _tell_beat(self, beat: Beat, on_beat: Callable[[float, int, int], None]) -> None:
         beats = self._beats.values()

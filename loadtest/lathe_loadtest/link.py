@@ -28,8 +28,14 @@ NARROW_WINDOW = 1 << 15
 """Of a slow reader: some hundred answers, and room for the largest."""
 DEADLINE_GRACE_SECONDS = 0.5
 """After a call's deadline, for the server to say so itself."""
-_HOPELESS = {5: "NOT_FOUND", 7: "PERMISSION_DENIED", 12: "UNIMPLEMENTED", 16: "UNAUTHENTICATED"}
-_HOPELESS_STREAM = {3: "INVALID_ARGUMENT", 9: "FAILED_PRECONDITION", **_HOPELESS}
+_HOPELESS = {
+    5: "NOT_FOUND",
+    9: "FAILED_PRECONDITION",
+    7: "PERMISSION_DENIED",
+    12: "UNIMPLEMENTED",
+    16: "UNAUTHENTICATED",
+}
+_HOPELESS_STREAM = {3: "INVALID_ARGUMENT", **_HOPELESS}
 """Statuses that another try would not change, of a call; and of a stream, where no frame's own error ends it."""
 
 

@@ -134,6 +134,13 @@ def test_a_server_that_dies_in_mid_run(tmp_path: Path, capsys: pytest.CaptureFix
     assert result.outcomes["dropped_disconnected"] > 10
 
 
+def test_a_server_that_dies_when_there_is_no_time_left_to_give_up(tmp_path: Path) -> None:
+    with truth_server(tmp_path, kind="constant", seconds=0.01, die_at=20) as truth:
+        result = drive(Scenario("any", (SMALL,), seconds=4.0), truth.target)
+    assert (result.ended, result.seconds) == ("server_lost", 4.0)
+    assert "the server is gone: nobody had a connection for the last" in result.error
+
+
 def test_ctrl_c_keeps_what_there_is(tmp_path: Path) -> None:
     with truth_server(tmp_path, kind="constant", seconds=0.01, tell_at=60) as truth:
         flags = ["--server", truth.address, "--http", "", "--model", "any", "--seconds", "60", "--fps", "50"]
