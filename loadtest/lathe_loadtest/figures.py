@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from lathe.evidence import Interval
+from lathe.figure_text import milli
 from lathe_loadtest.latencies import Latencies
 from lathe_loadtest.result import ANSWERED, LoadResult
 from lathe_loadtest.timeline import Counts, Timeline, Values, interval
@@ -144,6 +145,15 @@ def with_interval(one: Interval, digits: str = ".3g", factor: float = 1.0) -> st
     if not math.isfinite(one.low + one.high):
         return text
     return f"{text} ({one.low * factor:{digits}} to {one.high * factor:{digits}})"
+
+
+def in_ms(one: Interval) -> str:
+    """
+    >>> in_ms(Interval(1.0417, 0.0421, 2.2, 0.95)), in_ms(Interval(0.00712, math.nan, math.nan, 0.95))
+    ('1042 (42.1 to 2200)', '7.12')
+    """
+    text = milli(one.value) if math.isfinite(one.value) else "–"
+    return f"{text} ({milli(one.low)} to {milli(one.high)})" if math.isfinite(one.low + one.high) else text
 
 
 def share_text(one: Interval) -> str:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 from lathe.evidence import Interval
+from lathe.figure_text import milli
 from lathe.report import Report
 from lathe_loadtest import load_plots
 from lathe_loadtest.figures import (
@@ -16,6 +17,7 @@ from lathe_loadtest.figures import (
     VariantFigures,
     accepted,
     figures,
+    in_ms,
     server_rows,
     share_text,
     with_interval,
@@ -67,8 +69,10 @@ def _add_validity(report: Report, result: LoadResult, expectations: Sequence[tup
         how = "The server was lost" if result.ended == "server_lost" else "The run was interrupted"
         why = f": {result.error}" if result.error else ""
         report.paragraph(f"{how} after {result.seconds:.0f} of {result.scenario.seconds:.0f} s{why}.", "bad")
-    for is_met, text in expectations:
-        report.paragraph(f"{'Met' if is_met else 'Not met'}: {text}", "good" if is_met else "bad")
+    for text in (text for is_met, text in expectations if not is_met):
+        report.paragraph(f"Not met: {text}", "bad")
+    if met := [text for is_met, text in expectations if is_met]:
+        report.paragraph(f"Met: {'; '.join(met)}", "good")
     failed = [one for one in result.events if one.error]
     for one in failed:
         report.paragraph(f"At {one.at_seconds:.0f} s {one.text or one.do} failed: {one.error}", "bad")
@@ -76,7 +80,7 @@ def _add_validity(report: Report, result: LoadResult, expectations: Sequence[tup
 
 def _facts(result: LoadResult, found: Figures) -> list[tuple[str, str]]:
     scenario = result.scenario
-    groups = ", ".join(f"{one.count} at {one.fps:g} fps" for one in scenario.cameras)
+    groups = ", ".join(f"{one.count} at {one.fps:.3g} fps" for one in scenario.cameras)
     sizes = ", ".join(sorted({f"{one.size_wh[0]}×{one.size_wh[1]}, quality {one.quality}" for one in scenario.cameras}))
     return [
         ("model", scenario.model),
@@ -119,7 +123,7 @@ def _add_latency(report: Report, judged: Timeline, timeline: Timeline, found: Fi
     report.plot(
         load_plots.latency_over_time(timeline, events, shares),
         f"Of the frames that were to be sent in {each}. {told(events)}{_RED * any(one.is_action for one in events)} "
-        "Gaps are times in which none was answered.",
+        "Gaps are times of which no frame was answered.",
         load_plots.key(shares),
     )
 
@@ -141,8 +145,8 @@ def _percentile_table(rows: dict[str, VariantFigures]) -> tuple[list[str], list[
         [
             name,
             f"{one.frames:,}",
-            f"{one.mean_seconds * 1e3:.1f}",
-            *(with_interval(one.percentiles.get(share, nothing), ".1f", 1e3) for share in shares),
+            milli(one.mean_seconds),
+            *(in_ms(one.percentiles.get(share, nothing)) for share in shares),
         ]
         for name, one in rows.items()
     ]

@@ -201,16 +201,22 @@ def _percentiles_over_time(
 def _unbroken(
     points: Sequence[tuple[float, float]], timeline: Timeline | None = None
 ) -> list[list[tuple[float, float]]]:
-    """Parts without a gap, so that no line leads over a time of which nothing is known."""
+    """Parts without a gap, so that no line leads over a time of which nothing is known.
+
+    A point that stands alone becomes a short line: a line of one point is not seen.
+    """
     if not points:
         return []
-    widest = 1.5 * float(timeline.lengths.max() if timeline else _usual_step(points))
+    step = float(np.median(timeline.lengths)) if timeline else _usual_step(points)
     parts = [[points[0]]]
     for before, point in pairwise(points):
-        if point[0] - before[0] > widest:
+        if point[0] - before[0] > 1.5 * step:
             parts.append([])
         parts[-1].append(point)
-    return parts
+    return [
+        part if len(part) > 1 else [(x - 0.3 * step, y) for x, y in part] + [(x + 0.3 * step, y) for x, y in part]
+        for part in parts
+    ]
 
 
 def _usual_step(points: Sequence[tuple[float, float]]) -> float:

@@ -70,10 +70,10 @@ def test_validity_comes_before_any_figure() -> None:
 
 def test_what_went_wrong_is_said_at_the_top() -> None:
     lost = replace(eventful(), ended="server_lost", seconds=33.0, error="connection refused")
-    html = page(lost, [(True, "lost = 0"), (False, "p99 <= 50 ms: it was 140")]).html()
+    html = page(lost, [(True, "lost = 0"), (True, "failed = 0"), (False, "p99 <= 50 ms: it was 140")]).html()
     top = html[: html.index("<svg")]
     assert "The server was lost after 33 of 40 s: connection refused." in top
-    assert '<p class="good">Met: lost = 0</p>' in top
+    assert '<p class="good">Met: lost = 0; failed = 0</p>' in top
     assert '<p class="bad">Not met: p99 &lt;= 50 ms: it was 140</p>' in top
     assert "int8 answers alone failed: no such variant" in top
 
@@ -130,10 +130,12 @@ def test_a_stall_gets_an_axis_on_which_both_can_be_seen() -> None:
 def test_no_line_leads_over_seconds_without_answers() -> None:
     timeline = Timeline.of(synthetic_result(seconds=12))
     latencies = timeline.latencies["int8"]
-    answers = np.where(np.isin(timeline.starts, (5, 6))[:, None], 0, latencies.counts).astype(np.int32)
+    answers = np.where(np.isin(timeline.starts, (5, 6, 8))[:, None], 0, latencies.counts).astype(np.int32)
     gap = replace(timeline, latencies={"int8": Latencies(latencies.values, answers)})
     drawing = ElementTree.fromstring(load_plots.latency_over_time(gap, [], {"p50": 0.5}))
-    assert len(list(drawing.iter("polyline"))) == 2
+    corners = [line.attrib["points"].split() for line in drawing.iter("polyline")]
+    assert [len(line) for line in corners] == [5, 2, 3], "the second alone between two gaps is seen, too"
+    assert corners[1][0] != corners[1][1]
 
 
 @pytest.mark.parametrize(
