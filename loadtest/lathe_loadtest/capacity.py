@@ -100,7 +100,7 @@ def next_load(runs: list[Run], start: float, belief: _Belief) -> float:
     """Doubled or halved until there is one run of either kind, then what is believed, and no more than twice of what
     was carried, however much one wrong run lets one believe."""
     met, failed = ([run.load for run in runs if run.met is kind] for kind in (True, False))
-    if not runs:
+    if not met and not failed:
         return start
     if not failed:
         return 2 * max(met)

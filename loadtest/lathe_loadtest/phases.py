@@ -41,7 +41,7 @@ def told(found: Sequence[Phase]) -> str:
     """As a sentence.
 
     >>> told([Phase(5, "load doubles"), Phase(8.25, "int8 answers", True)])
-    'At 5 s load doubles; at 8.2 s int8 answers.'
+    'At 5 s load doubles; at 8.25 s int8 answers.'
     """
     if not found:
         return ""

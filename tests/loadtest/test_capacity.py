@@ -111,6 +111,11 @@ def test_a_run_that_was_none_is_made_again() -> None:
     assert found.load == pytest.approx(100.0, rel=0.02)
 
 
+def test_the_very_first_run_may_be_none() -> None:
+    first = iter([None])
+    assert find_capacity(lambda load: next(first, load <= 100.0), 20.0).load == pytest.approx(100.0, rel=0.02)
+
+
 def test_runs_that_never_agree_end() -> None:
     random = np.random.default_rng(0)
     found = find_capacity(lambda _: bool(random.random() < 0.5), 10.0, most_runs=8)
