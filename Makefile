@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help demo test check proto dashboards panels bench peers clients verdicts swaps soak fuzz results faults clean
+.PHONY: help demo test check proto dashboards panels bench peers clients verdicts swaps soak load fuzz results faults clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -83,6 +83,21 @@ swaps: $(VENV)/.installed ## a thousand swaps under load: frames lost, latency, 
 
 soak: $(VENV)/.installed ## an hour under half load with swaps: memory, descriptors, frames lost
 	$(BIN)/python -m lathe_loadtest.bench models --only soak --seconds 3600 --output work/soak
+
+LOAD = work/load
+LOAD_SECONDS = 20
+SCENARIOS = $(basename $(notdir $(wildcard loadtest/lathe_loadtest/scenarios/*.toml)))
+load: $(VENV)/.installed ## each scenario of the box for a short while, and the capacity twice: reports in work/load
+	mkdir -p $(LOAD); failed=; \
+	for name in $(SCENARIOS); do \
+		rm -rf $(LOAD)/models && cp -r models $(LOAD)/models || exit 1; \
+		$(BIN)/lathe load $$name --serve $(LOAD)/models --seconds $(LOAD_SECONDS) \
+			--output $(LOAD)/$$name.json --report $(LOAD)/$$name.html || failed="$$failed $$name"; \
+	done; \
+	rm -rf $(LOAD)/models && cp -r models $(LOAD)/models && \
+	$(BIN)/lathe load steady --serve $(LOAD)/models --find-capacity --searches 2 --output $(LOAD)/capacity.json \
+		|| failed="$$failed capacity"; \
+	test -z "$$failed" || { echo "not as expected:$$failed"; exit 1; }
 
 FUZZ_SECONDS = 600
 fuzz: $(VENV)/.installed ## any messages to every method for ten minutes: no crash, hang or leak; FUZZ_SEED=N begins with round N

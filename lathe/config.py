@@ -94,6 +94,8 @@ class _Reader:
     def value(self, hint: Any, value: Any, key: str, line: int) -> Any:
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
         if origin is types.UnionType or origin is typing.Union:
+            if value is None and type(None) in arguments:
+                return None  # of JSON; TOML has none
             hint = next(choice for choice in arguments if choice is not type(None))
             return self.value(hint, value, key, line)
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
@@ -102,6 +104,10 @@ class _Reader:
             raise self.error(line, f'"{key}" must be a table')
         if origin is tuple:
             return self._tuple(arguments, value, key, line)
+        if isinstance(origin, type) and issubclass(origin, Mapping):
+            if not isinstance(value, Mapping):
+                raise self.error(line, f'"{key}" must be a table')
+            return {name: self.value(arguments[1], item, name, self.line(name, line)) for name, item in value.items()}
         if origin is Literal:
             if value in arguments:
                 return value

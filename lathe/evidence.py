@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,46 @@ def bootstrap(
     return Interval(float(value), float(low), float(high), level)
 
 
+def student_bootstrap(
+    statistic: Callable[[NDArray[np.int64]], float],
+    units: int,
+    *,
+    level: float = 0.95,
+    resamples: int = 300,
+    seed: int = 0,
+) -> Interval:
+    """Student's interval with the standard error of a bootstrap: for high levels and few units, where the ends of the
+    resamples themselves would be too near. The statistic should be about normal, such as a logarithm of a ratio.
+
+    Returns:
+        As `bootstrap`; without bounds where the statistic is undefined for some of the resamples.
+    """
+    values: list[float] = []
+
+    def kept(multiplicity: NDArray[np.int64]) -> float:
+        values.append(statistic(multiplicity))
+        return values[-1]
+
+    found = bootstrap(kept, units, level=level, resamples=resamples, seed=seed)
+    if units < 2 or not np.isfinite(values).all():
+        return Interval(found.value, math.nan, math.nan, level)
+    error = float(np.std(values[1:])) * math.sqrt(units / (units - 1))
+    reach = error * _student_quantile((1 + level) / 2, units - 1)
+    return Interval(found.value, found.value - reach, found.value + reach, level)
+
+
+def _student_quantile(share: float, freedom: int) -> float:
+    """Of Student's t, by the series of Cornish and Fisher; 2 % off at 4 degrees of freedom, less above."""
+    z = NormalDist().inv_cdf(share)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + math.fsum(term / freedom**power for power, term in enumerate(terms, 1))
+
+
 EFFECT_VARIANCE = 2.0
 """Of the standardised effects that `sequential_mean` expects: more finds large effects a little sooner and small ones
 later. The level holds whatever is chosen here."""
@@ -85,3 +126,31 @@ def sequential_mean(values: Sequence[float], *, level: float = 0.95) -> Interval
     error = float(np.std(values, ddof=1)) / math.sqrt(count)
     reach = error * math.sqrt((count - 1) * (ratio - 1) / (1 - ratio / widening))
     return Interval(mean, mean - reach, mean + reach, level)
+
+
+def binomial_bounds(count: int, share: float, *, level: float = 0.95) -> tuple[int, int]:
+    """Between which numbers, both included, lie the successes of so many trials, with at least this chance.
+
+    Outside, on each side, is at most half of what is left, so the interval is as honest as whole numbers allow.
+
+    Args:
+        share: the chance of one success, from 0 to 1.
+
+    >>> binomial_bounds(200, 0.5), binomial_bounds(10, 0.1), binomial_bounds(5, 0.0)
+    ((86, 114), (0, 3), (0, 0))
+    """
+    if share in (0.0, 1.0):
+        return (round(count * share),) * 2
+    logs = [
+        math.lgamma(count + 1)
+        - math.lgamma(hits + 1)
+        - math.lgamma(count - hits + 1)
+        + hits * math.log(share)
+        + (count - hits) * math.log1p(-share)
+        for hits in range(count + 1)
+    ]
+    below = np.cumsum(np.exp(logs))  # up to and with
+    tail = (1 - level) / 2
+    low = int(np.searchsorted(below, tail, side="right"))
+    high = int(np.searchsorted(below, 1 - tail, side="left"))
+    return low, min(high, count)

@@ -23,6 +23,8 @@ th:first-child, td:first-child { text-align: left }
 .scroll { overflow-x: auto }
 figure { margin: 1rem 0 } figcaption { opacity: .75; font-size: .9rem }
 svg { width: 100%; height: auto }
+.key { white-space: nowrap; margin-right: .8rem }
+.key i { display: inline-block; width: .8rem; height: .8rem; border-radius: 2px; margin-right: .3rem }
 figure.plot { overflow-x: auto } figure.plot > svg { min-width: 36rem }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(17.5rem, 1fr)); gap: .8rem }
 .plots svg { max-width: 26rem }
@@ -88,9 +90,17 @@ class Report:
         body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
         self._parts.append(f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>')
 
-    def plot(self, svg: str, caption: str) -> None:
-        """A drawing of `lathe.plot`."""
-        self._parts.append(f'<figure class="plot">{svg}<figcaption>{escape(caption)}</figcaption></figure>')
+    def plot(self, svg: str, caption: str, key: Sequence[tuple[str, str]] = ()) -> None:
+        """A drawing of `lathe.plot`.
+
+        Args:
+            key: names of its lines with their colors, for lines that lie too close for their names beside them.
+        """
+        names = "".join(
+            f'<span class="key"><i style="background:{escape(color)}"></i>{escape(name)}</span>' for name, color in key
+        )
+        text = f"{names} {escape(caption)}" if names else escape(caption)
+        self._parts.append(f'<figure class="plot">{svg}<figcaption>{text}</figcaption></figure>')
 
     def plots(self, row: Sequence[tuple[str, str]]) -> None:
         """Small drawings side by side, each with its caption."""

@@ -6,7 +6,23 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from lathe.cli import apply, compress, ctl, demo, evaluate, experiment, repo, report, serve, stream, token, top
+from lathe.cli import (
+    apply,
+    compress,
+    ctl,
+    demo,
+    evaluate,
+    experiment,
+    load,
+    load_compare,
+    plan,
+    repo,
+    report,
+    serve,
+    stream,
+    token,
+    top,
+)
 from lathe.errors import LatheError
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
@@ -23,10 +39,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="lathe", description="Vision inference on compressed models, swapped while they serve."
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (compress, evaluate, report, serve, stream, top, ctl, apply, experiment, repo, token, demo):
+    modules = (
+        compress,
+        evaluate,
+        report,
+        serve,
+        stream,
+        load,
+        load_compare,
+        plan,
+        top,
+        ctl,
+        apply,
+        experiment,
+        repo,
+        token,
+        demo,
+    )
+    for module in modules:
         module.add_command(commands)
     experiment.add_rollout(commands)
-    options = parser.parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if tuple(words[:2]) == load_compare.WORDS:
+        words[:2] = [" ".join(words[:2])]
+    options = parser.parse_args(words)
     run: Callable[[argparse.Namespace], int | None] = options.run
     try:
         return run(options) or 0

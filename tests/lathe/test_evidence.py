@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lathe.evidence import bootstrap
+from lathe.evidence import bootstrap, student_bootstrap
 
 
 def mean_of(values: NDArray[np.float64]) -> Callable[[NDArray[np.int64]], float]:
@@ -71,3 +71,23 @@ def test_resamples_without_a_figure_do_not_count() -> None:
     """A statistic may have no value on some resamples, such as those without any box."""
     interval = bootstrap(lambda counts: 1.0 if counts[0] else float("nan"), 2)
     assert (interval.value, interval.low, interval.high) == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("units", [5, 8, 20])
+def test_students_interval_of_few_units_holds_what_it_says(units: int) -> None:
+    random = np.random.default_rng(units)
+    plain, student = 0, 0
+    for _ in range(400):
+        mean = mean_of(random.normal(size=units))
+        plain_interval, interval = bootstrap(mean, units, resamples=300), student_bootstrap(mean, units)
+        plain += plain_interval.low <= 0 <= plain_interval.high
+        student += interval.low <= 0 <= interval.high
+    assert 0.92 <= student / 400 <= 0.98
+    assert plain < student, "the plain bootstrap says too much of few units"
+
+
+def test_no_bounds_where_a_resample_says_nothing() -> None:
+    interval = student_bootstrap(lambda counts: 1.0 if counts[0] else math.nan, 3)
+    assert interval.value == 1.0
+    assert math.isnan(interval.low)
+    assert math.isnan(interval.high)

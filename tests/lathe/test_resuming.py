@@ -16,13 +16,13 @@ from lathe import client as client_module
 from lathe.client import AsyncClient
 from lathe.exchange import Result
 from lathe.repository import Repository
+from lathe_loadtest.fault_proxy import Proxy
 from lathe_server.access.tokens import digest
 from tests.calls import eventually, metric, until
 from tests.certificates import Authority
 from tests.conftest import RunningServer, start_server
 from tests.fakes import FakeStreams, served
 from tests.films import Film, is_complete, outcomes
-from tests.proxy import Proxy
 
 LONG = 60.0
 """Seconds within which a server surely starts, however busy the machine is."""

@@ -18,11 +18,11 @@ from lathe.client import AsyncClient, ServerError
 from lathe.errors import InvalidInput, NotFound, Unavailable
 from lathe.resuming import FRAMES_AHEAD
 from lathe.v1 import inference_pb2
+from lathe_loadtest.fault_proxy import Proxy
 from tests.calls import eventually
 from tests.conftest import RunningServer
 from tests.fakes import Answers, FakeStreams, served
 from tests.films import Film, is_complete, outcomes
-from tests.proxy import Proxy
 
 ANSWERED = inference_pb2.OUTCOME_ANSWERED
 LONG = 60.0

@@ -15,9 +15,9 @@ from lathe.connection import _OPTIONS, RETRIED, Connection, _pings
 from lathe.repository import Repository
 from lathe.server_error import ServerError
 from lathe.v1 import control_pb2, inference_pb2
+from lathe_loadtest.fault_proxy import Proxy
 from tests.conftest import RunningServer, start_server
 from tests.fakes import FakeCalls, served
-from tests.proxy import Proxy
 
 SERVICES = [
     inference_pb2.DESCRIPTOR.services_by_name["InferenceService"],

@@ -15,10 +15,10 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from lathe.repository import Repository
 from lathe.v1 import inference_pb2
+from lathe_loadtest.fault_proxy import Proxy
 from tests.calls import DETECT_STREAM, channel, config, frame, inference, metric, outcomes, refusal, stream, until
 from tests.conftest import RunningServer, start_server
 from tests.models import bright_spots, card_for
-from tests.proxy import Proxy
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

@@ -1,0 +1,178 @@
+"""The scenarios in the box, and how those that name no model of anybody's fit the server that they meet.
+
+Such a scenario says `$model` for the server's model, and `$1`, `$2`, … for its variants, the dearest first. Its rates
+may be shares of what the server can do (`of_capacity`), and its times stretch with its length.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from lathe.config import nearest
+from lathe.errors import InvalidInput, NotFound
+from lathe.v1 import control_pb2
+from lathe_loadtest.scenario import Action, Cameras, Scenario, load_scenario
+
+MODEL = "$model"
+_PLACE = re.compile(r"\$([1-9])")
+_FOLDER = files("lathe_loadtest") / "scenarios"
+
+
+def names() -> tuple[str, ...]:
+    """Of the scenarios in the box."""
+    return tuple(sorted(one.name.removesuffix(".toml") for one in _FOLDER.iterdir() if one.name.endswith(".toml")))
+
+
+def find(name: str) -> Scenario:
+    """A scenario of the box by its name, or one of a file.
+
+    Raises:
+        NotFound: it is neither.
+        InvalidInput: the file is no scenario.
+    """
+    if name in names():
+        with as_file(_FOLDER / f"{name}.toml") as path:
+            return load_scenario(path)
+    if not Path(name).is_file() and "/" not in name and not name.endswith(".toml"):
+        hint = nearest(name, names())
+        raise NotFound(f"there is no scenario or file {name}{hint or '; there are ' + ', '.join(names())}")
+    return load_scenario(Path(name))
+
+
+def stretched(scenario: Scenario, seconds: float) -> Scenario:
+    """The same in another time: what happens half way still does, and as often."""
+    by = seconds / scenario.seconds
+
+    def of_cameras(cameras: Cameras) -> Cameras:
+        return replace(
+            cameras,
+            joins_seconds=cameras.joins_seconds * by,
+            joins_over_seconds=cameras.joins_over_seconds * by,
+            leaves_seconds=cameras.leaves_seconds * by,
+        )
+
+    def of_action(action: Action) -> Action:
+        return replace(action, at_seconds=action.at_seconds * by, every_seconds=action.every_seconds * by)
+
+    shape = replace(
+        scenario.shape, at_seconds=scenario.shape.at_seconds * by, for_seconds=scenario.shape.for_seconds * by
+    )
+    return replace(
+        scenario,
+        seconds=seconds,
+        warmup_seconds=scenario.warmup_seconds * by,
+        shape=shape,
+        cameras=tuple(map(of_cameras, scenario.cameras)),
+        actions=tuple(map(of_action, scenario.actions)),
+    )
+
+
+def fitted(scenario: Scenario, served: Sequence[control_pb2.VariantStatus]) -> Scenario:
+    """With the names of a server's model and variants where the scenario leaves them open.
+
+    Args:
+        served: variants of all models.
+
+    Raises:
+        InvalidInput: the server has several models and the scenario does not say which, or too few variants.
+    """
+    model = scenario.model
+    if model == MODEL:
+        models = sorted({status.card.model for status in served})
+        if len(models) != 1:
+            raise InvalidInput(f"say which model: the server has {', '.join(models) or 'none'}")
+        [model] = models
+    macs = {status.card.variant: status.card.macs for status in served if status.card.model == model}
+    variants = sorted(macs, key=lambda name: (-macs[name], name))
+
+    def fit(name: str) -> str:
+        def meant(place: re.Match[str]) -> str:
+            if int(place[1]) > len(variants):
+                raise InvalidInput(f"the scenario needs {place[1]} variants; of {model} the server has {len(variants)}")
+            return variants[int(place[1]) - 1]
+
+        return _PLACE.sub(meant, name)
+
+    def keys(table: Mapping[str, int]) -> dict[str, int]:
+        return {fit(name): value for name, value in table.items()}
+
+    return replace(
+        scenario,
+        model=model,
+        cameras=tuple(replace(cameras, variant=fit(cameras.variant)) for cameras in scenario.cameras),
+        actions=tuple(
+            replace(action, weights=keys(action.weights), degrade=tuple(map(fit, action.degrade)))
+            for action in scenario.actions
+        ),
+        expect=tuple(
+            replace(
+                one,
+                answered_by={fit(name): share for name, share in one.answered_by.items()},
+                split=keys(one.split),
+            )
+            for one in scenario.expect
+        ),
+    )
+
+
+def is_open(scenario: Scenario) -> bool:
+    """Whether it leaves names to the server that it meets.
+
+    >>> is_open(Scenario(MODEL, (Cameras(),))), is_open(Scenario("face", (Cameras(),)))
+    (True, False)
+    """
+    names = [scenario.model, *(cameras.variant for cameras in scenario.cameras)]
+    for action in scenario.actions:
+        names += [*action.weights, *action.degrade]
+    for one in scenario.expect:
+        names += [*one.answered_by, *one.split]
+    return any(name == MODEL or _PLACE.search(name) for name in names)
+
+
+def scaled(scenario: Scenario, capacity: float) -> Scenario:
+    """With rates that are together `of_capacity` times what the server can do.
+
+    Args:
+        capacity: frames a second.
+    """
+    if not scenario.of_capacity:
+        return scenario
+    return at_rate(scenario, scenario.of_capacity * capacity)
+
+
+def at_rate(scenario: Scenario, frames_per_second: float) -> Scenario:
+    """With the same cameras, whose rates are together so many frames a second, before the shape's factor.
+
+    Raises:
+        InvalidInput: one would have to send more than a camera can.
+    """
+    by = frames_per_second / total_fps(scenario)
+    try:
+        cameras = tuple(replace(cameras, fps=cameras.fps * by) for cameras in scenario.cameras)
+    except ValueError as error:
+        raise InvalidInput(
+            f"{scenario.name} has too few cameras for {frames_per_second:.0f} frames/s: {error}"
+        ) from error
+    return replace(scenario, of_capacity=0.0, cameras=cameras)
+
+
+def with_cameras(scenario: Scenario, count: float) -> Scenario:
+    """With another number of cameras of the first group at their rate; parts of one are lower rates of all of them.
+
+    >>> one = with_cameras(Scenario("face", (Cameras(count=4, fps=10.0),)), 12.5).cameras[0]
+    >>> one.count, round(one.fps, 3)
+    (13, 9.615)
+    """
+    first, *others = scenario.cameras
+    whole = max(1, -int(-count // 1))
+    return replace(
+        scenario, of_capacity=0.0, cameras=(replace(first, count=whole, fps=first.fps * count / whole), *others)
+    )
+
+
+def total_fps(scenario: Scenario) -> float:
+    return sum(cameras.count * cameras.fps for cameras in scenario.cameras)

@@ -1,0 +1,295 @@
+"""Two load tests side by side: per figure how much it has changed, with an interval, and what that allows to say.
+
+What is compared are blocks of seconds, the n-th of one run with the n-th of the other, so that a ramp or a spike
+weighs the same on both sides. The intervals know the noise within the runs. What differs between two runs of the same
+server, such as a busy neighbour, they cannot know: the allowed change has to cover it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from lathe.errors import InvalidInput
+from lathe.evidence import Interval, student_bootstrap
+from lathe_loadtest.figures import is_told, judged_timeline
+from lathe_loadtest.result import ANSWERED, LoadResult
+from lathe_loadtest.scenario import Scenario
+from lathe_loadtest.timeline import FEWEST_BLOCKS, Counts, Timeline, Values
+
+Verdict = Literal["regression", "better", "within", "open", "unknown"]
+WORDS: Mapping[Verdict, str] = {
+    "regression": "REGRESSION",
+    "better": "better",
+    "within": "no regression",
+    "open": "no difference shown",
+    "unknown": "cannot be told",
+}
+SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
+UNANSWERED, CPU = "unanswered", "cpu"
+CPU_SECONDS = "cpu_seconds"
+ALLOWED: Mapping[str, float] = {**dict.fromkeys(SHARES, 0.05), UNANSWERED: 0.01, CPU: 0.05}
+"""By how much each figure may grow by default: as a share of itself, and unanswered frames as a share of all."""
+TITLES: Mapping[str, str] = {
+    **{name: f"latency {name}, ms" for name in SHARES},
+    UNANSWERED: "frames not answered",
+    CPU: "CPU of the server a frame, ms",
+}
+EXIT_CODES: Mapping[str, int] = {"no regression": 0, "regression": 1, "not judged": 2}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One figure of both runs.
+
+    Attributes:
+        a, b: in seconds, or as a share; NaN where the run does not tell.
+        change: (b - a) / a with its interval; of unanswered frames b - a.
+        allowed: by how much it may grow.
+        why: why there is no interval, empty where there is one.
+    """
+
+    name: str
+    a: float
+    b: float
+    change: Interval
+    allowed: float
+    why: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """A regression only where the whole interval lies beyond what is allowed.
+
+        >>> [Change("p99", 1, 1, Interval(0, *bounds, 0.95), 0.05).verdict
+        ...     for bounds in ((0.06, 0.2), (0.04, 0.2), (-0.01, 0.03), (-0.2, -0.01), (math.nan, math.nan))]
+        ['regression', 'open', 'within', 'better', 'unknown']
+        """
+        if not math.isfinite(self.change.low + self.change.high):
+            return "unknown"
+        if self.change.low > self.allowed:
+            return "regression"
+        if self.change.high < 0:
+            return "better"
+        return "within" if self.change.high <= self.allowed else "open"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Attributes:
+    alpha: chance, at most, that any of the figures is called a regression where nothing has changed.
+    obstacles: why the two must not be compared; empty where they may.
+    notes: what has to be known to read the changes.
+    """
+
+    changes: Sequence[Change]
+    alpha: float
+    seconds: int
+    obstacles: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    failed: str = ""
+    others: Sequence[tuple[str, float, float]] = field(default_factory=tuple)
+
+    @property
+    def verdict(self) -> str:
+        """One of EXIT_CODES."""
+        if self.obstacles:
+            return "not judged"
+        if self.failed or any(one.verdict == "regression" for one in self.changes):
+            return "regression"
+        return "not judged" if all(one.verdict == "unknown" for one in self.changes) else "no regression"
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self.verdict]
+
+    @property
+    def unsettled(self) -> list[Change]:
+        """Figures of which nothing is shown, neither that they are worse nor that they are not."""
+        return [one for one in self.changes if one.verdict in ("open", "unknown")]
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in plain words."""
+        if self.obstacles:
+            return f"Not judged: {'; '.join(self.obstacles)}."
+        worse = [TITLES[one.name].partition(",")[0] for one in self.changes if one.verdict == "regression"]
+        if self.failed or worse:
+            return f"Regression: {'; '.join([*([self.failed] if self.failed else []), *worse])}."
+        if self.verdict == "not judged":
+            return "Not judged: the runs are too short, or have too few frames, to say anything."
+        better = [TITLES[one.name].partition(",")[0] for one in self.changes if one.verdict == "better"]
+        said = "; better: ".join(["No regression shown", *([", ".join(better)] if better else [])]) + "."
+        unclear = self.unsettled
+        return said + (f" {len(unclear)} of {len(self.changes)} figures could not be settled." if unclear else "")
+
+
+def compare(
+    a: LoadResult,
+    b: LoadResult,
+    allowed: Mapping[str, float] | None = None,
+    *,
+    alpha: float = 0.05,
+    anyway: bool = False,
+) -> Comparison:
+    """What B has changed against A.
+
+    Args:
+        allowed: by how much figures may grow, where it is not as in ALLOWED.
+        anyway: also judge runs that are invalid, or of different loads.
+
+    Raises:
+        InvalidInput: `allowed` names a figure that is not compared, or a number is out of range.
+    """
+    _check(allowed or {}, alpha)
+    limits = {**ALLOWED, **(allowed or {})}
+    stopped, notes = obstacles(a, b), _notes(a, b)
+    if anyway:
+        stopped, notes = [], [*notes, *(f"judged all the same: {one}" for one in stopped)]
+    both = _together(judged_timeline(a), judged_timeline(b))
+    failed = f"B's server was lost after {b.seconds:g} s" if b.ended == "server_lost" else ""
+    return Comparison(changes(*both, limits, alpha), alpha, len(both[0]), stopped, notes, failed, _others(a, b, both))
+
+
+def obstacles(a: LoadResult, b: LoadResult) -> list[str]:
+    """Why two results must not be compared: they are not valid, or not of the same load."""
+    found = [
+        f"{name} is invalid: {', '.join(one.why_invalid)}" for name, one in (("A", a), ("B", b)) if not one.is_valid
+    ]
+    if a.ended == "server_lost":
+        found.append("A's server was lost")
+    differing = _differing(_load(a.scenario), _load(b.scenario))
+    if differing:
+        found.append(f"the loads differ in {', '.join(differing)}")
+    return found
+
+
+def _load(scenario: Scenario) -> Scenario:
+    """Without what may differ: names, chance, length, who answers, and where the footage lies."""
+    cameras = tuple(dataclasses.replace(one, variant="") for one in scenario.cameras)
+    return dataclasses.replace(
+        scenario, name="", about="", seed=0, seconds=1e9, drain_seconds=0.0, footage=(), cameras=cameras
+    )
+
+
+def _differing(a: Scenario, b: Scenario) -> list[str]:
+    names = [one.name for one in dataclasses.fields(Scenario)]
+    return [name for name in names if getattr(a, name) != getattr(b, name)]
+
+
+def _notes(a: LoadResult, b: LoadResult) -> list[str]:
+    found = []
+    if a.machine != b.machine:
+        machines = [f"{one.machine.cores} cores of {one.machine.cpu}" for one in (a, b)]
+        found.append(f"the drivers' machines differ: {machines[0]} and {machines[1]}")
+    for name, one in (("A", a), ("B", b)):
+        if one.ended == "interrupted":
+            found.append(f"{name} was interrupted after {one.seconds:g} s")
+    if (variants := (a.variants, b.variants)) and variants[0] != variants[1]:
+        found.append(f"answered by {', '.join(a.variants) or 'none'} in A, by {', '.join(b.variants) or 'none'} in B")
+    return found
+
+
+def _together(a: Timeline, b: Timeline) -> tuple[Timeline, Timeline]:
+    """The seconds that both have."""
+    shared = min(len(a), len(b))
+    return a.first(shared), b.first(shared)
+
+
+def changes(a: Timeline, b: Timeline, limits: Mapping[str, float], alpha: float) -> list[Change]:
+    """Of all that is judged, over as many seconds of each.
+
+    Args:
+        limits: what is allowed, for each of ALLOWED.
+    """
+    level = 1 - 2 * alpha / len(limits)  # of all lower ends together alpha at most are wrong (Bonferroni)
+    blocks_a, blocks_b = a.in_blocks(), b.in_blocks()
+    short = f"{len(a)} s are too short" if len(blocks_a) < FEWEST_BLOCKS else ""
+    found = []
+    for name, share in SHARES.items():
+        few = "" if is_told(a.together, share) and is_told(b.together, share) else "too few frames"
+        of_a, of_b = (partial(one.together.percentile, share) for one in (blocks_a, blocks_b))
+        found.append(_relative(name, of_a, of_b, len(blocks_a), level, limits[name], short or few))
+    found.append(_unanswered(blocks_a, blocks_b, level, limits[UNANSWERED], short))
+    told = all(CPU_SECONDS in one.server and ANSWERED in one.server for one in (a, b))
+    if told:
+        of_a, of_b = (partial(_quotient, one.server[CPU_SECONDS], one.server[ANSWERED]) for one in (blocks_a, blocks_b))
+        found.append(_relative(CPU, of_a, of_b, len(blocks_a), level, limits[CPU], short))
+    else:
+        nothing = Interval(math.nan, math.nan, math.nan, level)
+        found.append(Change(CPU, math.nan, math.nan, nothing, limits[CPU], "not told by both servers"))
+    return found
+
+
+_Statistic = Callable[[Counts], float]
+
+
+def _relative(
+    name: str, of_a: _Statistic, of_b: _Statistic, blocks: int, level: float, allowed: float, why: str
+) -> Change:
+    """Of a ratio; its logarithm is nearer to normal than itself."""
+    once = np.ones(blocks, np.int64)
+    a, b = of_a(once), of_b(once)
+    if not why and not (math.isfinite(a + b) and min(a, b) > 0):
+        why = "no frames"
+    if why:
+        value = b / a - 1 if a > 0 else math.nan
+        return Change(name, a, b, Interval(value, math.nan, math.nan, level), allowed, why)
+
+    def growth(multiplicity: Counts) -> float:
+        one, other = of_a(multiplicity), of_b(multiplicity)
+        return math.log(other / one) if one > 0 and other > 0 else math.nan
+
+    log = student_bootstrap(growth, blocks, level=level)
+    change = Interval(math.expm1(log.value), math.expm1(log.low), math.expm1(log.high), level)
+    return Change(name, a, b, change, allowed, "" if math.isfinite(log.low) else "too few frames in some blocks")
+
+
+def _unanswered(a: Timeline, b: Timeline, level: float, allowed: float, why: str) -> Change:
+    """Of a difference: a ratio of shares that may be zero says nothing."""
+
+    def share(one: Timeline, multiplicity: Counts) -> float:
+        return _quotient(one.due - one.answered, one.due, multiplicity)
+
+    once = np.ones(len(a), np.int64)
+    shares = share(a, once), share(b, once)
+    if why or not math.isfinite(sum(shares)):
+        difference = Interval(shares[1] - shares[0], math.nan, math.nan, level)
+        return Change(UNANSWERED, *shares, difference, allowed, why or "no frames")
+    found = student_bootstrap(lambda multiplicity: share(b, multiplicity) - share(a, multiplicity), len(a), level=level)
+    return Change(UNANSWERED, *shares, found, allowed)
+
+
+def _quotient(above: Counts | Values, below: Counts | Values, multiplicity: Counts) -> float:
+    total = multiplicity @ below
+    return float(multiplicity @ above / total) if total else math.nan
+
+
+def _others(a: LoadResult, b: LoadResult, both: tuple[Timeline, Timeline]) -> list[tuple[str, float, float]]:
+    """Figures that have no interval, and so no verdict."""
+    found = [
+        (f"{what}, frames/s", *(getattr(one, attribute).sum() / max(1, len(one)) for one in both))
+        for what, attribute in (("offered", "due"), ("served", "answered"))
+    ]
+    if a.server and b.server:
+        peaks = (max(reading.resident_bytes for reading in one.server) / 1e6 for one in (a, b))
+        found.append(("memory of the server at most, MB", *peaks))
+    for name, title, factor in (("cost_usage", "cost used by a million frames", 1e6), ("joules", "mJ a frame", 1e3)):
+        if all(name in one.server and one.server.get(ANSWERED, np.zeros(1)).any() for one in both):
+            found.append((title, *(one.server[name].sum() / one.server[ANSWERED].sum() * factor for one in both)))
+    return [(title, float(one), float(other)) for title, one, other in found]
+
+
+def _check(allowed: Mapping[str, float], alpha: float) -> None:
+    for name, margin in allowed.items():
+        if name not in ALLOWED:
+            raise InvalidInput(f"{name} is not compared; there are {', '.join(ALLOWED)}")
+        if not 0 <= margin < math.inf:
+            raise InvalidInput(f"the change allowed of {name} must be 0 or above")
+    if not 0 < alpha < 1:
+        raise InvalidInput("alpha must be above 0 and below 1")

@@ -1,0 +1,224 @@
+"""The figures of a load test, recomputed from its result: each with its interval where there is enough to say one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from lathe.evidence import Interval
+from lathe.figure_text import milli
+from lathe_loadtest.latencies import Latencies
+from lathe_loadtest.result import ANSWERED, LoadResult
+from lathe_loadtest.timeline import Counts, Timeline, Values, interval
+
+PERCENTILES = (0.5, 0.9, 0.95, 0.99, 0.999, 0.9999)
+FEWEST_BEYOND = 10
+"""Frames that must be slower than a percentile before it is told with an interval, or compared."""
+LEVEL = 0.95
+MILLION = 1e6
+
+
+@dataclass(frozen=True)
+class VariantFigures:
+    """Attributes:
+    frames: answered by it.
+    share: of all answered frames.
+    percentiles: latency in seconds by share; those beyond which there is no frame are missing.
+    """
+
+    frames: int
+    share: float
+    mean_seconds: float
+    percentiles: Mapping[float, Interval]
+
+
+@dataclass(frozen=True)
+class ServerFigures:
+    """By the server's own metrics, over the judged seconds; None where it does not tell.
+
+    Attributes:
+        cores: that it used on average.
+        cpu_ms_per_frame: of the whole process, for an answered frame.
+        cost_used, cost_allocated: for a million answered frames, without and with the machine's idle time.
+    """
+
+    cores: Interval | None
+    cpu_ms_per_frame: Interval | None
+    resident_peak_bytes: int
+    resident_growth_bytes: int
+    most_waiting: int
+    cost_used: Interval | None
+    cost_allocated: Interval | None
+    currency: str
+    joules_per_frame: Interval | None
+    energy_source: str
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Attributes:
+    judged_seconds: without the warm-up.
+    offered, accepted, served: frames a second that were due, that were sent and not rejected, that were answered.
+    shares: of the due frames by outcome, most first.
+    all: of all variants together.
+    server: None where it had no metrics.
+    late_p99_seconds, late_most_seconds: by how much the sender itself was late.
+    """
+
+    judged_seconds: int
+    due: int
+    offered: Interval
+    accepted: Interval
+    served: Interval
+    outcomes: Mapping[str, int]
+    shares: Mapping[str, Interval]
+    all: VariantFigures
+    variants: Mapping[str, VariantFigures]
+    server: ServerFigures | None
+    sender_us_per_frame: float
+    late_p99_seconds: float
+    late_most_seconds: float
+
+
+def figures(result: LoadResult, level: float = LEVEL, *, judged: Timeline | None = None) -> Figures:
+    """Of the seconds after the warm-up.
+
+    Args:
+        judged: these, where they are known already.
+    """
+    judged = judged_timeline(result) if judged is None else judged
+    blocks = judged.in_blocks()
+    due = int(judged.due.sum())
+    totals = {name: int(one.sum()) for name, one in judged.outcomes.items()}
+    outcomes = dict(sorted(totals.items(), key=lambda one: -one[1]))
+    late = Latencies.decoded([result.sender.lateness])
+    rate = partial(_ratio, lengths=blocks.lengths, level=level)
+    return Figures(
+        judged_seconds=len(judged),
+        due=due,
+        offered=rate(blocks.due),
+        accepted=rate(accepted(blocks)),
+        served=rate(blocks.answered),
+        outcomes=outcomes,
+        shares={name: _ratio(blocks.outcomes[name], blocks.due, level, is_share=True) for name in outcomes},
+        all=_variant(judged.together, blocks.together, int(judged.answered.sum()), level),
+        variants={
+            name: _variant(one, blocks.latencies[name], int(judged.answered.sum()), level)
+            for name, one in judged.latencies.items()
+            if one.total
+        },
+        server=_server(result, blocks, level),
+        sender_us_per_frame=result.sender.cpu_us_per_frame,
+        late_p99_seconds=late.percentile(0.99),
+        late_most_seconds=late.percentile(1.0),
+    )
+
+
+def judged_timeline(result: LoadResult) -> Timeline:
+    return Timeline.of(result).after(result.scenario.warmup_seconds)
+
+
+def accepted(timeline: Timeline) -> Counts:
+    """Frames that the server took: sent and not rejected."""
+    return np.asarray(timeline.sent - timeline.outcome("rejected"))
+
+
+def is_told(latencies: Latencies, share: float) -> bool:
+    """Whether enough frames are slower than a percentile."""
+    return latencies.total * (1 - share) >= FEWEST_BEYOND - 1e-6
+
+
+def with_interval(one: Interval, digits: str = ".3g", factor: float = 1.0) -> str:
+    """
+    >>> with_interval(Interval(0.0201, 0.0195, 0.0208, 0.95), ".1f", 1e3)
+    '20.1 (19.5 to 20.8)'
+    >>> with_interval(Interval(0.0201, math.nan, math.nan, 0.95), ".1f", 1e3)
+    '20.1'
+    """
+    if not math.isfinite(one.value):
+        return "–"
+    text = f"{one.value * factor:{digits}}"
+    if not math.isfinite(one.low + one.high):
+        return text
+    return f"{text} ({one.low * factor:{digits}} to {one.high * factor:{digits}})"
+
+
+def in_ms(one: Interval) -> str:
+    """
+    >>> in_ms(Interval(1.0417, 0.0421, 2.2, 0.95)), in_ms(Interval(0.00712, math.nan, math.nan, 0.95))
+    ('1042 (42.1 to 2200)', '7.12')
+    """
+    text = milli(one.value) if math.isfinite(one.value) else "–"
+    return f"{text} ({milli(one.low)} to {milli(one.high)})" if math.isfinite(one.low + one.high) else text
+
+
+def share_text(one: Interval) -> str:
+    return with_interval(one, ".2f", 100.0) + " %"
+
+
+def server_rows(server: ServerFigures) -> list[tuple[str, str]]:
+    """Names and values, of what the server tells."""
+    rows = [
+        ("memory at most, MB", f"{server.resident_peak_bytes / 1e6:.0f}"),
+        ("memory grew by, MB", f"{server.resident_growth_bytes / 1e6:+.1f}"),
+        ("most frames that waited", str(server.most_waiting)),
+    ]
+    for name, one, digits, factor in (
+        ("CPU, cores", server.cores, ".2f", 1.0),
+        ("CPU a frame, ms", server.cpu_ms_per_frame, ".2f", 1.0),
+        (f"a million frames, {server.currency}", server.cost_used, ".3g", 1.0),
+        (f"… with idle time, {server.currency}", server.cost_allocated, ".3g", 1.0),
+        (f"energy a frame, mJ ({server.energy_source})", server.joules_per_frame, ".1f", 1e3),
+    ):
+        if one:
+            rows.append((name, with_interval(one, digits, factor)))
+    return rows
+
+
+def _variant(seconds: Latencies, blocks: Latencies, answered: int, level: float) -> VariantFigures:
+    found = {}
+    for share, value in seconds.curve(PERCENTILES):
+        if is_told(seconds, share):
+            found[share] = interval(partial(blocks.percentile, share), len(blocks.counts), level)
+        else:
+            found[share] = Interval(value, math.nan, math.nan, level)
+    return VariantFigures(seconds.total, seconds.total / answered if answered else math.nan, seconds.mean(), found)
+
+
+def _ratio(above: Counts | Values, lengths: Counts | Values, level: float, *, is_share: bool = False) -> Interval:
+    """Of two sums over blocks."""
+
+    def statistic(multiplicity: Counts) -> float:
+        below = multiplicity @ lengths
+        return float(multiplicity @ above / below) if below else math.nan
+
+    return interval(statistic, len(above), level, is_share=is_share)
+
+
+def _server(result: LoadResult, blocks: Timeline, level: float) -> ServerFigures | None:
+    readings = [one for one in result.server if one.at_seconds >= result.scenario.warmup_seconds]
+    if not readings:
+        return None
+    grown = blocks.server
+    answered = grown.get(ANSWERED, np.zeros(len(blocks)))
+
+    def a_frame(name: str, factor: float) -> Interval | None:
+        return _ratio(grown[name] * factor, answered, level) if name in grown and answered.any() else None
+
+    resident = [one.resident_bytes for one in readings]
+    return ServerFigures(
+        cores=_ratio(grown["cpu_seconds"], blocks.lengths, level) if "cpu_seconds" in grown else None,
+        cpu_ms_per_frame=a_frame("cpu_seconds", 1e3),
+        resident_peak_bytes=max(resident),
+        resident_growth_bytes=resident[-1] - resident[0],
+        most_waiting=max(one.waiting_frames for one in readings),
+        cost_used=a_frame("cost_usage", MILLION),
+        cost_allocated=a_frame("cost_allocation", MILLION),
+        currency=readings[-1].currency,
+        joules_per_frame=a_frame("joules", 1.0),
+        energy_source=readings[-1].energy_source,
+    )

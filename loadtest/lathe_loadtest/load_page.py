@@ -1,0 +1,273 @@
+"""The page of a load test: whether it is to be believed first, then latencies, frames, the server, the sender."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from lathe.evidence import Interval
+from lathe.figure_text import milli
+from lathe.report import Report
+from lathe_loadtest import load_plots
+from lathe_loadtest.figures import (
+    Figures,
+    VariantFigures,
+    accepted,
+    figures,
+    in_ms,
+    server_rows,
+    share_text,
+    with_interval,
+)
+from lathe_loadtest.latencies import Latencies
+from lathe_loadtest.phases import Phase, phases, told
+from lathe_loadtest.result import ANSWERED, CameraResult, LoadResult
+from lathe_loadtest.timeline import FEWEST_BLOCKS, Timeline
+
+MOST_STRETCHES = 300
+"""Of a drawing over time; longer runs are drawn in stretches of several seconds."""
+MOST_CAMERAS = 20
+_RED = " What was done to the server is dashed in red."
+
+
+def page(result: LoadResult, expectations: Sequence[tuple[bool, str]] = ()) -> Report:
+    """Args:
+    expectations: of the scenario, whether each was met and what it says.
+    """
+    whole = Timeline.of(result)
+    judged = whole.after(result.scenario.warmup_seconds)
+    found, events = figures(result, judged=judged), phases(result)
+    scenario = result.scenario
+    began = datetime.fromtimestamp(result.started_at_unix, UTC)
+    report = Report(
+        f"Load test: {scenario.name or scenario.model}",
+        " ".join([*([scenario.about] if scenario.about else []), f"{began:%Y-%m-%d %H:%M:%S} UTC."]),
+    )
+    _add_validity(report, result, expectations)
+    report.facts(_facts(result, found))
+    timeline = whole.grouped(max(1, math.ceil(len(whole) / MOST_STRETCHES)))
+    _add_latency(report, judged, timeline, found, events)
+    if len(found.variants) > 1:
+        _add_variants(report, timeline, found, events)
+    _add_frames(report, timeline, found, events)
+    _add_server(report, result, timeline, found, events)
+    _add_cameras(report, result)
+    _add_sender(report, result, found)
+    return report
+
+
+def _add_validity(report: Report, result: LoadResult, expectations: Sequence[tuple[bool, str]]) -> None:
+    if result.is_valid:
+        report.paragraph("Valid: the sender kept to its times, so the figures are the server's.", "big good")
+    else:
+        report.paragraph(f"Not valid: {'; '.join(result.why_invalid)}.", "big bad")
+        report.paragraph("The figures say more of the driver than of the server. Do not judge a server by them.", "bad")
+    if result.ended != "completed":
+        how = "The server was lost" if result.ended == "server_lost" else "The run was interrupted"
+        why = f": {result.error}" if result.error else ""
+        report.paragraph(f"{how} after {result.seconds:.0f} of {result.scenario.seconds:.0f} s{why}.", "bad")
+    for text in (text for is_met, text in expectations if not is_met):
+        report.paragraph(f"Not met: {text}", "bad")
+    if met := [text for is_met, text in expectations if is_met]:
+        report.paragraph(f"Met: {'; '.join(met)}", "good")
+    failed = [one for one in result.events if one.error]
+    for one in failed:
+        report.paragraph(f"At {one.at_seconds:.0f} s {one.text or one.do} failed: {one.error}", "bad")
+
+
+def _facts(result: LoadResult, found: Figures) -> list[tuple[str, str]]:
+    scenario = result.scenario
+    groups = ", ".join(f"{one.count} at {one.fps:.3g} fps" for one in scenario.cameras)
+    sizes = ", ".join(sorted({f"{one.size_wh[0]}×{one.size_wh[1]}, quality {one.quality}" for one in scenario.cameras}))
+    return [
+        ("model", scenario.model),
+        ("variants", ", ".join(result.variants) or "none answered"),
+        ("protocol", scenario.protocol),
+        ("cameras", groups),
+        ("pictures", sizes),
+        ("load over time", scenario.shape.kind),
+        ("judged", f"{found.judged_seconds} s, {found.due:,} frames"),
+        ("server", result.address),
+        ("driver's machine", f"{result.machine.cpu}, {result.machine.cores} cores"),
+    ]
+
+
+def _add_latency(report: Report, judged: Timeline, timeline: Timeline, found: Figures, events: Sequence[Phase]) -> None:
+    report.heading("Latency")
+    if not found.all.frames:
+        report.paragraph("No frame was answered.", "bad")
+        return
+    blocks = judged.in_blocks()
+    curves = {"all": (judged.together, blocks.together)}
+    if len(found.variants) > 1:
+        curves |= {name: (judged.latencies[name], blocks.latencies[name]) for name in found.variants}
+    report.plot(
+        load_plots.distribution(curves),
+        "From when a frame was to be sent until its answer came: a frame that had to wait counts with its wait. "
+        "Bands are 95 % intervals, cut at the slowest frame; they end where fewer than ten frames are slower, lines "
+        "where none is.",
+        load_plots.key(curves if len(curves) > 1 else ()),
+    )
+    rows = {"all": found.all, **(found.variants if len(found.variants) > 1 else {})}
+    report.table(*_percentile_table(rows))
+    report.paragraph(_how_to_read(len(blocks)), "note")
+    if len(events) > 1 and len(blocks) >= FEWEST_BLOCKS:
+        report.paragraph("This load changes by plan, so blocks differ: intervals are wider than they would be.", "note")
+    report.heading("Latency over time")
+    shares = {"p50": 0.5, "p99": 0.99}
+    stretch = int(timeline.lengths[0])
+    each = "each second" if stretch == 1 else f"each {stretch} s"
+    report.plot(
+        load_plots.latency_over_time(timeline, events, shares),
+        f"Of the frames that were to be sent in {each}. {told(events)}{_RED * any(one.is_action for one in events)} "
+        "Gaps are times of which no frame was answered.",
+        load_plots.key(shares),
+    )
+
+
+def _how_to_read(blocks: int) -> str:
+    if blocks < FEWEST_BLOCKS:
+        return "The run is too short for intervals: they need 25 s beside the warm-up."
+    return (
+        f"In brackets: 95 % intervals by Student's bootstrap over {blocks} blocks of consecutive seconds, since frames "
+        "of one moment share a queue. They know the noise within this run, not that between runs."
+    )
+
+
+def _percentile_table(rows: dict[str, VariantFigures]) -> tuple[list[str], list[list[str]]]:
+    shares = sorted({share for one in rows.values() for share in one.percentiles})
+    headings = ["ms", "frames", "mean", *(f"p{100 * share:g}" for share in shares)]
+    nothing = Interval(math.nan, math.nan, math.nan, 0.95)
+    body = [
+        [
+            name,
+            f"{one.frames:,}",
+            milli(one.mean_seconds),
+            *(in_ms(one.percentiles.get(share, nothing)) for share in shares),
+        ]
+        for name, one in rows.items()
+    ]
+    return headings, body
+
+
+def _add_variants(report: Report, timeline: Timeline, found: Figures, events: Sequence[Phase]) -> None:
+    report.heading("By variant")
+    report.table(
+        ["variant", "frames", "of the answered"],
+        [[name, f"{one.frames:,}", f"{100 * one.share:.2f} %"] for name, one in found.variants.items()],
+    )
+    report.plot(
+        load_plots.variants_over_time(timeline, events, 0.5), "p50 over time.", load_plots.key(timeline.latencies)
+    )
+    rows = {name: list(one.counts.sum(1) / timeline.lengths) for name, one in timeline.latencies.items()}
+    report.plot(load_plots.rates_over_time(timeline, rows, events), "Answered by each.", load_plots.key(rows))
+
+
+def _add_frames(report: Report, timeline: Timeline, found: Figures, events: Sequence[Phase]) -> None:
+    report.heading("Frames offered, accepted, served")
+    rows = {
+        "offered": list(timeline.due / timeline.lengths),
+        "accepted": list(accepted(timeline) / timeline.lengths),
+        "served": list(timeline.answered / timeline.lengths),
+    }
+    report.plot(
+        load_plots.rates_over_time(timeline, rows, events),
+        f"Offered {found.offered.value:.1f} frames a second: due by the cameras' clocks. Accepted "
+        f"{found.accepted.value:.1f}: sent and not rejected. Served {with_interval(found.served, '.1f')}: answered.",
+        load_plots.key(rows),
+    )
+    report.table(
+        ["outcome", "frames", "of the due"],
+        [[name, f"{found.outcomes[name]:,}", share_text(one)] for name, one in found.shares.items()],
+    )
+    if any(count for name, count in found.outcomes.items() if name != ANSWERED):
+        report.subheading("Without an answer, by reason")
+        names = load_plots.key(load_plots.unanswered(timeline), load_plots.UNANSWERED_COLOR)
+        report.plot(load_plots.drops_over_time(timeline, events), "On top of one another.", names)
+    else:
+        report.paragraph("Every frame was answered.", "good")
+
+
+def _add_server(
+    report: Report, result: LoadResult, timeline: Timeline, found: Figures, events: Sequence[Phase]
+) -> None:
+    report.heading("The server, by its own metrics")
+    if not found.server:
+        report.paragraph("Its metrics could not be read, so CPU, memory, cost and energy are not known.")
+        return
+    report.facts(server_rows(found.server))
+    if not found.server.cost_used:
+        report.paragraph("The server has no price, so there is no cost (--price-per-core-hour).", "note")
+    report.plots(_server_plots(result, timeline, events))
+
+
+def _server_plots(result: LoadResult, timeline: Timeline, events: Sequence[Phase]) -> list[tuple[str, str]]:
+    end = float(timeline.starts[-1] + timeline.lengths[-1])
+    grown, known = timeline.server, _known(result, timeline)
+    answered = grown.get(ANSWERED)
+    drawn: list[tuple[str, list[tuple[float, float]], str]] = []
+    if "cpu_seconds" in grown:
+        points = load_plots.per_stretch(grown["cpu_seconds"].tolist(), timeline.lengths.tolist(), timeline)
+        drawn.append(("cores", points, "CPU, in cores."))
+    memory = [(reading.at_seconds, reading.resident_bytes / 1e6) for reading in result.server]
+    drawn.append(("MB", memory, "Resident memory."))
+    for name, title, factor, caption in (
+        ("cost_usage", f"{result.server[-1].currency} a million frames", 1e6, "Cost of processors used."),
+        ("joules", "mJ a frame", 1e3, f"Energy ({result.server[-1].energy_source})."),
+    ):
+        if name in grown and answered is not None and answered.any():
+            points = load_plots.per_stretch((grown[name] * factor).tolist(), answered.tolist(), timeline)
+            drawn.append((title, points, caption))
+    return [
+        (
+            load_plots.small_over_time([one for one in points if known[0] <= one[0] <= known[1]], title, end, events),
+            caption,
+        )
+        for title, points, caption in drawn
+    ]
+
+
+def _known(result: LoadResult, timeline: Timeline) -> tuple[float, float]:
+    """From the first to the last reading, before and after which nothing is known of the server."""
+    times = [reading.at_seconds for reading in result.server]
+    return times[0], times[-1]
+
+
+def _add_cameras(report: Report, result: LoadResult) -> None:
+    report.heading("Cameras")
+    worst = sorted(result.cameras, key=_badness, reverse=True)
+    with report.details(f"{min(MOST_CAMERAS, len(worst))} of {len(worst)}, those with most unanswered frames first"):
+        rows = []
+        for one in worst[:MOST_CAMERAS]:
+            latencies = Latencies.decoded([one.latencies])
+            ms = [f"{latencies.percentile(share) * 1e3:.1f}" if latencies.total else "–" for share in (0.5, 0.99)]
+            answered = one.outcomes.get(ANSWERED, 0)
+            unanswered = f"{1 - answered / one.due:.2%}" if one.due else "–"
+            rows.append([one.name, f"{one.due:,}", f"{answered:,}", unanswered, *ms, str(one.connections)])
+        report.table(["camera", "due", "answered", "unanswered", "p50, ms", "p99, ms", "connections"], rows)
+        report.paragraph("Warm-up included.", "note")
+
+
+def _badness(one: CameraResult) -> float:
+    return (one.due - one.outcomes.get(ANSWERED, 0)) / one.due if one.due else 0.0
+
+
+def _add_sender(report: Report, result: LoadResult, found: Figures) -> None:
+    report.heading("The sender")
+    report.facts(
+        [
+            ("processes", str(result.sender.processes)),
+            ("CPU a frame sent, µs", f"{found.sender_us_per_frame:.0f}"),
+            ("its own lateness, p99, ms", _ms(found.late_p99_seconds)),
+            ("at most, ms", _ms(found.late_most_seconds)),
+        ]
+    )
+    with report.details("scenario"):
+        report.paragraph(json.dumps(asdict(result.scenario), ensure_ascii=False))
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f}" if math.isfinite(seconds) else "–"

@@ -1,0 +1,235 @@
+"""`lathe load`: whatever happens there is a clear line, an exit code, and what was seen until then."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lathe.cli import main
+from lathe.cli.load import EXIT_INTERRUPTED, EXIT_INVALID, tell
+from lathe.connection import Connection
+from lathe.errors import Refused, Unavailable
+from lathe.repository import Repository
+from lathe_loadtest.assemble import why_invalid
+from lathe_loadtest.drive import drive
+from lathe_loadtest.messages import OUTCOME_NUMBERS
+from lathe_loadtest.notes import Rows
+from lathe_loadtest.result import read_result
+from lathe_loadtest.scenario import Cameras, Scenario
+from lathe_loadtest.stage import Target
+from lathe_server.access.tokens import new_token
+from tests.certificates import Authority
+from tests.conftest import RunningServer, start_server
+from tests.loadtest.synthetic import synthetic_result
+from tests.loadtest.truth import ROOT, truth_server
+
+SMALL = Cameras(count=4, fps=20.0, size_wh=(160, 120), fps_spread=0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model = ", "bad.toml is not valid TOML"),
+        ('model = "face"', 'the key "cameras" is missing'),
+        ('model = "face"\ncameras = []', '"cameras" is empty'),
+        ('model = "face"\n[[cameras]]\nfsp = 9', 'line 3: unknown key "fsp"; did you mean "fps"?'),
+        ('model = "face"\n[[cameras]]\nfps = 0', '"fps" must be above 0'),
+        ('model = "face"\n[[cameras]]\ncount = "9"', 'line 3: "count" must be a whole number'),
+        ('model = "face"\n[[cameras]]\n[[cameras]]', "two groups of cameras have the same name"),
+        ('model = "face"\n[[cameras]]\nnetwork = { loss = 2 }', '"loss" must be from 0 to 1'),
+        ('model = "face"\n[[cameras]]\n[shape]\nkind = "rmap"', 'did you mean "ramp"?'),
+        ('model = "face"\n[[cameras]]\n[[actions]]\nat_seconds = 99\ndo = "rollback"', "comes after the end"),
+        ('model = "face"\n[[cameras]]\n[[actions]]\nat_seconds = 1\ndo = "swap"', '"swap" needs "weights"'),
+        (
+            'model = "face"\n[[cameras]]\n[[actions]]\nat_seconds = 1\ndo = "route"\nweights = 3',
+            '"weights" must be a table',
+        ),
+        ('model = "face"\nwarmup_seconds = 30\n[[cameras]]', '"warmup_seconds" must be below "seconds"'),
+    ],
+)
+def test_a_bad_scenario_is_told_by_its_line(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.toml").write_text(text)
+    assert main(["load", str(tmp_path / "bad.toml")]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_flags_that_make_no_sense(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for flags, message in [
+        (["--fps", "-1"], '"fps" must be above 0'),
+        (["--processes", "-1"], "--processes must not be negative"),
+        (["--output", str(tmp_path / "none/r.json")], "there is no folder"),
+        (["nosuch.toml"], "there is no file nosuch.toml"),
+    ]:
+        assert main(["load", "--model", "any", *flags]) == 1
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["load", "--size", "640"])
+    assert "640 is not WIDTHxHEIGHT" in capsys.readouterr().err
+
+
+def test_no_server() -> None:
+    with pytest.raises(Unavailable, match=r"no server answers at 127\.0\.0\.1:9"):
+        drive(Scenario("any", (SMALL,), seconds=1.0), Target("127.0.0.1:9", "", ""))
+
+
+def test_a_real_server_and_its_own_figures(shared_server: RunningServer, tmp_path: Path) -> None:
+    flags = ["--server", shared_server.grpc, "--http", shared_server.http, "--control", shared_server.control]
+    flags += ["--cameras", "3", "--fps", "20", "--seconds", "2", "--output", str(tmp_path / "r.json")]
+    for protocol in ("stream", "unary", "tensors"):
+        assert main(["load", *flags, "--protocol", protocol]) in (0, EXIT_INVALID)  # where others have the cores
+        result = read_result(tmp_path / "r.json")
+        assert result.outcomes["answered"] > 100
+        assert not result.outcomes["lost"] + result.outcomes["failed"]
+        assert result.variants == ("a",)
+        first, last = result.server[0], result.server[-1]
+        told = last.frames["answered"] - first.frames.get("answered", 0)
+        assert told == pytest.approx(result.outcomes["answered"], abs=6)  # the first reading is a moment late
+        assert last.cpu_seconds > first.cpu_seconds
+
+
+def test_a_model_that_there_is_not(shared_server: RunningServer) -> None:
+    with pytest.raises(Refused, match="NOT_FOUND"):
+        drive(Scenario("nosuch", (SMALL,), seconds=2.0), Target(shared_server.grpc, "", ""))
+
+
+def test_tls_and_tokens(repository: Repository, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.issue("server")
+    token, sha256 = new_token()
+    (tmp_path / "tokens").write_text(f'[[tokens]]\nname = "cameras"\nrole = "infer"\nsha256 = "{sha256}"\n')
+    flags = ("--tls-certificate", str(pair.certificate), "--tls-key", str(pair.key))
+    with start_server(repository.root, tmp_path / "log", *flags, "--tokens", str(tmp_path / "tokens")) as server:
+        scenario = Scenario("spots", (SMALL,), seconds=1.0)
+        known = Connection(token=token, ca=str(authority.file))
+        result = drive(scenario, Target(server.grpc, server.http, server.control, known))
+        assert result.outcomes["answered"] > 60
+        assert not result.outcomes["failed"] + result.outcomes["lost"]
+        with pytest.raises(Refused, match="UNAUTHENTICATED"):
+            drive(scenario, Target(server.grpc, "", "", replace(known, token="another")))
+        with pytest.raises(Unavailable, match="no server answers"):
+            drive(scenario, Target(server.grpc, "", "", Connection()))
+
+
+def test_a_server_that_dies_in_mid_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "s.toml").write_text('model = "any"\nseconds = 20\ngive_up_seconds = 0.5\n[[cameras]]\ncount = 4\n')
+    with truth_server(tmp_path, kind="constant", seconds=0.01, die_at=60) as truth:
+        flags = ["--server", truth.address, "--http", "", "--output", str(tmp_path / "r.json")]
+        assert main(["load", str(tmp_path / "s.toml"), *flags]) == 1
+    assert "lathe: the server is gone: given up after" in capsys.readouterr().err
+    result = read_result(tmp_path / "r.json")
+    assert result.ended == "server_lost"
+    assert 1 < result.seconds < 10
+    assert 50 <= result.outcomes["answered"] < 60
+    assert result.outcomes["dropped_disconnected"] > 10
+
+
+def test_a_server_that_dies_when_there_is_no_time_left_to_give_up(tmp_path: Path) -> None:
+    with truth_server(tmp_path, kind="constant", seconds=0.01, die_at=20) as truth:
+        result = drive(Scenario("any", (SMALL,), seconds=4.0), truth.target)
+    assert (result.ended, result.seconds) == ("server_lost", 4.0)
+    assert "the server is gone: nobody had a connection for the last" in result.error
+
+
+def test_ctrl_c_keeps_what_there_is(tmp_path: Path) -> None:
+    with truth_server(tmp_path, kind="constant", seconds=0.01, tell_at=60) as truth:
+        flags = ["--server", truth.address, "--http", "", "--model", "any", "--seconds", "60", "--fps", "50"]
+        command = [sys.executable, "-m", "lathe", "load", *flags, "--output", str(tmp_path / "r.json")]
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        assert truth.told() == "60\n"
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == EXIT_INTERRUPTED
+    assert "lathe: interrupted after" in errors
+    result = read_result(tmp_path / "r.json")
+    assert result.ended == "interrupted"
+    assert 55 < result.outcomes["answered"] < 600
+    assert result.outcomes.total() == result.outcomes["answered"]
+
+
+def test_cameras_whose_connections_are_cut_come_back(tmp_path: Path) -> None:
+    wild: dict[str, Any] = {"reconnect_every_seconds": 0.7, "away_every_seconds": 1.5, "away_seconds": 0.3}
+    kinds = (Cameras(count=6, fps=20.0, size_wh=(160, 120), **wild),)
+    with truth_server(tmp_path, kind="constant", seconds=0.02) as truth:
+        result = drive(Scenario("any", kinds, seconds=4.0), truth.target)
+    assert set(result.outcomes) <= {"answered", "dropped_disconnected"}
+    assert 0 < result.outcomes["dropped_disconnected"] < 0.4 * sum(one.due for one in result.per_second)
+    assert sum(camera.connections for camera in result.cameras) > 15
+
+
+def test_several_processes_are_one_run(tmp_path: Path) -> None:
+    with truth_server(tmp_path, kind="constant", seconds=0.02) as truth:
+        result = drive(Scenario("any", (SMALL,), seconds=2.0), truth.target, processes=2)
+    assert result.sender.processes == 2
+    assert [camera.name for camera in result.cameras] == ["camera-0", "camera-1", "camera-2", "camera-3"]
+    assert result.outcomes == {"answered": 160}
+    assert [one.due for one in result.per_second] == [80, 80]
+
+
+def rows(lateness: float = 0.0, latency: float = 0.02, cpu_seconds: float = 0.1) -> Rows:
+    count = 200
+    return Rows(
+        ("camera-0",),
+        (1,),
+        ("int8",),
+        np.zeros(count, np.int32),
+        np.linspace(0, 1, count),
+        np.ones(count, np.bool_),
+        np.full(count, OUTCOME_NUMBERS["answered"], np.uint8),
+        np.zeros(count, np.uint16),
+        np.full(count, latency),
+        np.full(count, lateness, np.float32),
+        cpu_seconds,
+    )
+
+
+@pytest.mark.parametrize(
+    ("parts", "died", "reason"),
+    [
+        ([rows()], 0, None),
+        ([rows(lateness=0.02)], 0, "sent late: the 99th percentile of its lateness is 20.0 ms"),
+        ([rows(lateness=0.02, latency=0.5)], 0, None),  # of which it is a small part
+        ([rows(), rows(cpu_seconds=0.95)], 0, "used 95 % of a core"),
+        ([rows()], 1, "1 of the driver's processes died"),
+    ],
+)
+def test_a_run_in_which_the_driver_was_the_limit_says_why(parts: list[Rows], died: int, reason: str | None) -> None:
+    found = why_invalid(parts, 1.0, died)
+    assert len(found) == (reason is not None)
+    assert (reason or "") in "".join(found)
+
+
+def test_an_invalid_run_has_an_exit_code_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tell(synthetic_result(latency_ms={"int8": 20, "fp32": 60}, drops=0.1), ()) == 0
+    assert tell(synthetic_result(why_invalid=("the driver sent late",)), ()) == EXIT_INVALID
+    said = capsys.readouterr()
+    assert said.err == "lathe: invalid: the driver sent late\n"
+    assert "dropped_superseded" in said.out
+
+
+def test_a_slow_driver_finds_itself_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose sending takes longer than there is time for it."""
+    code = "\n".join(
+        [
+            "import time",
+            "from lathe_loadtest.link import Link",
+            "due = Link.due",
+            "def slow(self, row): time.sleep(0.02); due(self, row)",
+            "Link.due = slow",
+        ]
+    )
+    (tmp_path / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    with truth_server(tmp_path, kind="none") as truth:
+        result = drive(Scenario("any", (SMALL,), seconds=2.0), truth.target)
+    assert "the driver sent late" in result.why_invalid[0]
