@@ -180,8 +180,8 @@ def test_the_delay_is_of_both_ways() -> None:
 
 
 def test_a_narrow_line_takes_the_time_of_its_bandwidth_and_holds_the_sender_back() -> None:
-    faults = Faults(bytes_per_second=1e6)
-    data = bytes(800_000)
+    faults = Faults(bytes_per_second=16e6)
+    data = bytes(16_000_000)  # more than the system takes in by itself
     with echoing() as address, Proxy(address, faults=faults) as proxy, connect(proxy) as opened:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**16)
         began = time.monotonic()

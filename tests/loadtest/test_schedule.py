@@ -58,6 +58,12 @@ def test_cameras_do_not_send_all_at_once() -> None:
     assert len({len(plan.due) for plan in planned(count=20, fps_spread=0.1)}) > 10
 
 
+def test_many_slow_cameras_do_not_fall_into_step() -> None:
+    due = np.concatenate([plan.due for plan in planned(seconds=40, count=120, fps=0.472, fps_spread=0.05)])
+    a_second = np.histogram(due, bins=40, range=(0, 40))[0]
+    assert a_second.var() <= 2 * a_second.mean()
+
+
 def test_frames_are_late_but_in_order_and_never_early() -> None:
     network = Network(loss=0.2, resend_seconds=0.25, stall_every_seconds=5, stall_seconds=1)
     [plan] = planned(jitter_seconds=0.03, network=network, bursts=Bursts(every_seconds=3))
