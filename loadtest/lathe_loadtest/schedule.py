@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from lathe_loadtest.scenario import Cameras, Scenario, Shape
 
 GOLDEN_RATIO, PLASTIC_RATIO = 0.618034, 0.569840
-"""Spread rates and phases evenly, and in no order, over any number of cameras. They are two, so that cameras which begin
-early are not the slower ones too, and all fall into step."""
+"""Spread phases and rates evenly, and in no order, over any number of cameras. They are two, so that cameras which
+begin early are not the slower ones too, and all fall into step."""
 _GRID_SECONDS = 0.05
 
 Times = NDArray[np.float64]
@@ -76,11 +76,10 @@ def factor(shape: Shape, seconds: float, times: Times) -> Times:
 def _plan(scenario: Scenario, cameras: Cameras, number: int) -> CameraPlan:
     name = f"{cameras.name}-{number}"
     random = np.random.default_rng([scenario.seed, zlib.crc32(name.encode())])
-    place = (number + 1) * GOLDEN_RATIO % 1
-    rate = cameras.fps * (1 + cameras.fps_spread * (place - 0.5))
+    rate = cameras.fps * (1 + cameras.fps_spread * ((number + 1) * PLASTIC_RATIO % 1 - 0.5))
     joins = cameras.joins_seconds + cameras.joins_over_seconds * number / cameras.count
     stays = _stays(random, cameras, joins, min(cameras.leaves_seconds or scenario.seconds, scenario.seconds))
-    captured = _captured(scenario, rate, phase=(number + 1) * PLASTIC_RATIO % 1)
+    captured = _captured(scenario, rate, phase=(number + 1) * GOLDEN_RATIO % 1)
     due = _late(random, cameras, rate, captured)
     is_there = np.zeros(len(captured), bool)
     for begin, end in stays:
