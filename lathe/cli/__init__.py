@@ -26,7 +26,7 @@ from lathe.cli import (
 from lathe.errors import LatheError
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
-_EXTRAS = {"torch": "compression", "onnx": "compression"}
+_EXTRAS = {"torch": "compression", "onnx": "compression", "hdrh": "load", "hpack": "load"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
