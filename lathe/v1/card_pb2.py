@@ -25,35 +25,43 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13lathe/v1/card.proto\x12\x08lathe.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x05\n\x04\x43\x61rd\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07variant\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x1c\n\x04task\x18\x04 \x01(\x0e\x32\x0e.lathe.v1.Task\x12\"\n\x07\x64\x65\x63oder\x18\x05 \x01(\x0e\x32\x11.lathe.v1.Decoder\x12&\n\tprecision\x18\x06 \x01(\x0e\x32\x13.lathe.v1.Precision\x12\x0f\n\x07\x63lasses\x18\x07 \x03(\t\x12+\n\x0cserving_size\x18\x08 \x01(\x0b\x32\x15.lathe.v1.PictureSize\x12\x15\n\rsize_multiple\x18\t \x01(\r\x12(\n\nthresholds\x18\n \x01(\x0b\x32\x14.lathe.v1.Thresholds\x12\x0e\n\x06sha256\x18\x0b \x01(\t\x12\x12\n\nsize_bytes\x18\x0c \x01(\x04\x12\x12\n\nparameters\x18\r \x01(\x04\x12\x0c\n\x04macs\x18\x0e \x01(\x04\x12\x10\n\x08sparsity\x18\x0f \x01(\x01\x12\"\n\x07lineage\x18\x10 \x01(\x0b\x32\x11.lathe.v1.Lineage\x12\"\n\x07quality\x18\x11 \x03(\x0b\x32\x11.lathe.v1.Quality\x12\"\n\x07latency\x18\x12 \x03(\x0b\x32\x11.lathe.v1.Latency\x12.\n\ncreated_at\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0brecommended\x18\x14 \x01(\x08\x12\x0f\n\x07notices\x18\x15 \x03(\t\x12&\n\x06golden\x18\x16 \x03(\x0b\x32\x16.lathe.v1.GoldenAnswer\x12,\n\rgolden_shapes\x18\x17 \x03(\x0b\x32\x15.lathe.v1.TensorShape\"*\n\x0bTensorShape\x12\r\n\x05input\x18\x01 \x01(\t\x12\x0c\n\x04\x64ims\x18\x02 \x03(\x03\"I\n\x0cGoldenAnswer\x12\x0e\n\x06output\x18\x01 \x01(\t\x12\x0b\n\x03low\x18\x02 \x01(\x02\x12\x0c\n\x04high\x18\x03 \x01(\x02\x12\x0e\n\x06values\x18\x04 \x03(\x02\",\n\x0bPictureSize\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\"D\n\nThresholds\x12\x11\n\tmin_score\x18\x01 \x01(\x01\x12\x0b\n\x03nms\x18\x02 \x01(\x01\x12\x16\n\x0emax_detections\x18\x03 \x01(\r\"\xa6\x01\n\x07Lineage\x12\x0f\n\x07teacher\x18\x01 \x01(\t\x12\x16\n\x0eteacher_sha256\x18\x02 \x01(\t\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12\r\n\x05steps\x18\x04 \x03(\t\x12\x15\n\rrecipe_sha256\x18\x05 \x01(\t\x12\x11\n\tmade_with\x18\x06 \x03(\t\x12\x10\n\x08pictures\x18\x07 \x01(\r\x12\x17\n\x0fpictures_sha256\x18\x08 \x01(\t\"m\n\x07Quality\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x01\x12\x10\n\x08pictures\x18\x04 \x01(\r\x12#\n\x04size\x18\x05 \x01(\x0b\x32\x15.lathe.v1.PictureSize\"\xae\x01\n\x07Latency\x12#\n\x04size\x18\x01 \x01(\x0b\x32\x15.lathe.v1.PictureSize\x12\x0b\n\x03\x63pu\x18\x02 \x01(\t\x12\x0f\n\x07runtime\x18\x03 \x01(\t\x12&\n\x06stages\x18\x04 \x01(\x0b\x32\x16.lathe.v1.StageSeconds\x12\x0f\n\x07speedup\x18\x05 \x01(\x01\x12\x19\n\x11reference_variant\x18\x06 \x01(\t\x12\x0c\n\x04runs\x18\x07 \x01(\r\"e\n\x0cStageSeconds\x12\x0e\n\x06\x64\x65\x63ode\x18\x01 \x01(\x01\x12\r\n\x05queue\x18\x02 \x01(\x01\x12\x12\n\npreprocess\x18\x03 \x01(\x01\x12\r\n\x05infer\x18\x04 \x01(\x01\x12\x13\n\x0bpostprocess\x18\x05 \x01(\x01*B\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x12\n\x0eTASK_DETECTION\x10\x01\x12\x10\n\x0cTASK_TENSORS\x10\x02*J\n\x07\x44\x65\x63oder\x12\x17\n\x13\x44\x45\x43ODER_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45\x43ODER_HEATMAP\x10\x01\x12\x11\n\rDECODER_BOXES\x10\x02*b\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x12\n\x0ePRECISION_FP32\x10\x01\x12\x12\n\x0ePRECISION_INT8\x10\x02\x12\x12\n\x0ePRECISION_FP16\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13lathe/v1/card.proto\x12\x08lathe.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb8\x05\n\x04\x43\x61rd\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07variant\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x1c\n\x04task\x18\x04 \x01(\x0e\x32\x0e.lathe.v1.Task\x12\"\n\x07\x64\x65\x63oder\x18\x05 \x01(\x0e\x32\x11.lathe.v1.Decoder\x12&\n\tprecision\x18\x06 \x01(\x0e\x32\x13.lathe.v1.Precision\x12\x0f\n\x07\x63lasses\x18\x07 \x03(\t\x12+\n\x0cserving_size\x18\x08 \x01(\x0b\x32\x15.lathe.v1.PictureSize\x12\x15\n\rsize_multiple\x18\t \x01(\r\x12(\n\nthresholds\x18\n \x01(\x0b\x32\x14.lathe.v1.Thresholds\x12\x0e\n\x06sha256\x18\x0b \x01(\t\x12\x12\n\nsize_bytes\x18\x0c \x01(\x04\x12\x12\n\nparameters\x18\r \x01(\x04\x12\x0c\n\x04macs\x18\x0e \x01(\x04\x12\x10\n\x08sparsity\x18\x0f \x01(\x01\x12\"\n\x07lineage\x18\x10 \x01(\x0b\x32\x11.lathe.v1.Lineage\x12\"\n\x07quality\x18\x11 \x03(\x0b\x32\x11.lathe.v1.Quality\x12\"\n\x07latency\x18\x12 \x03(\x0b\x32\x11.lathe.v1.Latency\x12.\n\ncreated_at\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0brecommended\x18\x14 \x01(\x08\x12\x0f\n\x07notices\x18\x15 \x03(\t\x12&\n\x06golden\x18\x16 \x03(\x0b\x32\x16.lathe.v1.GoldenAnswer\x12,\n\rgolden_shapes\x18\x17 \x03(\x0b\x32\x15.lathe.v1.TensorShape\x12&\n\tembedding\x18\x18 \x01(\x0b\x32\x13.lathe.v1.Embedding\"\xb0\x01\n\tEmbedding\x12\r\n\x05space\x18\x01 \x01(\t\x12\x12\n\ndimensions\x18\x02 \x01(\r\x12&\n\talignment\x18\x03 \x01(\x0e\x32\x13.lathe.v1.Alignment\x12,\n\nthresholds\x18\x04 \x03(\x0b\x32\x18.lathe.v1.MatchThreshold\x12*\n\x0c\x63ross_spaces\x18\x05 \x03(\x0b\x32\x14.lathe.v1.CrossSpace\"\x94\x01\n\x0eMatchThreshold\x12\x0b\n\x03\x66mr\x18\x01 \x01(\x01\x12\x16\n\x0emin_similarity\x18\x02 \x01(\x01\x12\x0c\n\x04\x66nmr\x18\x03 \x01(\x01\x12\x10\n\x08\x66nmr_low\x18\x04 \x01(\x01\x12\x11\n\tfnmr_high\x18\x05 \x01(\x01\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\t\x12\x1c\n\x14impostor_comparisons\x18\x07 \x01(\x04\"Z\n\nCrossSpace\x12\r\n\x05space\x18\x01 \x01(\t\x12\x0f\n\x07variant\x18\x02 \x01(\t\x12,\n\nthresholds\x18\x03 \x03(\x0b\x32\x18.lathe.v1.MatchThreshold\"*\n\x0bTensorShape\x12\r\n\x05input\x18\x01 \x01(\t\x12\x0c\n\x04\x64ims\x18\x02 \x03(\x03\"I\n\x0cGoldenAnswer\x12\x0e\n\x06output\x18\x01 \x01(\t\x12\x0b\n\x03low\x18\x02 \x01(\x02\x12\x0c\n\x04high\x18\x03 \x01(\x02\x12\x0e\n\x06values\x18\x04 \x03(\x02\",\n\x0bPictureSize\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\"D\n\nThresholds\x12\x11\n\tmin_score\x18\x01 \x01(\x01\x12\x0b\n\x03nms\x18\x02 \x01(\x01\x12\x16\n\x0emax_detections\x18\x03 \x01(\r\"\xa6\x01\n\x07Lineage\x12\x0f\n\x07teacher\x18\x01 \x01(\t\x12\x16\n\x0eteacher_sha256\x18\x02 \x01(\t\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12\r\n\x05steps\x18\x04 \x03(\t\x12\x15\n\rrecipe_sha256\x18\x05 \x01(\t\x12\x11\n\tmade_with\x18\x06 \x03(\t\x12\x10\n\x08pictures\x18\x07 \x01(\r\x12\x17\n\x0fpictures_sha256\x18\x08 \x01(\t\"m\n\x07Quality\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x01\x12\x10\n\x08pictures\x18\x04 \x01(\r\x12#\n\x04size\x18\x05 \x01(\x0b\x32\x15.lathe.v1.PictureSize\"\xae\x01\n\x07Latency\x12#\n\x04size\x18\x01 \x01(\x0b\x32\x15.lathe.v1.PictureSize\x12\x0b\n\x03\x63pu\x18\x02 \x01(\t\x12\x0f\n\x07runtime\x18\x03 \x01(\t\x12&\n\x06stages\x18\x04 \x01(\x0b\x32\x16.lathe.v1.StageSeconds\x12\x0f\n\x07speedup\x18\x05 \x01(\x01\x12\x19\n\x11reference_variant\x18\x06 \x01(\t\x12\x0c\n\x04runs\x18\x07 \x01(\r\"e\n\x0cStageSeconds\x12\x0e\n\x06\x64\x65\x63ode\x18\x01 \x01(\x01\x12\r\n\x05queue\x18\x02 \x01(\x01\x12\x12\n\npreprocess\x18\x03 \x01(\x01\x12\r\n\x05infer\x18\x04 \x01(\x01\x12\x13\n\x0bpostprocess\x18\x05 \x01(\x01*V\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x12\n\x0eTASK_DETECTION\x10\x01\x12\x10\n\x0cTASK_TENSORS\x10\x02\x12\x12\n\x0eTASK_EMBEDDING\x10\x03*J\n\x07\x44\x65\x63oder\x12\x17\n\x13\x44\x45\x43ODER_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45\x43ODER_HEATMAP\x10\x01\x12\x11\n\rDECODER_BOXES\x10\x02*b\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x12\n\x0ePRECISION_FP32\x10\x01\x12\x12\n\x0ePRECISION_INT8\x10\x02\x12\x12\n\x0ePRECISION_FP16\x10\x03*Q\n\tAlignment\x12\x19\n\x15\x41LIGNMENT_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x41LIGNMENT_DLIB\x10\x01\x12\x15\n\x11\x41LIGNMENT_ARCFACE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lathe.v1.card_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TASK']._serialized_start=1520
-  _globals['_TASK']._serialized_end=1586
-  _globals['_DECODER']._serialized_start=1588
-  _globals['_DECODER']._serialized_end=1662
-  _globals['_PRECISION']._serialized_start=1664
-  _globals['_PRECISION']._serialized_end=1762
+  _globals['_TASK']._serialized_start=1982
+  _globals['_TASK']._serialized_end=2068
+  _globals['_DECODER']._serialized_start=2070
+  _globals['_DECODER']._serialized_end=2144
+  _globals['_PRECISION']._serialized_start=2146
+  _globals['_PRECISION']._serialized_end=2244
+  _globals['_ALIGNMENT']._serialized_start=2246
+  _globals['_ALIGNMENT']._serialized_end=2327
   _globals['_CARD']._serialized_start=67
-  _globals['_CARD']._serialized_end=723
-  _globals['_TENSORSHAPE']._serialized_start=725
-  _globals['_TENSORSHAPE']._serialized_end=767
-  _globals['_GOLDENANSWER']._serialized_start=769
-  _globals['_GOLDENANSWER']._serialized_end=842
-  _globals['_PICTURESIZE']._serialized_start=844
-  _globals['_PICTURESIZE']._serialized_end=888
-  _globals['_THRESHOLDS']._serialized_start=890
-  _globals['_THRESHOLDS']._serialized_end=958
-  _globals['_LINEAGE']._serialized_start=961
-  _globals['_LINEAGE']._serialized_end=1127
-  _globals['_QUALITY']._serialized_start=1129
-  _globals['_QUALITY']._serialized_end=1238
-  _globals['_LATENCY']._serialized_start=1241
-  _globals['_LATENCY']._serialized_end=1415
-  _globals['_STAGESECONDS']._serialized_start=1417
-  _globals['_STAGESECONDS']._serialized_end=1518
+  _globals['_CARD']._serialized_end=763
+  _globals['_EMBEDDING']._serialized_start=766
+  _globals['_EMBEDDING']._serialized_end=942
+  _globals['_MATCHTHRESHOLD']._serialized_start=945
+  _globals['_MATCHTHRESHOLD']._serialized_end=1093
+  _globals['_CROSSSPACE']._serialized_start=1095
+  _globals['_CROSSSPACE']._serialized_end=1185
+  _globals['_TENSORSHAPE']._serialized_start=1187
+  _globals['_TENSORSHAPE']._serialized_end=1229
+  _globals['_GOLDENANSWER']._serialized_start=1231
+  _globals['_GOLDENANSWER']._serialized_end=1304
+  _globals['_PICTURESIZE']._serialized_start=1306
+  _globals['_PICTURESIZE']._serialized_end=1350
+  _globals['_THRESHOLDS']._serialized_start=1352
+  _globals['_THRESHOLDS']._serialized_end=1420
+  _globals['_LINEAGE']._serialized_start=1423
+  _globals['_LINEAGE']._serialized_end=1589
+  _globals['_QUALITY']._serialized_start=1591
+  _globals['_QUALITY']._serialized_end=1700
+  _globals['_LATENCY']._serialized_start=1703
+  _globals['_LATENCY']._serialized_end=1877
+  _globals['_STAGESECONDS']._serialized_start=1879
+  _globals['_STAGESECONDS']._serialized_end=1980
 # @@protoc_insertion_point(module_scope)

@@ -30,6 +30,8 @@ class _TaskEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Task.ValueType],
     TASK_DETECTION: _Task.ValueType  # 1
     TASK_TENSORS: _Task.ValueType  # 2
     """Any network: named tensors in and out, by the Open Inference Protocol alone."""
+    TASK_EMBEDDING: _Task.ValueType  # 3
+    """An aligned face, or another object with five landmarks, to a unit vector."""
 
 class Task(_Task, metaclass=_TaskEnumTypeWrapper):
     """What a model does."""
@@ -38,6 +40,8 @@ TASK_UNSPECIFIED: Task.ValueType  # 0
 TASK_DETECTION: Task.ValueType  # 1
 TASK_TENSORS: Task.ValueType  # 2
 """Any network: named tensors in and out, by the Open Inference Protocol alone."""
+TASK_EMBEDDING: Task.ValueType  # 3
+"""An aligned face, or another object with five landmarks, to a unit vector."""
 Global___Task: _TypeAlias = Task  # noqa: Y015
 
 class _Decoder:
@@ -82,6 +86,28 @@ PRECISION_INT8: Precision.ValueType  # 2
 PRECISION_FP16: Precision.ValueType  # 3
 Global___Precision: _TypeAlias = Precision  # noqa: Y015
 
+class _Alignment:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AlignmentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Alignment.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ALIGNMENT_UNSPECIFIED: _Alignment.ValueType  # 0
+    ALIGNMENT_DLIB: _Alignment.ValueType  # 1
+    """Of dlib's face chips: with a margin of a quarter of the face around it."""
+    ALIGNMENT_ARCFACE: _Alignment.ValueType  # 2
+    """Of ArcFace (Deng et al., arXiv 1801.07698), drawn for 112 x 112 pixels."""
+
+class Alignment(_Alignment, metaclass=_AlignmentEnumTypeWrapper):
+    """Where the five landmarks (eyes, nose, corners of the mouth) come to lie in the network's input."""
+
+ALIGNMENT_UNSPECIFIED: Alignment.ValueType  # 0
+ALIGNMENT_DLIB: Alignment.ValueType  # 1
+"""Of dlib's face chips: with a margin of a quarter of the face around it."""
+ALIGNMENT_ARCFACE: Alignment.ValueType  # 2
+"""Of ArcFace (Deng et al., arXiv 1801.07698), drawn for 112 x 112 pixels."""
+Global___Alignment: _TypeAlias = Alignment  # noqa: Y015
+
 @_typing.final
 class Card(_message.Message):
     """Everything known about one version of a variant: kept as card.json beside model.onnx,
@@ -113,6 +139,7 @@ class Card(_message.Message):
     NOTICES_FIELD_NUMBER: _builtins.int
     GOLDEN_FIELD_NUMBER: _builtins.int
     GOLDEN_SHAPES_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     variant: _builtins.str
     version: _builtins.int
@@ -162,6 +189,10 @@ class Card(_message.Message):
     def golden_shapes(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorShape]:
         """Shapes of the inputs that the golden answer belongs to, of a network of tensors."""
 
+    @_builtins.property
+    def embedding(self) -> Global___Embedding:
+        """Of an embedding network."""
+
     def __init__(
         self,
         *,
@@ -188,14 +219,127 @@ class Card(_message.Message):
         notices: _abc.Iterable[_builtins.str] | None = ...,
         golden: _abc.Iterable[Global___GoldenAnswer] | None = ...,
         golden_shapes: _abc.Iterable[Global___TensorShape] | None = ...,
+        embedding: Global___Embedding | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "lineage", b"lineage", "serving_size", b"serving_size", "thresholds", b"thresholds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "embedding", b"embedding", "lineage", b"lineage", "serving_size", b"serving_size", "thresholds", b"thresholds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "created_at", b"created_at", "decoder", b"decoder", "golden", b"golden", "golden_shapes", b"golden_shapes", "latency", b"latency", "lineage", b"lineage", "macs", b"macs", "model", b"model", "notices", b"notices", "parameters", b"parameters", "precision", b"precision", "quality", b"quality", "recommended", b"recommended", "serving_size", b"serving_size", "sha256", b"sha256", "size_bytes", b"size_bytes", "size_multiple", b"size_multiple", "sparsity", b"sparsity", "task", b"task", "thresholds", b"thresholds", "variant", b"variant", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "created_at", b"created_at", "decoder", b"decoder", "embedding", b"embedding", "golden", b"golden", "golden_shapes", b"golden_shapes", "latency", b"latency", "lineage", b"lineage", "macs", b"macs", "model", b"model", "notices", b"notices", "parameters", b"parameters", "precision", b"precision", "quality", b"quality", "recommended", b"recommended", "serving_size", b"serving_size", "sha256", b"sha256", "size_bytes", b"size_bytes", "size_multiple", b"size_multiple", "sparsity", b"sparsity", "task", b"task", "thresholds", b"thresholds", "variant", b"variant", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Card: _TypeAlias = Card  # noqa: Y015
+
+@_typing.final
+class Embedding(_message.Message):
+    """What the vectors of an embedding network mean, and from where on two of them are of one person."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPACE_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    ALIGNMENT_FIELD_NUMBER: _builtins.int
+    THRESHOLDS_FIELD_NUMBER: _builtins.int
+    CROSS_SPACES_FIELD_NUMBER: _builtins.int
+    space: _builtins.str
+    """Names the embedding space. Vectors of two spaces say nothing about each other."""
+    dimensions: _builtins.int
+    alignment: Global___Alignment.ValueType
+    @_builtins.property
+    def thresholds(self) -> _containers.RepeatedCompositeFieldContainer[Global___MatchThreshold]:
+        """Where both vectors are of this space; the highest false match rate first."""
+
+    @_builtins.property
+    def cross_spaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___CrossSpace]:
+        """Other spaces whose enrolled vectors may be compared with those of this one, because it was measured."""
+
+    def __init__(
+        self,
+        *,
+        space: _builtins.str = ...,
+        dimensions: _builtins.int = ...,
+        alignment: Global___Alignment.ValueType = ...,
+        thresholds: _abc.Iterable[Global___MatchThreshold] | None = ...,
+        cross_spaces: _abc.Iterable[Global___CrossSpace] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alignment", b"alignment", "cross_spaces", b"cross_spaces", "dimensions", b"dimensions", "space", b"space", "thresholds", b"thresholds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Embedding: _TypeAlias = Embedding  # noqa: Y015
+
+@_typing.final
+class MatchThreshold(_message.Message):
+    """A decision threshold, with the error rates that were measured at it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FMR_FIELD_NUMBER: _builtins.int
+    MIN_SIMILARITY_FIELD_NUMBER: _builtins.int
+    FNMR_FIELD_NUMBER: _builtins.int
+    FNMR_LOW_FIELD_NUMBER: _builtins.int
+    FNMR_HIGH_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    IMPOSTOR_COMPARISONS_FIELD_NUMBER: _builtins.int
+    fmr: _builtins.float
+    """Share of comparisons of two people that reach the threshold: the false match rate that is asked for."""
+    min_similarity: _builtins.float
+    """Two vectors whose cosine is at least this are taken to be of one person."""
+    fnmr: _builtins.float
+    """Share of comparisons of one person that do not reach it, with its 95 % interval."""
+    fnmr_low: _builtins.float
+    fnmr_high: _builtins.float
+    data: _builtins.str
+    """The faces that it was measured on, and how many comparisons of two people that were."""
+    impostor_comparisons: _builtins.int
+    def __init__(
+        self,
+        *,
+        fmr: _builtins.float = ...,
+        min_similarity: _builtins.float = ...,
+        fnmr: _builtins.float = ...,
+        fnmr_low: _builtins.float = ...,
+        fnmr_high: _builtins.float = ...,
+        data: _builtins.str = ...,
+        impostor_comparisons: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "fmr", b"fmr", "fnmr", b"fnmr", "fnmr_high", b"fnmr_high", "fnmr_low", b"fnmr_low", "impostor_comparisons", b"impostor_comparisons", "min_similarity", b"min_similarity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MatchThreshold: _TypeAlias = MatchThreshold  # noqa: Y015
+
+@_typing.final
+class CrossSpace(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPACE_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    THRESHOLDS_FIELD_NUMBER: _builtins.int
+    space: _builtins.str
+    """Of the enrolled vectors."""
+    variant: _builtins.str
+    @_builtins.property
+    def thresholds(self) -> _containers.RepeatedCompositeFieldContainer[Global___MatchThreshold]:
+        """Between a vector of that space and one of this."""
+
+    def __init__(
+        self,
+        *,
+        space: _builtins.str = ...,
+        variant: _builtins.str = ...,
+        thresholds: _abc.Iterable[Global___MatchThreshold] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["space", b"space", "thresholds", b"thresholds", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CrossSpace: _TypeAlias = CrossSpace  # noqa: Y015
 
 @_typing.final
 class TensorShape(_message.Message):

@@ -25,41 +25,47 @@ _sym_db = _symbol_database.Default()
 from lathe.v1 import card_pb2 as lathe_dot_v1_dot_card__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lathe/v1/inference.proto\x12\x08lathe.v1\x1a\x13lathe/v1/card.proto\"u\n\rDetectRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07variant\x18\x02 \x01(\t\x12\x1e\n\x05\x66rame\x18\x03 \x01(\x0b\x32\x0f.lathe.v1.Frame\x12$\n\x08priority\x18\x04 \x01(\x0e\x32\x12.lathe.v1.Priority\"2\n\x0e\x44\x65tectResponse\x12 \n\x06result\x18\x01 \x01(\x0b\x32\x10.lathe.v1.Result\"l\n\x13\x44\x65tectStreamRequest\x12(\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x16.lathe.v1.StreamConfigH\x00\x12 \n\x05\x66rame\x18\x02 \x01(\x0b\x32\x0f.lathe.v1.FrameH\x00\x42\t\n\x07message\"8\n\x14\x44\x65tectStreamResponse\x12 \n\x06result\x18\x01 \x01(\x0b\x32\x10.lathe.v1.Result\"\x92\x01\n\x0cStreamConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tstream_id\x18\x02 \x01(\t\x12\x17\n\x0fmax_age_seconds\x18\x03 \x01(\x01\x12\x0f\n\x07variant\x18\x04 \x01(\t\x12\x10\n\x08keep_all\x18\x05 \x01(\x08\x12$\n\x08priority\x18\x06 \x01(\x0e\x32\x12.lathe.v1.Priority\"w\n\x05\x46rame\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x1c\n\x14\x63\x61pture_time_unix_ns\x18\x02 \x01(\x03\x12\x11\n\x07\x65ncoded\x18\x03 \x01(\x0cH\x00\x12#\n\x03raw\x18\x04 \x01(\x0b\x32\x14.lathe.v1.RawPictureH\x00\x42\t\n\x07picture\"r\n\nRawPicture\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x0e\n\x06stride\x18\x03 \x01(\r\x12%\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x15.lathe.v1.PixelFormat\x12\x0e\n\x06pixels\x18\x05 \x01(\x0c\"\x94\x02\n\x06Result\x12\r\n\x05index\x18\x01 \x01(\x04\x12\"\n\x07outcome\x18\x02 \x01(\x0e\x32\x11.lathe.v1.Outcome\x12\x1e\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x0f.lathe.v1.Error\x12(\n\ndetections\x18\x04 \x01(\x0b\x32\x14.lathe.v1.Detections\x12%\n\tserved_by\x18\x05 \x01(\x0b\x32\x12.lathe.v1.Servable\x12-\n\rstage_seconds\x18\x06 \x01(\x0b\x32\x16.lathe.v1.StageSeconds\x12\x13\n\x0b\x61ge_seconds\x18\x07 \x01(\x01\x12\x10\n\x08\x64\x65graded\x18\x08 \x01(\x08\x12\x10\n\x08trace_id\x18\t \x01(\t\"&\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"o\n\nDetections\x12\x0c\n\x04xyxy\x18\x01 \x03(\x02\x12\r\n\x05score\x18\x02 \x03(\x02\x12\x10\n\x08\x63lass_id\x18\x03 \x03(\r\x12\x11\n\tlandmarks\x18\x04 \x03(\x02\x12\x1f\n\x17landmarks_per_detection\x18\x05 \x01(\r\";\n\x08Servable\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07variant\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\r*L\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x13\n\x0fPRIORITY_NORMAL\x10\x01\x12\x11\n\rPRIORITY_HIGH\x10\x02*q\n\x0bPixelFormat\x12\x1c\n\x18PIXEL_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11PIXEL_FORMAT_RGB8\x10\x01\x12\x15\n\x11PIXEL_FORMAT_BGR8\x10\x02\x12\x16\n\x12PIXEL_FORMAT_GRAY8\x10\x03*\xfa\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTCOME_ANSWERED\x10\x01\x12\x1e\n\x1aOUTCOME_DROPPED_SUPERSEDED\x10\x02\x12\x1b\n\x17OUTCOME_DROPPED_TOO_OLD\x10\x03\x12\x1c\n\x18OUTCOME_DROPPED_DEADLINE\x10\x04\x12\x1c\n\x18OUTCOME_DROPPED_DRAINING\x10\x05\x12\x1d\n\x19OUTCOME_DROPPED_CANCELLED\x10\x06\x12\x14\n\x10OUTCOME_REJECTED\x10\x07\x12\x12\n\x0eOUTCOME_FAILED\x10\x08\x32\xa2\x01\n\x10InferenceService\x12;\n\x06\x44\x65tect\x12\x17.lathe.v1.DetectRequest\x1a\x18.lathe.v1.DetectResponse\x12Q\n\x0c\x44\x65tectStream\x12\x1d.lathe.v1.DetectStreamRequest\x1a\x1e.lathe.v1.DetectStreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lathe/v1/inference.proto\x12\x08lathe.v1\x1a\x13lathe/v1/card.proto\"u\n\rDetectRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07variant\x18\x02 \x01(\t\x12\x1e\n\x05\x66rame\x18\x03 \x01(\x0b\x32\x0f.lathe.v1.Frame\x12$\n\x08priority\x18\x04 \x01(\x0e\x32\x12.lathe.v1.Priority\"2\n\x0e\x44\x65tectResponse\x12 \n\x06result\x18\x01 \x01(\x0b\x32\x10.lathe.v1.Result\"\x87\x01\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07variant\x18\x02 \x01(\t\x12\x1e\n\x05\x66rame\x18\x03 \x01(\x0b\x32\x0f.lathe.v1.Frame\x12$\n\x08priority\x18\x04 \x01(\x0e\x32\x12.lathe.v1.Priority\x12\x11\n\tlandmarks\x18\x05 \x03(\x02\"1\n\rEmbedResponse\x12 \n\x06result\x18\x01 \x01(\x0b\x32\x10.lathe.v1.Result\"l\n\x13\x44\x65tectStreamRequest\x12(\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x16.lathe.v1.StreamConfigH\x00\x12 \n\x05\x66rame\x18\x02 \x01(\x0b\x32\x0f.lathe.v1.FrameH\x00\x42\t\n\x07message\"8\n\x14\x44\x65tectStreamResponse\x12 \n\x06result\x18\x01 \x01(\x0b\x32\x10.lathe.v1.Result\"\xa6\x01\n\x0cStreamConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tstream_id\x18\x02 \x01(\t\x12\x17\n\x0fmax_age_seconds\x18\x03 \x01(\x01\x12\x0f\n\x07variant\x18\x04 \x01(\t\x12\x10\n\x08keep_all\x18\x05 \x01(\x08\x12$\n\x08priority\x18\x06 \x01(\x0e\x32\x12.lathe.v1.Priority\x12\x12\n\nembeddings\x18\x07 \x01(\x08\"w\n\x05\x46rame\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x1c\n\x14\x63\x61pture_time_unix_ns\x18\x02 \x01(\x03\x12\x11\n\x07\x65ncoded\x18\x03 \x01(\x0cH\x00\x12#\n\x03raw\x18\x04 \x01(\x0b\x32\x14.lathe.v1.RawPictureH\x00\x42\t\n\x07picture\"r\n\nRawPicture\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x0e\n\x06stride\x18\x03 \x01(\r\x12%\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x15.lathe.v1.PixelFormat\x12\x0e\n\x06pixels\x18\x05 \x01(\x0c\"\xe7\x02\n\x06Result\x12\r\n\x05index\x18\x01 \x01(\x04\x12\"\n\x07outcome\x18\x02 \x01(\x0e\x32\x11.lathe.v1.Outcome\x12\x1e\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x0f.lathe.v1.Error\x12(\n\ndetections\x18\x04 \x01(\x0b\x32\x14.lathe.v1.Detections\x12%\n\tserved_by\x18\x05 \x01(\x0b\x32\x12.lathe.v1.Servable\x12-\n\rstage_seconds\x18\x06 \x01(\x0b\x32\x16.lathe.v1.StageSeconds\x12\x13\n\x0b\x61ge_seconds\x18\x07 \x01(\x01\x12\x10\n\x08\x64\x65graded\x18\x08 \x01(\x08\x12\x10\n\x08trace_id\x18\t \x01(\t\x12(\n\nembeddings\x18\n \x01(\x0b\x32\x14.lathe.v1.Embeddings\x12\'\n\x0b\x65mbedded_by\x18\x0b \x01(\x0b\x32\x12.lathe.v1.Servable\"&\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"o\n\nDetections\x12\x0c\n\x04xyxy\x18\x01 \x03(\x02\x12\r\n\x05score\x18\x02 \x03(\x02\x12\x10\n\x08\x63lass_id\x18\x03 \x03(\r\x12\x11\n\tlandmarks\x18\x04 \x03(\x02\x12\x1f\n\x17landmarks_per_detection\x18\x05 \x01(\r\"R\n\nEmbeddings\x12\x11\n\tdetection\x18\x01 \x03(\r\x12\x0e\n\x06values\x18\x02 \x03(\x02\x12\x12\n\ndimensions\x18\x03 \x01(\r\x12\r\n\x05space\x18\x04 \x01(\t\";\n\x08Servable\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07variant\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\r*L\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x13\n\x0fPRIORITY_NORMAL\x10\x01\x12\x11\n\rPRIORITY_HIGH\x10\x02*q\n\x0bPixelFormat\x12\x1c\n\x18PIXEL_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11PIXEL_FORMAT_RGB8\x10\x01\x12\x15\n\x11PIXEL_FORMAT_BGR8\x10\x02\x12\x16\n\x12PIXEL_FORMAT_GRAY8\x10\x03*\xfa\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTCOME_ANSWERED\x10\x01\x12\x1e\n\x1aOUTCOME_DROPPED_SUPERSEDED\x10\x02\x12\x1b\n\x17OUTCOME_DROPPED_TOO_OLD\x10\x03\x12\x1c\n\x18OUTCOME_DROPPED_DEADLINE\x10\x04\x12\x1c\n\x18OUTCOME_DROPPED_DRAINING\x10\x05\x12\x1d\n\x19OUTCOME_DROPPED_CANCELLED\x10\x06\x12\x14\n\x10OUTCOME_REJECTED\x10\x07\x12\x12\n\x0eOUTCOME_FAILED\x10\x08\x32\xdc\x01\n\x10InferenceService\x12;\n\x06\x44\x65tect\x12\x17.lathe.v1.DetectRequest\x1a\x18.lathe.v1.DetectResponse\x12Q\n\x0c\x44\x65tectStream\x12\x1d.lathe.v1.DetectStreamRequest\x1a\x1e.lathe.v1.DetectStreamResponse(\x01\x30\x01\x12\x38\n\x05\x45mbed\x12\x16.lathe.v1.EmbedRequest\x1a\x17.lathe.v1.EmbedResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lathe.v1.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRIORITY']._serialized_start=1277
-  _globals['_PRIORITY']._serialized_end=1353
-  _globals['_PIXELFORMAT']._serialized_start=1355
-  _globals['_PIXELFORMAT']._serialized_end=1468
-  _globals['_OUTCOME']._serialized_start=1471
-  _globals['_OUTCOME']._serialized_end=1721
+  _globals['_PRIORITY']._serialized_start=1653
+  _globals['_PRIORITY']._serialized_end=1729
+  _globals['_PIXELFORMAT']._serialized_start=1731
+  _globals['_PIXELFORMAT']._serialized_end=1844
+  _globals['_OUTCOME']._serialized_start=1847
+  _globals['_OUTCOME']._serialized_end=2097
   _globals['_DETECTREQUEST']._serialized_start=59
   _globals['_DETECTREQUEST']._serialized_end=176
   _globals['_DETECTRESPONSE']._serialized_start=178
   _globals['_DETECTRESPONSE']._serialized_end=228
-  _globals['_DETECTSTREAMREQUEST']._serialized_start=230
-  _globals['_DETECTSTREAMREQUEST']._serialized_end=338
-  _globals['_DETECTSTREAMRESPONSE']._serialized_start=340
-  _globals['_DETECTSTREAMRESPONSE']._serialized_end=396
-  _globals['_STREAMCONFIG']._serialized_start=399
-  _globals['_STREAMCONFIG']._serialized_end=545
-  _globals['_FRAME']._serialized_start=547
-  _globals['_FRAME']._serialized_end=666
-  _globals['_RAWPICTURE']._serialized_start=668
-  _globals['_RAWPICTURE']._serialized_end=782
-  _globals['_RESULT']._serialized_start=785
-  _globals['_RESULT']._serialized_end=1061
-  _globals['_ERROR']._serialized_start=1063
-  _globals['_ERROR']._serialized_end=1101
-  _globals['_DETECTIONS']._serialized_start=1103
-  _globals['_DETECTIONS']._serialized_end=1214
-  _globals['_SERVABLE']._serialized_start=1216
-  _globals['_SERVABLE']._serialized_end=1275
-  _globals['_INFERENCESERVICE']._serialized_start=1724
-  _globals['_INFERENCESERVICE']._serialized_end=1886
+  _globals['_EMBEDREQUEST']._serialized_start=231
+  _globals['_EMBEDREQUEST']._serialized_end=366
+  _globals['_EMBEDRESPONSE']._serialized_start=368
+  _globals['_EMBEDRESPONSE']._serialized_end=417
+  _globals['_DETECTSTREAMREQUEST']._serialized_start=419
+  _globals['_DETECTSTREAMREQUEST']._serialized_end=527
+  _globals['_DETECTSTREAMRESPONSE']._serialized_start=529
+  _globals['_DETECTSTREAMRESPONSE']._serialized_end=585
+  _globals['_STREAMCONFIG']._serialized_start=588
+  _globals['_STREAMCONFIG']._serialized_end=754
+  _globals['_FRAME']._serialized_start=756
+  _globals['_FRAME']._serialized_end=875
+  _globals['_RAWPICTURE']._serialized_start=877
+  _globals['_RAWPICTURE']._serialized_end=991
+  _globals['_RESULT']._serialized_start=994
+  _globals['_RESULT']._serialized_end=1353
+  _globals['_ERROR']._serialized_start=1355
+  _globals['_ERROR']._serialized_end=1393
+  _globals['_DETECTIONS']._serialized_start=1395
+  _globals['_DETECTIONS']._serialized_end=1506
+  _globals['_EMBEDDINGS']._serialized_start=1508
+  _globals['_EMBEDDINGS']._serialized_end=1590
+  _globals['_SERVABLE']._serialized_start=1592
+  _globals['_SERVABLE']._serialized_end=1651
+  _globals['_INFERENCESERVICE']._serialized_start=2100
+  _globals['_INFERENCESERVICE']._serialized_end=2320
 # @@protoc_insertion_point(module_scope)

@@ -157,6 +157,64 @@ class DetectResponse(_message.Message):
 Global___DetectResponse: _TypeAlias = DetectResponse  # noqa: Y015
 
 @_typing.final
+class EmbedRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    FRAME_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    LANDMARKS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    variant: _builtins.str
+    """As of DetectRequest; of a pipeline it must be empty."""
+    priority: Global___Priority.ValueType
+    @_builtins.property
+    def frame(self) -> Global___Frame: ...
+    @_builtins.property
+    def landmarks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """For an embedding network: five x, y pairs in pixels of the upright picture (eyes, nose, corners of the mouth, the
+        left ones of the picture first). Empty where the picture is aligned already, in the network's own size.
+        """
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        variant: _builtins.str = ...,
+        frame: Global___Frame | None = ...,
+        priority: Global___Priority.ValueType = ...,
+        landmarks: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "landmarks", b"landmarks", "model", b"model", "priority", b"priority", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmbedRequest: _TypeAlias = EmbedRequest  # noqa: Y015
+
+@_typing.final
+class EmbedResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def result(self) -> Global___Result: ...
+    def __init__(
+        self,
+        *,
+        result: Global___Result | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmbedResponse: _TypeAlias = EmbedResponse  # noqa: Y015
+
+@_typing.final
 class DetectStreamRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -212,6 +270,7 @@ class StreamConfig(_message.Message):
     VARIANT_FIELD_NUMBER: _builtins.int
     KEEP_ALL_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    EMBEDDINGS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     stream_id: _builtins.str
     """Names the camera. The route's choice of variant is a function of it."""
@@ -224,6 +283,8 @@ class StreamConfig(_message.Message):
     so that the sender is held back and no frame is superseded. For cameras leave it off: the newest frame wins.
     """
     priority: Global___Priority.ValueType
+    embeddings: _builtins.bool
+    """Of a pipeline: its embeddings are part of the results. Without it a pipeline's stream only detects."""
     def __init__(
         self,
         *,
@@ -233,10 +294,11 @@ class StreamConfig(_message.Message):
         variant: _builtins.str = ...,
         keep_all: _builtins.bool = ...,
         priority: Global___Priority.ValueType = ...,
+        embeddings: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_all", b"keep_all", "max_age_seconds", b"max_age_seconds", "model", b"model", "priority", b"priority", "stream_id", b"stream_id", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embeddings", b"embeddings", "keep_all", b"keep_all", "max_age_seconds", b"max_age_seconds", "model", b"model", "priority", b"priority", "stream_id", b"stream_id", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -321,6 +383,8 @@ class Result(_message.Message):
     AGE_SECONDS_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
+    EMBEDDINGS_FIELD_NUMBER: _builtins.int
+    EMBEDDED_BY_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     outcome: Global___Outcome.ValueType
     age_seconds: _builtins.float
@@ -339,6 +403,12 @@ class Result(_message.Message):
     def served_by(self) -> Global___Servable: ...
     @_builtins.property
     def stage_seconds(self) -> _card_pb2.StageSeconds: ...
+    @_builtins.property
+    def embeddings(self) -> Global___Embeddings: ...
+    @_builtins.property
+    def embedded_by(self) -> Global___Servable:
+        """What made the embeddings."""
+
     def __init__(
         self,
         *,
@@ -351,10 +421,12 @@ class Result(_message.Message):
         age_seconds: _builtins.float = ...,
         degraded: _builtins.bool = ...,
         trace_id: _builtins.str = ...,
+        embeddings: Global___Embeddings | None = ...,
+        embedded_by: Global___Servable | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["detections", b"detections", "error", b"error", "served_by", b"served_by", "stage_seconds", b"stage_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["detections", b"detections", "embedded_by", b"embedded_by", "embeddings", b"embeddings", "error", b"error", "served_by", b"served_by", "stage_seconds", b"stage_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_seconds", b"age_seconds", "degraded", b"degraded", "detections", b"detections", "error", b"error", "index", b"index", "outcome", b"outcome", "served_by", b"served_by", "stage_seconds", b"stage_seconds", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_seconds", b"age_seconds", "degraded", b"degraded", "detections", b"detections", "embedded_by", b"embedded_by", "embeddings", b"embeddings", "error", b"error", "index", b"index", "outcome", b"outcome", "served_by", b"served_by", "stage_seconds", b"stage_seconds", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -423,6 +495,43 @@ class Detections(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Detections: _TypeAlias = Detections  # noqa: Y015
+
+@_typing.final
+class Embeddings(_message.Message):
+    """Unit vectors of some of the detections, the largest boxes first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DETECTION_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    SPACE_FIELD_NUMBER: _builtins.int
+    dimensions: _builtins.int
+    space: _builtins.str
+    """Embedding space; vectors of two spaces say nothing about each other."""
+    @_builtins.property
+    def detection(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Place of each among the detections; empty where nothing was detected because the picture was aligned already."""
+
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """dimensions numbers each."""
+
+    def __init__(
+        self,
+        *,
+        detection: _abc.Iterable[_builtins.int] | None = ...,
+        values: _abc.Iterable[_builtins.float] | None = ...,
+        dimensions: _builtins.int = ...,
+        space: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detection", b"detection", "dimensions", b"dimensions", "space", b"space", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Embeddings: _TypeAlias = Embeddings  # noqa: Y015
 
 @_typing.final
 class Servable(_message.Message):

@@ -45,6 +45,11 @@ class InferenceServiceStub:
                 request_serializer=lathe_dot_v1_dot_inference__pb2.DetectStreamRequest.SerializeToString,
                 response_deserializer=lathe_dot_v1_dot_inference__pb2.DetectStreamResponse.FromString,
                 _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/lathe.v1.InferenceService/Embed',
+                request_serializer=lathe_dot_v1_dot_inference__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=lathe_dot_v1_dot_inference__pb2.EmbedResponse.FromString,
+                _registered_method=True)
 
 
 class InferenceServiceServicer:
@@ -66,6 +71,14 @@ class InferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Embed(self, request, context):
+        """The embeddings of one picture: of its faces where the model is a pipeline, of the one that its landmarks show where
+        it is an embedding network.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InferenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +91,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.DetectStream,
                     request_deserializer=lathe_dot_v1_dot_inference__pb2.DetectStreamRequest.FromString,
                     response_serializer=lathe_dot_v1_dot_inference__pb2.DetectStreamResponse.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=lathe_dot_v1_dot_inference__pb2.EmbedRequest.FromString,
+                    response_serializer=lathe_dot_v1_dot_inference__pb2.EmbedResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +153,33 @@ class InferenceService:
             '/lathe.v1.InferenceService/DetectStream',
             lathe_dot_v1_dot_inference__pb2.DetectStreamRequest.SerializeToString,
             lathe_dot_v1_dot_inference__pb2.DetectStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lathe.v1.InferenceService/Embed',
+            lathe_dot_v1_dot_inference__pb2.EmbedRequest.SerializeToString,
+            lathe_dot_v1_dot_inference__pb2.EmbedResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,10 @@ class InferenceServiceStub:
     """One camera: first its configuration, then its frames; one response a frame,
     in the order in which the frames arrived.
     """
+    Embed: _grpc.UnaryUnaryMultiCallable[_inference_pb2.EmbedRequest, _inference_pb2.EmbedResponse]
+    """The embeddings of one picture: of its faces where the model is a pipeline, of the one that its landmarks show where
+    it is an embedding network.
+    """
 
 @_typing.type_check_only
 class InferenceServiceAsyncStub(InferenceServiceStub):
@@ -50,6 +54,10 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     DetectStream: _aio.StreamStreamMultiCallable[_inference_pb2.DetectStreamRequest, _inference_pb2.DetectStreamResponse]  # type: ignore[assignment]
     """One camera: first its configuration, then its frames; one response a frame,
     in the order in which the frames arrived.
+    """
+    Embed: _aio.UnaryUnaryMultiCallable[_inference_pb2.EmbedRequest, _inference_pb2.EmbedResponse]  # type: ignore[assignment]
+    """The embeddings of one picture: of its faces where the model is a pipeline, of the one that its landmarks show where
+    it is an embedding network.
     """
 
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -71,6 +79,16 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.DetectStreamResponse], _abc.AsyncIterator[_inference_pb2.DetectStreamResponse]]:
         """One camera: first its configuration, then its frames; one response a frame,
         in the order in which the frames arrived.
+        """
+
+    @_abc_1.abstractmethod
+    def Embed(
+        self,
+        request: _inference_pb2.EmbedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.EmbedResponse, _abc.Awaitable[_inference_pb2.EmbedResponse]]:
+        """The embeddings of one picture: of its faces where the model is a pipeline, of the one that its landmarks show where
+        it is an embedding network.
         """
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
