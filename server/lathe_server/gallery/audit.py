@@ -1,0 +1,82 @@
+"""Who has done what with a gallery: a line of JSON for each call, and nothing that tells of a face.
+
+    {"at": "2026-03-01T09:30:00.120Z", "what": "verify", "who": "gate-cameras", "subject": "5c0e…",
+     "outcome": "no match", "fmr": 0.001, "request": "…"}
+
+`subject` is a pseudonym (`store.Store.pseudonym`): the same person has the same one throughout a gallery's life, and
+only whoever holds the gallery and its key can tell which name it stands for. There are no vectors, similarities,
+pictures or landmarks. A line is written before its call is answered, and on the disk where the call changed something;
+where it cannot be written, the call fails.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lathe.errors import DiskFull, Refused
+
+SUFFIX = ".audit.jsonl"
+
+
+def audit_file(gallery: Path) -> Path:
+    return gallery.with_name(gallery.name + SUFFIX)
+
+
+class Audit:
+    """Appends only. Whoever turns the file over (logrotate) needs to tell nobody: it is opened for each line.
+
+    Args:
+        pseudonym: of a subject.
+        now: wall clock.
+    """
+
+    def __init__(
+        self, path: Path, pseudonym: Callable[[str], str], now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._path = path
+        self._pseudonym = pseudonym
+        self._now = now
+
+    def write(
+        self,
+        what: str,
+        outcome: str,
+        *,
+        who: str = "",
+        subject: str = "",
+        is_change: bool = False,
+        **facts: str | int | float,
+    ) -> None:
+        """
+        Args:
+            what: the call.
+            who: the name of the token that was shown; empty where none is asked for.
+            facts: nothing biometric.
+
+        Raises:
+            DiskFull: there is no room for the line.
+            Refused: it cannot be written.
+        """
+        about = {"subject": self._pseudonym(subject)} if subject else {}
+        at = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = json.dumps({"at": at, "what": what, "who": who, **about, "outcome": outcome, **facts}).encode() + b"\n"
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                size = os.fstat(descriptor).st_size
+                if size and os.pread(descriptor, 1, size - 1) != b"\n":  # an earlier process was killed in mid-line
+                    line = b"\n" + line
+                if os.write(descriptor, line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                if is_change:
+                    os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else Refused
+            raise kind("the gallery's audit log cannot be written", detail=str(error)) from error

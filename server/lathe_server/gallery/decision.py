@@ -1,0 +1,73 @@
+"""From which similarity on two faces are one person's, and which embedding spaces may be compared: as cards say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from lathe.errors import Refused
+from lathe.v1 import card_pb2
+
+
+def is_comparable(probes: card_pb2.Embedding, enrolled: str) -> bool:
+    """Whether vectors that a network makes may be held against templates of a space.
+
+    Args:
+        probes: of the network's card.
+        enrolled: the templates' space; empty where there are none.
+    """
+    return enrolled in ("", probes.space) or any(cross.space == enrolled for cross in probes.cross_spaces)
+
+
+def threshold(probes: card_pb2.Embedding, enrolled: str, fmr: float) -> card_pb2.MatchThreshold:
+    """The decision threshold that was measured at a false match rate.
+
+    Args:
+        probes: of the card of the network that makes the probes.
+        enrolled: the templates' space; empty where there are none.
+        fmr: the share of comparisons of two people that may reach it.
+
+    Raises:
+        Refused: the spaces are not to be compared, or nothing was measured at that rate.
+
+    >>> from lathe.v1.card_pb2 import CrossSpace, Embedding, MatchThreshold
+    >>> probes = Embedding(space="face/b", thresholds=[MatchThreshold(fmr=0.001, min_similarity=0.5)])
+    >>> probes.cross_spaces.add(space="face/a", thresholds=[MatchThreshold(fmr=0.001, min_similarity=0.6)])
+    ... # doctest: +ELLIPSIS
+    space: "face/a"...
+    >>> [threshold(probes, space, 0.001).min_similarity for space in ("face/b", "face/a")]
+    [0.5, 0.6]
+    """
+    if not is_comparable(probes, enrolled):
+        raise Refused(
+            f"the gallery's faces are in the embedding space {enrolled}, this one is in {probes.space}; "
+            "these cannot be compared: re-enrol the gallery, or go back to the variant that it was enrolled with"
+        )
+    own = enrolled in ("", probes.space)
+    measured = probes.thresholds if own else next(x.thresholds for x in probes.cross_spaces if x.space == enrolled)
+    found = next((one for one in measured if math.isclose(one.fmr, fmr, rel_tol=1e-6)), None)
+    if found is None:
+        known = ", ".join(f"{one.fmr:g}" for one in measured) or "none"
+        raise Refused(
+            f"no decision threshold was measured at a false match rate of {fmr:g}; the card has those at {known}"
+        )
+    return found
+
+
+def refuse_strangers(variants: Iterable[tuple[str, card_pb2.Embedding]], enrolled: str, records: int) -> None:
+    """Holds back a route by which a gallery's faces would be probed from a space that they know nothing of.
+
+    Args:
+        variants: names and cards' embeddings of all that would answer.
+        enrolled: the templates' space.
+
+    Raises:
+        Refused: one of them makes vectors that must not be compared with the templates.
+    """
+    for name, embedding in variants:
+        if not is_comparable(embedding, enrolled):
+            raise Refused(
+                f"{records} enrolled faces are in the embedding space {enrolled}, and {name} makes vectors of "
+                f"{embedding.space or 'no known space'}: re-enrol the gallery with it first, or choose a variant whose "
+                "card permits the comparison"
+            )

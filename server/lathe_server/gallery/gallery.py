@@ -1,0 +1,329 @@
+"""Enrolment, verification and identification over a store and what is searched in memory."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lathe.errors import InvalidInput, NotFound, Overloaded, Refused
+from lathe.v1 import card_pb2
+from lathe_server.gallery.decision import threshold
+from lathe_server.gallery.search import Index, Match
+from lathe_server.gallery.store import Record, Store
+
+MAX_SUBJECT = 128
+MAX_TEMPLATES = 32
+"""Of one person: each is one more comparison that may err."""
+MAX_CANDIDATES = 100
+LENGTH_TOLERANCE = 1e-2
+DAY_SECONDS = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A face that is asked about, or to be enrolled.
+
+    Attributes:
+        vector: D, float32, of length 1.
+        made_by: of the card of the network that made it.
+    """
+
+    vector: NDArray[np.float32]
+    made_by: card_pb2.Embedding
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a face is a person's.
+
+    Attributes:
+        similarity: of the best template; None where it does not match, because it would teach a forger the way.
+        comparisons: templates that it was held against; the false match rate is that of one.
+    """
+
+    match: bool
+    similarity: float | None
+    threshold: card_pb2.MatchThreshold
+    comparisons: int
+
+
+@dataclass(frozen=True, slots=True)
+class Identification:
+    """Whose face it may be.
+
+    Attributes:
+        matches: people above the threshold, the most alike first.
+        comparisons: templates that it was held against. Of a face that is not enrolled, comparisons x fmr templates
+            match on average.
+    """
+
+    matches: list[Match]
+    threshold: card_pb2.MatchThreshold
+    comparisons: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What memory knows of a record, beside its vector."""
+
+    subject: str
+    enrolled_at: int
+
+
+class Gallery:
+    """For one thread at a time. What is in memory follows what is on disk, in this order.
+
+    Args:
+        keep_faces: what `enroll` is given for re-enrolment is kept.
+        retention_days: after which a record goes (`expire`); 0 keeps it until it is deleted.
+        now: Unix time.
+
+    Raises:
+        Refused: a record cannot be read, or they lie in several spaces.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        keep_faces: bool = False,
+        max_records: int = 100_000,
+        retention_days: float = 0.0,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._keep_faces = keep_faces
+        self._max_records = max_records
+        self._retention_days = retention_days
+        self._now = now
+        self._held: dict[str, Held] = {}
+        self._templates: dict[str, list[str]] = {}  # of each subject, the oldest first
+        self._space = ""
+        self._index: Index | None = None
+        for record in store.records():
+            self._remember(record)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def space(self) -> str:
+        """Of all templates; empty where there are none: the first one decides."""
+        return self._space
+
+    @property
+    def people(self) -> int:
+        return len(self._templates)
+
+    def enroll(self, subject: str, face: Probe, kept: bytes = b"") -> str:
+        """Adds a template to a person, who may be new.
+
+        Args:
+            kept: what `re_enroll` will be given, where faces are kept.
+
+        Returns:
+            The record's id. The record is on the disk.
+
+        Raises:
+            InvalidInput: no such name can be, or the vector is no unit vector.
+            Refused: the templates lie in another space.
+            Overloaded: the gallery is full, or the person has as many templates as can be.
+        """
+        check_subject(subject)
+        vector = self._fitting(_checked(face))
+        if self._space not in ("", face.made_by.space):
+            raise Refused(
+                f"the gallery's faces are in the embedding space {self._space}, this one is in {face.made_by.space}: "
+                "re-enrol the gallery first"
+            )
+        if len(self) >= self._max_records:
+            raise Overloaded(f"the gallery is full: it may hold {self._max_records} templates")
+        if len(self._templates.get(subject, ())) >= MAX_TEMPLATES:
+            raise Overloaded(f"a person may have {MAX_TEMPLATES} templates; delete one first")
+        record = Record(uuid.uuid4().hex, subject, face.made_by.space, int(self._now()), vector)
+        self._store.add(record, kept if self._keep_faces else b"")
+        self._remember(record)
+        return record.id
+
+    def verify(self, subject: str, face: Probe, fmr: float) -> Verdict:
+        """Whether it is this person's face, by the best of her templates.
+
+        Raises:
+            InvalidInput: the vector is no unit vector.
+            NotFound: there is no such person.
+            Refused: the face's space must not be compared with the templates', or no threshold was measured at that
+                false match rate.
+        """
+        vector = _checked(face)
+        decision = threshold(face.made_by, self._space, fmr)
+        templates = self._of(subject)
+        assert self._index, "whoever has a template has made it"
+        best = self._index.nearest(self._fitting(vector), templates)
+        match = best.similarity >= decision.min_similarity
+        return Verdict(match, best.similarity if match else None, decision, len(templates))
+
+    def identify(self, face: Probe, fmr: float, limit: int = 1) -> Identification:
+        """Whose face it may be.
+
+        Args:
+            limit: most people, 1 to `MAX_CANDIDATES`.
+
+        Raises:
+            InvalidInput: the vector is no unit vector, or the limit none.
+            Refused: as of `verify`.
+        """
+        if not 1 <= limit <= MAX_CANDIDATES:
+            raise InvalidInput(f"1 to {MAX_CANDIDATES} people can be asked for")
+        vector = _checked(face)
+        decision = threshold(face.made_by, self._space, fmr)
+        matches = self._index.search(self._fitting(vector), decision.min_similarity, limit) if self._index else []
+        return Identification(matches, decision, len(self))
+
+    def delete(self, subject: str, record: str = "") -> int:
+        """Deletes a person's records, or one of them, for good.
+
+        Returns:
+            How many they were: more than none.
+
+        Raises:
+            NotFound: there is no such person, or she has no such record.
+        """
+        gone = list(self._of(subject))
+        if record:
+            if record not in gone:
+                raise NotFound("this person has no such record")
+            gone = [record]
+        self._forget(gone)
+        return len(gone)
+
+    def expire(self) -> list[str]:
+        """Deletes the records that are older than they may become.
+
+        Returns:
+            Whose they were.
+        """
+        if not self._retention_days:
+            return []
+        oldest = self._now() - self._retention_days * DAY_SECONDS
+        gone = [name for name, held in self._held.items() if held.enrolled_at < oldest]
+        subjects = [self._held[name].subject for name in gone]
+        if gone:
+            self._forget(gone)
+        return subjects
+
+    def export(self, subject: str = "") -> Iterator[Record]:
+        """The records that there are now, of one person or of all, read from the store one by one: what is deleted
+        meanwhile is not among them.
+
+        Raises:
+            NotFound: there is no such person.
+        """
+        wanted = list(self._of(subject) if subject else self._held)
+        found = (self._store.record(name) for name in wanted)
+        return (record for record in found if record)
+
+    def re_enroll(self, made_by: card_pb2.Embedding, embed: Callable[[bytes], NDArray[np.float32]]) -> int:
+        """Puts all templates into another space, by what was kept of the faces: all or none.
+
+        Args:
+            made_by: of the card of the network that embeds.
+            embed: what was kept, to its vector.
+
+        Returns:
+            How many they are.
+
+        Raises:
+            Refused: of a record no face was kept.
+        """
+        records = list(self._store.records())
+        bare = [record for record in records if not self._store.face(record.id)]
+        if bare:
+            raise Refused(
+                f"no face was kept of {len(bare)} of {len(records)} records, which therefore cannot be re-enrolled; "
+                "delete them, and enrol these people anew"
+            )
+        anew = [
+            replace(record, space=made_by.space, vector=_checked(Probe(embed(self._store.face(record.id)), made_by)))
+            for record in records
+        ]
+        self._store.replace(anew)
+        self._reset()
+        for record in anew:
+            self._remember(record)
+        return len(anew)
+
+    def close(self) -> None:
+        self._reset()
+        self._store.close()
+
+    def _of(self, subject: str) -> list[str]:
+        templates = self._templates.get(subject)
+        if not templates:
+            raise NotFound("no such person is enrolled")
+        return templates
+
+    def _fitting(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._index and len(vector) != self._index.dimensions:
+            raise InvalidInput(f"the vector has {len(vector)} numbers, the gallery's have {self._index.dimensions}")
+        return vector
+
+    def _remember(self, record: Record) -> None:
+        if self._index is None:
+            self._space, self._index = record.space, Index(len(record.vector))
+        if record.space != self._space or len(record.vector) != self._index.dimensions:
+            raise Refused("the gallery's records lie in several embedding spaces; put back a copy of its file")
+        self._index.add(record.id, record.subject, record.vector)
+        self._held[record.id] = Held(record.subject, record.enrolled_at)
+        self._templates.setdefault(record.subject, []).append(record.id)
+
+    def _forget(self, records: Iterable[str]) -> None:
+        gone = list(records)
+        self._store.remove(gone)
+        for name in gone:
+            held = self._held.pop(name)
+            if self._index:
+                self._index.remove(name)
+            left = self._templates[held.subject]
+            left.remove(name)
+            if not left:
+                del self._templates[held.subject]
+        if not self._held:
+            self._reset()
+
+    def _reset(self) -> None:
+        if self._index:
+            self._index.clear()
+        self._held.clear()
+        self._templates.clear()
+        self._index, self._space = None, ""
+
+
+def check_subject(subject: str) -> str:
+    """Returns a person's name in the gallery if it is one.
+
+    Raises:
+        InvalidInput: not 1 to 128 printable characters, or blanks around them.
+    """
+    if not (0 < len(subject) <= MAX_SUBJECT and subject.isprintable() and subject == subject.strip()):
+        raise InvalidInput(f"a person is named by 1 to {MAX_SUBJECT} printable characters")
+    return subject
+
+
+def _checked(face: Probe) -> NDArray[np.float32]:
+    """Its vector, of length 1 to the last bit.
+
+    Raises:
+        InvalidInput: it is no unit vector of its space.
+    """
+    vector = np.asarray(face.vector, np.float32).ravel()
+    if len(vector) != face.made_by.dimensions:
+        raise InvalidInput(f"the vector has {len(vector)} numbers; those of its space have {face.made_by.dimensions}")
+    length = float(np.linalg.norm(vector))
+    if not abs(length - 1) <= LENGTH_TOLERANCE:  # nor is what is no number
+        raise InvalidInput("an embedding is a vector of length 1")
+    return vector / np.float32(length)

@@ -1,0 +1,341 @@
+"""Enrolment, verification and identification: what is decided, by which threshold, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from lathe.errors import DiskFull, InvalidInput, NotFound, Overloaded, Refused
+from lathe.v1 import card_pb2
+from lathe_server.gallery.audit import Audit, audit_file
+from lathe_server.gallery.decision import refuse_strangers, threshold
+from lathe_server.gallery.gallery import DAY_SECONDS, MAX_TEMPLATES, Gallery, Probe, check_subject
+from lathe_server.gallery.store import Store
+
+KEY = bytes(range(32))
+DIMENSIONS = 8
+
+
+def embedding(space: str = "face/a", *, crosses: tuple[str, ...] = ()) -> card_pb2.Embedding:
+    """Of a card with thresholds at 1e-2 and 1e-3, and one more, higher, across spaces."""
+    made = card_pb2.Embedding(
+        space=space,
+        dimensions=DIMENSIONS,
+        thresholds=[
+            card_pb2.MatchThreshold(fmr=0.01, min_similarity=0.5),
+            card_pb2.MatchThreshold(fmr=0.001, min_similarity=0.8),
+        ],
+    )
+    for cross in crosses:
+        made.cross_spaces.add(space=cross, thresholds=[card_pb2.MatchThreshold(fmr=0.001, min_similarity=0.9)])
+    return made
+
+
+def face(*numbers: float, of: card_pb2.Embedding | None = None) -> Probe:
+    """A unit vector that begins with these numbers, the rest of its length in its last place."""
+    vector = np.zeros(DIMENSIONS, np.float32)
+    vector[: len(numbers)] = numbers
+    vector[-1] = np.sqrt(max(0.0, 1 - float(vector @ vector)))
+    return Probe(vector, of or embedding())
+
+
+ANN, BOB = face(1), face(0, 1)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(tmp_path / "people", KEY)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def gallery(store: Store) -> Gallery:
+    """Ann and Bob are in it."""
+    made = Gallery(store, keep_faces=True)
+    made.enroll("ann", ANN, b"ann's face")
+    made.enroll("bob", BOB, b"bob's face")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("probe", "fmr", "match"),
+    [
+        (face(0.99), 0.001, True),
+        (face(0.8001), 0.001, True),
+        (face(0.79), 0.001, False),
+        (face(0.79), 0.01, True),
+        (face(0.49), 0.01, False),
+        (face(-1), 0.01, False),
+        (face(0, 1), 0.01, False),
+    ],
+)
+def test_a_face_is_somebodys_from_the_cards_threshold_on(
+    gallery: Gallery, probe: Probe, fmr: float, match: bool
+) -> None:
+    verdict = gallery.verify("ann", probe, fmr)
+    assert verdict.match is match
+    assert verdict.threshold.fmr == fmr
+    assert (verdict.similarity is not None) is match, "how near a forger comes is not told"
+
+
+def test_the_best_of_a_persons_templates_counts(gallery: Gallery) -> None:
+    assert not gallery.verify("ann", face(0, 0, 1), 0.01).match
+    gallery.enroll("ann", face(0, 0, 1))
+    verdict = gallery.verify("ann", face(0, 0, 1), 0.01)
+    assert (verdict.match, verdict.comparisons) == (True, 2)
+    assert not gallery.verify("bob", face(0, 0, 1), 0.01).match
+
+
+def test_who_it_may_be_is_told_the_most_alike_first(gallery: Gallery) -> None:
+    found = gallery.identify(face(0.6, 0.7), 0.01, limit=5)
+    assert [match.subject for match in found.matches] == ["bob", "ann"]
+    assert [round(match.similarity, 3) for match in found.matches] == [0.7, 0.6]
+    assert found.comparisons == 2
+    assert [match.subject for match in gallery.identify(face(0.6, 0.7), 0.01).matches] == ["bob"]
+    assert gallery.identify(face(0.6, 0.7), 0.001, limit=5).matches == []
+    assert gallery.identify(face(0.3, 0.3), 0.01, limit=5).matches == []
+
+
+def test_an_empty_gallery_knows_nobody_and_takes_any_space(store: Store) -> None:
+    gallery = Gallery(store)
+    assert (gallery.space, len(gallery), gallery.people) == ("", 0, 0)
+    assert gallery.identify(ANN, 0.001).matches == []
+    gallery.enroll("ann", ANN)
+    assert gallery.space == "face/a"
+    gallery.delete("ann")
+    gallery.enroll("ann", face(1, of=embedding("face/b")))
+    assert gallery.space == "face/b"
+
+
+def test_what_lies_in_two_spaces_is_not_compared(gallery: Gallery) -> None:
+    stranger = face(1, of=embedding("face/b"))
+    for call in (
+        lambda: gallery.verify("ann", stranger, 0.001),
+        lambda: gallery.identify(stranger, 0.001),
+        lambda: gallery.enroll("cat", stranger),
+    ):
+        with pytest.raises(
+            Refused, match=r"the gallery's faces are in the embedding space face/a, this one is in face/b"
+        ):
+            call()
+    assert len(gallery) == 2
+
+
+def test_a_card_may_permit_a_comparison_with_a_threshold_of_its_own(gallery: Gallery) -> None:
+    cousin = embedding("face/b", crosses=("face/a",))
+    assert gallery.verify("ann", face(0.91, of=cousin), 0.001).match
+    assert not gallery.verify("ann", face(0.85, of=cousin), 0.001).match
+    assert [match.subject for match in gallery.identify(face(0, 0.95, of=cousin), 0.001).matches] == ["bob"]
+    with pytest.raises(Refused, match=r"rate of 0\.01; the card has those at 0\.001"):
+        gallery.verify("ann", face(1, of=cousin), 0.01)
+    with pytest.raises(Refused, match="re-enrol the gallery first"):
+        gallery.enroll("cat", face(1, of=cousin))
+
+
+@pytest.mark.parametrize("fmr", [0.0, 0.0001, 0.002, 1.0, float("nan")])
+def test_a_rate_that_nothing_was_measured_at_is_refused(gallery: Gallery, fmr: float) -> None:
+    with pytest.raises(Refused, match=r"no decision threshold was measured .*; the card has those at 0.01, 0.001"):
+        gallery.verify("ann", ANN, fmr)
+
+
+def test_a_card_without_thresholds_decides_nothing() -> None:
+    with pytest.raises(Refused, match="the card has those at none"):
+        threshold(card_pb2.Embedding(space="face/a"), "face/a", 0.001)
+
+
+@pytest.mark.fault(8)
+@pytest.mark.parametrize(
+    "vector",
+    [
+        np.zeros(DIMENSIONS),
+        np.full(DIMENSIONS, np.nan),
+        np.full(DIMENSIONS, np.inf),
+        np.full(DIMENSIONS, 3e38),
+        np.ones(DIMENSIONS),
+        np.eye(DIMENSIONS)[0] * 0.9,
+        np.eye(DIMENSIONS - 1)[0],
+        np.eye(DIMENSIONS + 1)[0],
+        np.zeros(0),
+    ],
+    ids=["zeros", "NaN", "inf", "huge", "too long", "too short", "too few", "too many", "none"],
+)
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_only_unit_vectors_of_the_space_are_faces(gallery: Gallery, vector: NDArray[np.float64]) -> None:
+    probe = Probe(vector.astype(np.float32), embedding())
+    for call in (
+        lambda: gallery.enroll("ann", probe),
+        lambda: gallery.verify("ann", probe, 0.001),
+        lambda: gallery.identify(probe, 0.001),
+    ):
+        with pytest.raises(InvalidInput, match=r"the vector has|length 1"):
+            call()
+    assert len(gallery) == 2
+
+
+@pytest.mark.parametrize("name", ["", " ann", "ann ", "a\nb", "a\0b", "x" * 129, "\u202eann", "\ud800"])
+def test_a_person_has_a_name_that_can_be_read(gallery: Gallery, name: str) -> None:
+    with pytest.raises(InvalidInput, match="a person is named by 1 to 128 printable characters"):
+        gallery.enroll(name, ANN)
+    assert check_subject("Ann Öztürk, badge 7") == "Ann Öztürk, badge 7"
+
+
+def test_nobody_who_is_not_enrolled_is_verified_deleted_or_exported(gallery: Gallery) -> None:
+    for call in (
+        lambda: gallery.verify("cat", ANN, 0.001),
+        lambda: gallery.delete("cat"),
+        lambda: gallery.export("cat"),
+    ):
+        with pytest.raises(NotFound, match="no such person is enrolled"):
+            call()
+    with pytest.raises(NotFound, match="no such record"):
+        gallery.delete("ann", "0" * 32)
+
+
+def test_what_is_deleted_is_found_no_more_now_or_later(gallery: Gallery, store: Store) -> None:
+    second = gallery.enroll("ann", face(0, 0, 1))
+    assert gallery.delete("ann", second) == 1
+    assert gallery.identify(face(0, 0, 1), 0.01).matches == []
+    assert gallery.verify("ann", ANN, 0.001).match
+    assert gallery.delete("ann") == 1
+    assert gallery.identify(ANN, 0.001).matches == []
+    assert [record.subject for record in gallery.export()] == ["bob"]
+    assert [record.subject for record in Gallery(store).export()] == ["bob"]
+    assert (len(gallery), gallery.people) == (1, 1)
+
+
+def test_there_is_room_for_so_many_and_no_more(store: Store) -> None:
+    gallery = Gallery(store, max_records=MAX_TEMPLATES + 1)
+    for _ in range(MAX_TEMPLATES):
+        gallery.enroll("ann", ANN)
+    with pytest.raises(Overloaded, match=f"a person may have {MAX_TEMPLATES} templates"):
+        gallery.enroll("ann", ANN)
+    gallery.enroll("bob", BOB)
+    with pytest.raises(Overloaded, match="the gallery is full"):
+        gallery.enroll("cat", BOB)
+    with pytest.raises(InvalidInput, match="1 to 100 people"):
+        gallery.identify(ANN, 0.001, limit=0)
+
+
+def test_records_go_when_they_are_older_than_they_may_become(store: Store) -> None:
+    clock = Clock()
+    gallery = Gallery(store, retention_days=30, now=clock)
+    gallery.enroll("ann", ANN)
+    clock.time += 20 * DAY_SECONDS
+    gallery.enroll("ann", ANN)
+    gallery.enroll("bob", BOB)
+    assert gallery.expire() == []
+    clock.time += 11 * DAY_SECONDS
+    assert gallery.expire() == ["ann"]
+    assert (len(gallery), gallery.people) == (2, 2)
+    clock.time += 20 * DAY_SECONDS
+    assert sorted(Gallery(store, retention_days=30, now=clock).expire()) == ["ann", "bob"]
+    assert list(store.records()) == []
+    assert Gallery(store).expire() == []
+
+
+def test_re_enrolment_moves_everybody_to_another_space(gallery: Gallery, store: Store) -> None:
+    other = embedding("face/b")
+    seen = {b"ann's face": face(0, 0, 1).vector, b"bob's face": face(0, 0, 0, 1).vector}
+    assert gallery.re_enroll(other, lambda kept: seen[kept]) == 2
+    for one in (gallery, Gallery(store, keep_faces=True)):
+        assert one.space == "face/b"
+        assert one.verify("ann", face(0, 0, 1, of=other), 0.001).match
+        assert [match.subject for match in one.identify(face(0, 0, 0, 1, of=other), 0.001).matches] == ["bob"]
+        with pytest.raises(Refused):
+            one.verify("ann", ANN, 0.001)
+        assert one.re_enroll(other, lambda kept: seen[kept]) == 2, "the faces are still there"
+
+
+def test_who_has_no_kept_face_cannot_be_re_enrolled(gallery: Gallery, store: Store) -> None:
+    Gallery(store, keep_faces=False).enroll("cat", face(0, 0, 1), b"not to be kept")
+    gallery = Gallery(store)
+    with pytest.raises(Refused, match="no face was kept of 1 of 3 records"):
+        gallery.re_enroll(embedding("face/b"), lambda kept: ANN.vector)
+    assert gallery.space == "face/a"
+
+
+def test_a_re_enrolment_that_fails_leaves_everybody_where_he_was(gallery: Gallery, store: Store) -> None:
+    def breaks(kept: bytes) -> NDArray[np.float32]:
+        if kept.startswith(b"bob"):
+            raise InvalidInput("no face is found any more")
+        return ANN.vector
+
+    with pytest.raises(InvalidInput):
+        gallery.re_enroll(embedding("face/b"), breaks)
+    for one in (gallery, Gallery(store)):
+        assert one.space == "face/a"
+        assert one.verify("bob", BOB, 0.001).match
+
+
+@pytest.mark.parametrize(
+    ("variants", "enrolled", "refused"),
+    [
+        ([embedding("face/a")], "face/a", False),
+        ([embedding("face/b")], "face/a", True),
+        ([embedding("face/a"), embedding("face/b")], "face/a", True),
+        ([embedding("face/b", crosses=("face/a",))], "face/a", False),
+        ([embedding("face/b", crosses=("face/c",))], "face/a", True),
+        ([embedding("face/b")], "", False),
+        ([card_pb2.Embedding()], "face/a", True),
+        ([], "face/a", False),
+    ],
+    ids=["same", "another", "one of two", "permitted", "permitted for others", "nobody enrolled", "no space", "none"],
+)
+def test_a_route_to_a_space_that_the_gallery_does_not_know_is_held_back(
+    variants: list[card_pb2.Embedding], enrolled: str, refused: bool
+) -> None:
+    named = [(f"face/{number}", one) for number, one in enumerate(variants)]
+    if not refused:
+        refuse_strangers(named, enrolled, 7)
+        return
+    with pytest.raises(
+        Refused, match=r"7 enrolled faces are in the embedding space face/a, and face/\d makes vectors of"
+    ):
+        refuse_strangers(named, enrolled, 7)
+
+
+def test_the_audit_log_has_a_line_a_call_and_no_name(tmp_path: Path, store: Store) -> None:
+    audit = Audit(audit_file(tmp_path / "people"), store.pseudonym, lambda: datetime(2026, 3, 1, 9, 30, tzinfo=UTC))
+    audit.write("enroll", "OK", who="desk", subject="Ann Öztürk", is_change=True)
+    audit.write("verify", "no match", who="gate", subject="Ann Öztürk", fmr=0.001)
+    audit.write("identify", "OK\nforged", candidates=2)
+    path = tmp_path / "people.audit.jsonl"
+    at, ann = "2026-03-01T09:30:00.000Z", store.pseudonym("Ann Öztürk")
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"at": at, "what": "enroll", "who": "desk", "subject": ann, "outcome": "OK"},
+        {"at": at, "what": "verify", "who": "gate", "subject": ann, "outcome": "no match", "fmr": 0.001},
+        {"at": at, "what": "identify", "who": "", "outcome": "OK\nforged", "candidates": 2},
+    ]
+    assert "Ann" not in path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_half_a_line_of_a_killed_process_spoils_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b'{"at": "2026-03-01T09:3')
+    Audit(path, str).write("delete", "OK")
+    assert json.loads(path.read_text().splitlines()[1])["what"] == "delete"
+
+
+@pytest.mark.fault(47)
+def test_a_log_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="audit log cannot be written") as caught:
+        Audit(tmp_path / "no folder" / "log", str).write("verify", "match")
+    assert str(tmp_path) not in caught.value.message
+    with pytest.raises(DiskFull, match="audit log cannot be written"):
+        Audit(Path("/dev/full"), str).write("verify", "match")
