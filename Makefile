@@ -36,7 +36,7 @@ proto: export PATH := $(abspath $(BIN)):$(PATH)
 proto: $(VENV)/.installed ## generate the stubs from proto/
 	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=.. --mypy_out=.. lathe/v1/*.proto
 	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I. --grpc_python_out=.. --mypy_grpc_out=.. \
-	  lathe/v1/inference.proto lathe/v1/control.proto
+	  lathe/v1/inference.proto lathe/v1/control.proto lathe/v1/gallery.proto
 	cd proto/open_inference && ../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=../../server/lathe_server/open_inference \
 	  --mypy_out=../../server/lathe_server/open_inference open_inference.proto
 
