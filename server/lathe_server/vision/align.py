@@ -111,11 +111,15 @@ def align(
         raise InvalidInput("a face is aligned by five landmarks, x and y, that do not all lie on one spot")
     out_wh = (size_wh[0] + 2 * margin, size_wh[1] + 2 * margin)
     matrix = similarity(landmarks, TEMPLATES[alignment] * size_wh + margin)
-    factor = max(1, floor(min(1 / np.hypot(*matrix[:, 0]), _FARTHEST)))
+    nothing = np.zeros((out_wh[1], out_wh[0], 3), np.uint8)
+    scale = float(np.hypot(*matrix[:, 0]))
+    if scale * max(pixels.shape[:2]) < 1:  # all of the picture is not a pixel of the answer
+        return nothing
+    factor = max(1, floor(1 / scale))
     (left, top), region = _seen(pixels, matrix, out_wh, factor)
     small_wh = (region.shape[1] // factor, region.shape[0] // factor)
-    if not all(small_wh):  # beside the picture, or a picture that is not a pixel of the answer
-        return np.zeros((out_wh[1], out_wh[0], 3), np.uint8)
+    if not all(small_wh):
+        return nothing
     if factor > 1:
         whole = region[: small_wh[1] * factor, : small_wh[0] * factor]
         region = cv2.resize(whole, small_wh, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
