@@ -12,8 +12,12 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lathe.connection import PING_SECONDS, Connection
 from lathe.control_calls import ControlCalls
+from lathe.errors import InvalidInput
 from lathe.exchange import Picture, Result, frame_message
 from lathe.resuming import ResumingStream
 from lathe.server_error import ServerError, translated
@@ -83,6 +87,43 @@ class AsyncClient(ControlCalls):
         response = await translated(self._inference.Detect(request, timeout=timeout_seconds))
         return Result.from_message(response.result)
 
+    async def embed(
+        self,
+        model: str,
+        picture: Picture,
+        *,
+        landmarks: NDArray[np.floating] | None = None,
+        variant: str = "",
+        timeout_seconds: float | None = 10.0,
+        high_priority: bool = False,
+    ) -> Result:
+        """Embeds the faces of one picture, as a pipeline finds them, or one face, by an embedding network.
+
+        Args:
+            model: a pipeline, or an embedding network.
+            landmarks: for an embedding network, of the one face: 5 × 2, x and y in pixels of the upright picture (eyes,
+                nose, corners of the mouth, the left ones of the picture first); without them the picture is an aligned
+                face, in the network's own size.
+            variant: of an embedding network; a pipeline follows the routes of its models.
+            timeout_seconds: for all tries together; None waits for ever.
+
+        Raises:
+            InvalidInput: landmarks of another shape.
+            Unavailable: no server answers there, or the connection was lost, at each of four tries.
+            ServerError: with the server's status.
+        """
+        if landmarks is not None and np.shape(landmarks) != (5, 2):
+            raise InvalidInput(f"a face's landmarks are 5 × 2, not {' × '.join(map(str, np.shape(landmarks)))}")
+        request = inference_pb2.EmbedRequest(
+            model=model,
+            variant=variant,
+            frame=frame_message(0, picture),
+            priority=_priority(high=high_priority),
+            landmarks=[] if landmarks is None else np.ravel(landmarks).tolist(),
+        )
+        response = await translated(self._inference.Embed(request, timeout=timeout_seconds))
+        return Result.from_message(response.result)
+
     def detect_stream(
         self,
         model: str,
@@ -93,6 +134,7 @@ class AsyncClient(ControlCalls):
         max_age_seconds: float = 0.0,
         live: bool = False,
         high_priority: bool = False,
+        embeddings: bool = False,
         reconnect_seconds: float = 30.0,
     ) -> AsyncGenerator[Result, None]:
         """Judges the frames of one camera.
@@ -106,6 +148,7 @@ class AsyncClient(ControlCalls):
             frames: pictures with their capture (Unix time, 0 for now).
             live: the newest frame wins; otherwise the server holds the sender back and drops none.
             high_priority: its frames' turns come before those of other streams.
+            embeddings: of the frames' largest faces are wanted, too; the model is a pipeline.
             reconnect_seconds: how long a server is looked for after a cut, until one answers; 0 never, inf for ever.
 
         Yields:
@@ -124,6 +167,7 @@ class AsyncClient(ControlCalls):
             max_age_seconds=max_age_seconds,
             keep_all=not live,
             priority=_priority(high=high_priority),
+            embeddings=embeddings,
         )
         return ResumingStream(self._inference.DetectStream, config, reconnect_seconds).results(frames)
 
@@ -167,6 +211,10 @@ class Client:
             )
         )
 
+    def embed(self, model: str, picture: Picture, **how: Any) -> Result:
+        """See `AsyncClient.embed`."""
+        return self._runner.run(self._client.embed(model, picture, **how))
+
     def detect_stream(
         self,
         model: str,
@@ -177,6 +225,7 @@ class Client:
         max_age_seconds: float = 0.0,
         live: bool = False,
         high_priority: bool = False,
+        embeddings: bool = False,
         reconnect_seconds: float = 30.0,
     ) -> Iterator[Result]:
         """See `AsyncClient.detect_stream`; the frames are drawn on a thread of their own."""
@@ -188,6 +237,7 @@ class Client:
             max_age_seconds=max_age_seconds,
             live=live,
             high_priority=high_priority,
+            embeddings=embeddings,
             reconnect_seconds=reconnect_seconds,
         )
         try:

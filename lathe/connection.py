@@ -28,7 +28,7 @@ VARIABLES = {
 """Environment variables by which clients and commands take them."""
 
 RETRIED = {
-    "lathe.v1.InferenceService": ("Detect",),
+    "lathe.v1.InferenceService": ("Detect", "Embed"),
     "lathe.v1.ControlService": ("ListVariants", "GetRoute", "GetExperiment"),
 }
 """Methods that change nothing, by service: asked again where no server answered. All others are sent once."""

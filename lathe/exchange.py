@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lathe.detections import Detections
+from lathe.embeddings import Embeddings
 from lathe.errors import InvalidInput
 from lathe.v1 import inference_pb2
 
@@ -26,6 +27,8 @@ class Result:
         error: why it was rejected or failed; empty otherwise.
         degraded: a cheaper variant answered than the route says, because of too much load.
         trace_id: 32 hex digits; empty where the server does not trace the frame.
+        embeddings: None where none were asked for, or nothing answered.
+        embedded_by: MODEL/VARIANT/VERSION of what made them; empty where there are none.
     """
 
     index: int
@@ -39,6 +42,8 @@ class Result:
     error: str
     degraded: bool = False
     trace_id: str = ""
+    embeddings: Embeddings | None = None
+    embedded_by: str = ""
 
     @property
     def answered(self) -> bool:
@@ -47,6 +52,7 @@ class Result:
     @staticmethod
     def from_message(message: inference_pb2.Result) -> Result:
         found, stages, served_by = message.detections, message.stage_seconds, message.served_by
+        embedder = message.embedded_by
         return Result(
             index=message.index,
             outcome=inference_pb2.Outcome.Name(message.outcome).removeprefix("OUTCOME_").lower(),
@@ -70,6 +76,8 @@ class Result:
             error=message.error.message,
             degraded=message.degraded,
             trace_id=message.trace_id,
+            embeddings=_embeddings(message.embeddings) if message.HasField("embeddings") else None,
+            embedded_by=f"{embedder.model}/{embedder.variant}/{embedder.version}" if embedder.model else "",
         )
 
     @staticmethod
@@ -77,6 +85,11 @@ class Result:
         """Of a frame that was lost with the connection."""
         nothing = Result.from_message(inference_pb2.Result(index=index))
         return replace(nothing, outcome="dropped_disconnected", model=model)
+
+
+def _embeddings(message: inference_pb2.Embeddings) -> Embeddings:
+    vectors = np.array(message.values, np.float32).reshape(-1, message.dimensions or 1)
+    return Embeddings(vectors, message.space, np.array(message.detection, np.int64))
 
 
 Picture = bytes | NDArray[np.uint8]

@@ -65,6 +65,15 @@ def problems(repository: Repository, verifier: Verifier | None = None) -> Iterat
                 repository.experiment(model, name)
             except LatheError as error:
                 yield Problem(f"{model}, experiment {name}", error.message)
+    for name in repository.pipelines():
+        try:
+            spec = repository.pipeline(name)
+        except LatheError as error:
+            yield Problem(f"{name}, pipeline", error.message)
+            continue
+        for model in (spec.detector, spec.embedder):
+            if not repository.variants(model):
+                yield Problem(f"{name}, pipeline", f"there is no model {model}")
 
 
 def unneeded(repository: Repository, keep: int) -> list[VariantRef]:

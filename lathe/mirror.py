@@ -1,10 +1,10 @@
 """A repository in an object store, and its copy in a folder of this machine.
 
-The store holds the same tree of files as a folder, under an address such as `s3://bucket/models`. Cards, routes and
-experiments are copied when the repository is refreshed, the other files of a version when it is fetched; so whoever
-reads a folder reads the copy, and a server starts from it while the store is away. What is written goes to the store
-first. Stores rename nothing, so a version becomes visible with its card, written last, and its number is claimed
-before by an object that only one writer can create.
+The store holds the same tree of files as a folder, under an address such as `s3://bucket/models`. Cards, routes,
+experiments and pipelines are copied when the repository is refreshed, the other files of a version when it is
+fetched; so whoever reads a folder reads the copy, and a server starts from it while the store is away. What is
+written goes to the store first. Stores rename nothing, so a version becomes visible with its card, written last, and
+its number is claimed before by an object that only one writer can create.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from lathe.card import CARD_FILE, MODEL_FILE, check_name
 from lathe.errors import BadVariant, Conflict, Refused
 from lathe.message_file import as_json, write_durably
 from lathe.object_store import Mark, ObjectStore
+from lathe.pipeline_file import PIPELINE_FILE, PipelineSpec
 from lathe.repository import EXPERIMENTS, ROUTES, Repository, VariantRef, check_variant_name
 from lathe.used_pictures import UsedPictures
 from lathe.v1 import card_pb2, control_pb2, experiment_pb2
@@ -46,7 +47,7 @@ _NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
 _NUMBER = r"[1-9][0-9]{0,8}"
 _COPIED = re.compile(
     rf"(?P<version>{_NAME}/{_NAME}/{_NUMBER})/{re.escape(CARD_FILE)}"
-    rf"|{_NAME}/{ROUTES}/{_NUMBER}\.json|(?P<changing>{_NAME}/{EXPERIMENTS}/{_NAME}\.json)"
+    rf"|{_NAME}/{ROUTES}/{_NUMBER}\.json|(?P<changing>{_NAME}/(?:{EXPERIMENTS}/{_NAME}\.json|{re.escape(PIPELINE_FILE)}))"
 )
 """What a refresh copies; nothing else of the store's names comes near a path."""
 
@@ -191,6 +192,16 @@ class Mirror(Repository):
         with self._turn:
             self._store.remove(f"{model}/{EXPERIMENTS}/{check_name(name, 'experiment')}.json")
             super().remove_experiment(model, name)
+
+    def write_pipeline(self, name: str, spec: PipelineSpec) -> None:
+        with self._turn:
+            self._store.put(f"{self.check_pipeline_name(name)}/{PIPELINE_FILE}", spec.as_json())
+            super().write_pipeline(name, spec)
+
+    def remove_pipeline(self, name: str) -> None:
+        with self._turn:
+            self._store.remove(f"{check_name(name, 'pipeline')}/{PIPELINE_FILE}")
+            super().remove_pipeline(name)
 
     def remove(self, ref: VariantRef) -> None:
         """Takes a version away, its card first; its number stays taken."""

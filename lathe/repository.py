@@ -3,6 +3,7 @@
     <root>/<model>/<variant>/<version>/{model.onnx, card.json, pictures.txt, making.json, model.sig}
     <root>/<model>/routes/<revision>.json
     <root>/<model>/experiments/<id>.json
+    <root>/<pipeline>/pipeline.json
 
 Versions and revisions are whole numbers from 1 up and never change once they are visible: a version
 appears by the renaming of a finished folder, a revision by an exclusive link. `making.json`, how the
@@ -28,6 +29,7 @@ from typing import Any
 from lathe.card import CARD_FILE, MODEL_FILE, check_name, read_card, write_card
 from lathe.errors import BadVariant, Conflict, InvalidInput, LatheError, NotFound, Refused
 from lathe.message_file import as_json, read_message, write_durably
+from lathe.pipeline_file import PIPELINE_FILE, PipelineSpec, read_pipeline
 from lathe.used_pictures import UsedPictures, read_used_pictures
 from lathe.v1 import card_pb2, control_pb2, experiment_pb2
 from lathe.version_files import MAKING_FILE, SIGNATURE_FILE, contents, read_making
@@ -346,6 +348,58 @@ class Repository:
         """Takes away one that has not begun."""
         folder = self.root / check_name(model, "model") / EXPERIMENTS
         (folder / f"{check_name(name, 'experiment')}.json").unlink(missing_ok=True)
+
+    def pipelines(self) -> list[str]:
+        """Their names."""
+        return [name for name in _folders(self.root) if (self.root / name / PIPELINE_FILE).exists()]
+
+    def pipeline(self, name: str) -> PipelineSpec:
+        """What a pipeline is made of.
+
+        Raises:
+            NotFound: there is none of that name.
+            BadVariant: it cannot be read.
+        """
+        return read_pipeline(self.root / check_name(name, "pipeline") / PIPELINE_FILE, name)
+
+    def write_pipeline(self, name: str, spec: PipelineSpec) -> None:
+        """Publishes a pipeline, or another one in its place, whole or not at all.
+
+        Raises:
+            Refused: a model has the name, the disk is full, or the folder may not be written.
+        """
+        folder, staging = self.root / self.check_pipeline_name(name), self.root / f".staging-{uuid.uuid4().hex}"
+        try:
+            folder.mkdir(exist_ok=True)
+            write_durably(staging, spec.as_json())
+            staging.replace(folder / PIPELINE_FILE)
+        except OSError as error:
+            raise Refused(f"the pipeline {name} cannot be written", detail=str(error)) from error
+        finally:
+            with contextlib.suppress(OSError):
+                staging.unlink(missing_ok=True)
+
+    def check_pipeline_name(self, name: str) -> str:
+        """Returns a pipeline's name if it may have it.
+
+        Raises:
+            InvalidInput: it is none.
+            Refused: a model has it.
+        """
+        if self.variants(check_name(name, "pipeline")):
+            raise Refused(f"a model has the name {name}; a pipeline needs one of its own")
+        return name
+
+    def remove_pipeline(self, name: str) -> None:
+        """Takes a pipeline away; its models stay.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        try:
+            (self.root / check_name(name, "pipeline") / PIPELINE_FILE).unlink()
+        except FileNotFoundError as error:
+            raise NotFound(f"there is no pipeline {name}") from error
 
     def remove(self, ref: VariantRef) -> None:
         """Takes a version away, out of sight first; a server that has it in memory serves on.

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from lathe.errors import InvalidInput
+from lathe.errors import InvalidInput, NotFound
 
 
 def add_command(commands: Any) -> None:
@@ -37,8 +37,26 @@ def add_command(commands: Any) -> None:
     cleared.set_defaults(run=clear_out)
     told = verbs.add_parser("log", help="what the servers of a repository have written down: loads, swaps, refusals")
     told.set_defaults(run=tell)
-    for verb in (listed, verified, cleared, told, published, copied, seeded, signed):
+    piped = verbs.add_parser(
+        "pipeline", help="publish a pipeline: a name under which servers detect faces, align and embed them"
+    )
+    piped.set_defaults(run=write_pipeline)
+    for verb in (listed, verified, cleared, told, published, copied, seeded, signed, piped):
         verb.add_argument("repository", help="folder, or an object store such as s3://bucket/models")
+    piped.add_argument("name")
+    piped.add_argument("--detector", metavar="MODEL", help="finds faces, with five landmarks each")
+    piped.add_argument("--embedder", metavar="MODEL", help="embeds them")
+    piped.add_argument(
+        "--largest", type=int, default=4, help="faces of a frame that are embedded (default %(default)s)"
+    )
+    piped.add_argument(
+        "--min-side",
+        type=float,
+        default=32.0,
+        metavar="PIXELS",
+        help="smaller faces are not embedded (default %(default)s)",
+    )
+    piped.add_argument("--remove", action="store_true", help="take it away")
     told.add_argument("model", nargs="?", default="")
     published.add_argument("file", type=Path)
     published.add_argument("name", metavar="MODEL/VARIANT")
@@ -89,6 +107,12 @@ def list_versions(options: argparse.Namespace) -> None:
         made = card.created_at.ToDatetime().strftime("%Y-%m-%d %H:%M")
         table.add_row(str(ref), made, f"{card.size_bytes / 1e6:.2f}", shares.get(str(ref), ""))
     Console().print(table)
+    for name in repository.pipelines():
+        try:
+            spec = repository.pipeline(name)
+        except LatheError:
+            continue  # `verify` tells
+        print(f"pipeline {name}: {spec}")
 
 
 def tell(options: argparse.Namespace) -> None:
@@ -127,7 +151,6 @@ def verify(options: argparse.Namespace) -> int:
 
 def publish(options: argparse.Namespace) -> None:
     from lathe.card import check_name
-    from lathe.errors import NotFound
     from lathe.mirror import open_repository
     from lathe_server.tensor_card import tensor_card
 
@@ -143,6 +166,25 @@ def publish(options: argparse.Namespace) -> None:
     repository = open_repository(options.repository)
     card = tensor_card(model, variant, content, dict(map(parse_shape, options.shape)), options.file.name)
     print(repository.publish(card, content))
+
+
+def write_pipeline(options: argparse.Namespace) -> None:
+    from lathe.mirror import open_repository
+    from lathe.pipeline_file import PipelineSpec
+
+    repository = open_repository(options.repository)
+    if options.remove:
+        repository.remove_pipeline(options.name)
+        print(f"removed {options.name}")
+        return
+    if not (options.detector and options.embedder):
+        raise InvalidInput("a pipeline needs --detector MODEL and --embedder MODEL")
+    spec = PipelineSpec(options.detector, options.embedder, options.largest, options.min_side)
+    for model in (spec.detector, spec.embedder):
+        if not repository.variants(model):
+            raise NotFound(f"there is no model {model}; there are {', '.join(repository.models())}")
+    repository.write_pipeline(options.name, spec)
+    print(f"pipeline {options.name}: {spec}")
 
 
 def parse_shape(word: str) -> tuple[str, list[int]]:

@@ -37,12 +37,18 @@ class Calls:
         no prefix fits it."""
         return f"\n{next(self._numbers)}"
 
-    async def check(self, model: str, stream_id: str, pinned: str, headers: Headers) -> None:
+    async def check(
+        self, model: str, stream_id: str, pinned: str, headers: Headers, *, embeddings: bool = False
+    ) -> None:
         """Refuses what could not be answered, before any frame is looked at.
 
+        Args:
+            embeddings: of a pipeline are wanted.
+
         Raises:
+            InvalidInput: embeddings of what is no pipeline, or a pipeline's variant.
             NotFound: no such model or variant.
-            Refused: the pinned variant is published but not loaded.
+            Refused: the pinned variant is published but not loaded, or a pipeline's models do not go together.
         """
         try:
             self._pipeline.choose(model, stream_id, pinned, headers)
@@ -52,6 +58,8 @@ class Calls:
             if variant in variants:
                 raise
             raise NotFound(f"model {model} has no variant {variant}; it has {', '.join(variants)}") from None
+        if embeddings:
+            self._pipeline.check_embeddings(model, stream_id, headers)
 
     async def answer(self, frame: Frame, *, high: bool = False, error: LatheError | None = None) -> Result:
         """The result of a frame that came alone.

@@ -89,8 +89,8 @@ class Experiments:
         if spec.baseline == spec.candidate:
             raise InvalidInput("an experiment needs two variants")
         baseline = VariantRef(spec.model, spec.baseline.variant, spec.baseline.version)
-        if (await asyncio.to_thread(self._repository.card, baseline)).task == card_pb2.TASK_TENSORS:
-            spec.minimum_agreement = -1  # answers of such networks are not compared
+        if (await asyncio.to_thread(self._repository.card, baseline)).task != card_pb2.TASK_DETECTION:
+            spec.minimum_agreement = -1  # tensors are not compared, nor are embeddings: two variants have two spaces
             spec.shadow_rounds = 0
         message = experiment_pb2.Experiment(
             id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
@@ -153,8 +153,8 @@ class Experiments:
         return [(one.message, one.seconds) for one in self._running.values() if not one.has_ended]
 
     def observe(self, result: Result) -> None:
-        """A frame has its result."""
-        if self._running and (running := self._running.get(result.frame.model)):
+        """A frame has its result, or a variant its share of one."""
+        if self._running and result.ref and (running := self._running.get(result.ref.model)):
             running.observe(result)
 
     def compared(self, comparison: Comparison) -> None:

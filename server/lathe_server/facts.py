@@ -26,10 +26,13 @@ def facts_of_call(origin: Origin) -> dict[str, str | int]:
 def facts_of_frame(frame: Frame, ref: VariantRef | None) -> dict[str, str | int]:
     """
     Args:
-        ref: who answered it, or would have.
+        ref: who answered it, or would have; of a pipeline's frame the log says its model, too.
     """
     of_stream = {} if frame.is_call else {"stream": without_secrets(frame.stream_id)}
-    return {"model": frame.model, **of_variant(ref), **of_stream, "frame": frame.index, **facts_of_call(frame.origin)}
+    of_ref = of_variant(ref)
+    if ref and ref.model != frame.model:
+        of_ref["variant"] = f"{ref.model}/{ref.variant}"
+    return {"model": frame.model, **of_ref, **of_stream, "frame": frame.index, **facts_of_call(frame.origin)}
 
 
 def of_variant(ref: VariantRef | None) -> dict[str, str | int]:

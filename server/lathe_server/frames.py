@@ -10,7 +10,7 @@ from lathe.errors import LatheError
 from lathe.repository import VariantRef
 from lathe_server.origin import NOBODY, Origin
 from lathe_server.tensors import TensorAnswer, Tensors
-from lathe_server.vision import Answer, Picture
+from lathe_server.vision import Answer, Picture, Portrait
 
 Outcome = Literal[
     "answered",
@@ -39,16 +39,18 @@ CREDIBLE_AGE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture to be judged, or the tensors of one call.
+    """One picture to be judged, or the face or the tensors of one call.
 
     Attributes:
-        asked: the picture, or the tensors.
+        model: or the pipeline.
+        asked: the picture, the face, or the tensors.
         stream_id: whose; decides the variant.
         variant: pins the variant, or variant/version; empty follows the route.
         captured, arrived: on the server's monotonic clock, in seconds.
         max_age_seconds: since the capture; infinite where the stream sets none.
         deadline: on the monotonic clock; infinite where the call has none.
         is_call: it came alone, and its stream's name is made up.
+        embeddings: of its faces are wanted, where the model is a pipeline.
         origin: its call, whose headers rules of a route look at.
     """
 
@@ -56,13 +58,14 @@ class Frame:
     stream_id: str
     variant: str
     index: int
-    asked: Picture | Tensors
+    asked: Picture | Portrait | Tensors
     captured: float
     arrived: float
     max_age_seconds: float = math.inf
     deadline: float = math.inf
     is_call: bool = False
     origin: Origin = NOBODY
+    embeddings: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +73,14 @@ class Result:
     """What became of a frame.
 
     Attributes:
-        ref: the variant that answered, or would have.
+        ref: the variant that answered, or would have; of a pipeline the one that detects.
         queue_seconds: from the arrival to a worker's taking it.
         cpu_seconds: of the thread that judged it.
         gpu_seconds: of the graphics processor, where that judged it.
         age_seconds: from the capture to this result.
         degraded: a cheaper variant answered than the route says.
         trace_id: 32 hex digits; empty where the frame is not traced.
+        shares: of a pipeline's variants, where several had the frame: what each made of it, and what that took.
     """
 
     frame: Frame
@@ -90,6 +94,19 @@ class Result:
     degraded: bool = False
     trace_id: str = ""
     gpu_seconds: float = 0.0
+    shares: tuple[Result, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Result, ...]:
+        """By variant: itself, where one alone had the frame."""
+        return self.shares or (self,)
+
+    @property
+    def counted_as(self) -> VariantRef | None:
+        """Whose frame it is: a variant's; or, without a variant, a pipeline's."""
+        if self.ref is None or self.ref.model == self.frame.model:
+            return self.ref
+        return VariantRef(self.frame.model, "", 0)
 
 
 def capture_on_monotonic(capture_time_unix_ns: int, now_unix_ns: int, now: float) -> tuple[float, bool]:

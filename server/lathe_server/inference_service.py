@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 
 from lathe.card import check_name
 from lathe.errors import BadPicture, InvalidInput, LatheError, Unavailable
@@ -21,8 +22,9 @@ from lathe_server.origin import Headers, Origin, current
 from lathe_server.pipeline import LABEL, Pipeline
 from lathe_server.places import Places
 from lathe_server.scheduler import Lane
-from lathe_server.vision import EncodedPicture, Picture
-from lathe_server.wire import check_stream_id, fill, to_picture
+from lathe_server.tensors import Tensors
+from lathe_server.vision import EncodedPicture, Picture, Portrait
+from lathe_server.wire import check_stream_id, fill, to_landmarks, to_picture
 
 MAX_PENDING = 256
 """Frames of one stream without their response; while there are so many, no more are read."""
@@ -56,6 +58,26 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         fill(response.result, result)
         return response
 
+    async def Embed(  # noqa: N802
+        self, request: inference_pb2.EmbedRequest, context: Context
+    ) -> inference_pb2.EmbedResponse:
+        config = inference_pb2.StreamConfig(model=request.model, variant=request.variant, priority=request.priority)
+        config.embeddings = self._pipeline.is_pipeline(request.model)
+        if config.embeddings and request.landmarks:
+            raise InvalidInput(f"{request.model} is a pipeline, which finds the faces and their landmarks itself")
+        landmarks = to_landmarks(request.landmarks)
+        origin = current.get()
+        await self._check(config, origin.headers)
+        config.stream_id = self._calls.new_stream_id()
+        frame, error = _to_frame(request.frame, config, origin, deadline_of(context), self._metrics, is_call=True)
+        if not config.embeddings:
+            assert not isinstance(frame.asked, Tensors | Portrait), "a message's frame is a picture"
+            frame = replace(frame, asked=Portrait(frame.asked, landmarks))
+        result = await self._calls.answer(frame, high=request.priority == inference_pb2.PRIORITY_HIGH, error=error)
+        response = inference_pb2.EmbedResponse()
+        fill(response.result, result)
+        return response
+
     async def DetectStream(  # noqa: N802
         self, requests: AsyncIterator[inference_pb2.DetectStreamRequest], context: Context
     ) -> AsyncIterator[inference_pb2.DetectStreamResponse]:
@@ -84,12 +106,12 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         """Refuses what could not be answered, before any frame is looked at.
 
         Raises:
-            InvalidInput: a name or a number that makes no sense.
+            InvalidInput: a name or a number that makes no sense, or embeddings of what is no pipeline.
             NotFound: no such model or variant.
-            Refused: the pinned variant is published but not loaded.
+            Refused: the pinned variant is published but not loaded, or a pipeline's models do not go together.
         """
         _check_config(config)
-        await self._calls.check(config.model, config.stream_id, config.variant, headers)
+        await self._calls.check(config.model, config.stream_id, config.variant, headers, embeddings=config.embeddings)
 
 
 class _Stream:
@@ -247,5 +269,6 @@ def _to_frame(
         deadline=deadline,
         is_call=is_call,
         origin=origin,
+        embeddings=config.embeddings,
     )
     return frame, error

@@ -243,38 +243,48 @@ class Metrics:
             for gauge in (self.experiment_running, self.degrade_level, self.route_revision):
                 gauge.labels(ref.model)
 
+    def know_pipeline(self, name: str) -> None:
+        """The same for a pipeline, whose frames count under its name and no variant."""
+        self._of(VariantRef(name, "", 0))
+
     def set_weight(self, ref: VariantRef, weight: int) -> None:
         self._weight.labels(*labels_of(ref)).set(weight)
 
     def observe(self, result: Result) -> None:
-        """Counts a frame, once, whatever became of it."""
-        children = self._of(result.ref)
+        """Counts a frame, once, whatever became of it, and what each of its variants spent on it."""
+        whose = result.counted_as
+        children = self._of(whose)
         children.frames[result.outcome].inc()
         self._streams.observe(result)
         since_arrival = result.age_seconds - (result.frame.arrived - result.frame.captured)
         if fulfilled := fulfilment(result.outcome, since_arrival, self._objective_seconds):
             children.fulfilled[fulfilled].inc()
-        if result.cpu_seconds:
-            children.cpu.inc(result.cpu_seconds)
-            if children.cost:
-                children.cost.inc(result.cpu_seconds * self._price_per_second)
-        if result.gpu_seconds:
-            if children.gpu:
-                children.gpu.inc(result.gpu_seconds)
-            if children.cost:
-                children.cost.inc(result.gpu_seconds * self._price_per_gpu_second)
-        if result.degraded:
-            children.degraded.inc()
         if result.answer:
-            stages = result.answer.stages
+            children.request.observe(since_arrival, result.trace_id)
+            children.age.observe(result.age_seconds, result.trace_id)
+        for part in result.parts:
+            self._spent(part, children if part.ref is whose else self._of(part.ref))
+
+    def _spent(self, part: Result, children: _Children) -> None:
+        if part.cpu_seconds:
+            children.cpu.inc(part.cpu_seconds)
+            if children.cost:
+                children.cost.inc(part.cpu_seconds * self._price_per_second)
+        if part.gpu_seconds:
+            if children.gpu:
+                children.gpu.inc(part.gpu_seconds)
+            if children.cost:
+                children.cost.inc(part.gpu_seconds * self._price_per_gpu_second)
+        if part.degraded:
+            children.degraded.inc()
+        if part.answer:
+            stages = part.answer.stages
             decode, queue, preprocess, infer, postprocess = children.stages
             decode.observe(stages.decode)
-            queue.observe(result.queue_seconds)
+            queue.observe(part.queue_seconds)
             preprocess.observe(stages.preprocess)
             infer.observe(stages.infer)
             postprocess.observe(stages.postprocess)
-            children.request.observe(since_arrival, result.trace_id)
-            children.age.observe(result.age_seconds, result.trace_id)
 
     def expect(self, method: str) -> None:
         """Calls of it will end in one way or another; each is there from the start, at 0."""

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic
+from typing import NamedTuple
 
 from lathe.errors import InvalidInput, LatheError, NotFound, Overloaded, TooLate, Unavailable
 from lathe.repository import VariantRef
-from lathe_server.boundary import internal_error
-from lathe_server.engines.meter import gpu_seconds
-from lathe_server.facts import facts_of_frame
-from lathe_server.frames import Frame, Outcome, Result, fate
-from lathe_server.manager import Lease, Manager
+from lathe_server.frames import Frame, Outcome, Result
+from lathe_server.judgement import Judgement
+from lathe_server.manager import Lease, Manager, release_all
 from lathe_server.origin import Headers
+from lathe_server.passage import Passage
 from lathe_server.router import Router
 from lathe_server.scheduler import Lane, Scheduler
-from lathe_server.tensors import NetworkFails, TensorAnswer
-from lathe_server.vision import Answer
+from lathe_server.servable import Servable
 
 LABEL = "@"
 """Before a label that a request pins instead of a variant."""
+
+
+class _Chosen(NamedTuple):
+    """Who judges a frame.
+
+    Attributes:
+        ref: the variant.
+        level: that its model is degraded to; None where the variant is pinned.
+        degraded: it is a cheaper one than the route says.
+    """
+
+    ref: VariantRef
+    level: int | None
+    degraded: bool
 
 
 class Pipeline:
@@ -58,24 +71,25 @@ class Pipeline:
             reply(self._observed(result))
 
         def drop(outcome: Outcome) -> None:
-            finish(self._result(frame, outcome, self._ref_or_none(frame)))
+            finish(self._result(frame, outcome, self._refs_or_none(frame)))
 
-        def begin() -> _Judgement | None:
+        def begin() -> Judgement | None:
+            leases: list[Lease] = []
             try:
-                level = None if frame.variant else self._router.level(frame.model)
-                meant = self.choose(frame.model, frame.stream_id, frame.variant, frame.origin.headers)
-                ref = self._router.degraded(meant, level or 0)
-                lease = self._manager.lease(ref)
+                chosen = self._chosen(frame)
+                leases = self._manager.lease_all([one.ref for one in chosen])
+                judge = self._judge(frame.model, leases)
             except LatheError as error:
-                finish(self._result(frame, "rejected", None, error))
+                release_all(leases)
+                finish(self._result(frame, "rejected", [lease.servable.ref for lease in leases], error))
                 return None
 
             def judged(result: Result, seconds: float) -> None:
-                cost = result.cpu_seconds if result.answer else None
-                self._router.worked(frame.model, seconds, cost, level)
+                self._tell_worked(result, seconds, chosen)
                 finish(result)
 
-            return _Judgement(frame, lease, judged, degraded=ref != meant)
+            degraded = [one.degraded for one in chosen]
+            return Judgement(frame, judge, lambda: release_all(leases), judged, degraded=degraded)
 
         if self._draining:
             drop("dropped_draining")
@@ -86,7 +100,7 @@ class Pipeline:
 
     def reject(self, frame: Frame, error: LatheError, reply: Callable[[Result], None]) -> None:
         """Answers a frame that cannot be judged at all."""
-        reply(self._observed(self._result(frame, "rejected", self._ref_or_none(frame), error)))
+        reply(self._observed(self._result(frame, "rejected", self._refs_or_none(frame), error)))
 
     def _observed(self, result: Result) -> Result:
         if self._trace and (trace_id := self._trace(result)):
@@ -99,12 +113,17 @@ class Pipeline:
         self._scheduler.clear(lane, "dropped_cancelled")
 
     def choose(self, model: str, stream_id: str, pinned: str, headers: Headers) -> VariantRef:
-        """The variant that answers a stream now.
+        """The variant that answers a stream now; of a pipeline the one that detects.
 
         Raises:
             NotFound: no such model is served.
             Refused: the pinned variant is not loaded.
+            InvalidInput: a pipeline's variant is pinned.
         """
+        if spec := self._router.pipeline(model):
+            if pinned:
+                raise InvalidInput(f"{model} is a pipeline: the routes of {spec.detector} and {spec.embedder} decide")
+            model = spec.detector
         choice = self._router.choice(model)
         if choice is None:
             raise NotFound("no such model is served here")
@@ -117,6 +136,61 @@ class Pipeline:
             return self._manager.ready(model, variant, int(version or 0))
         return choice.pick(stream_id, headers)
 
+    def check_embeddings(self, model: str, stream_id: str, headers: Headers) -> None:
+        """Sees whether a pipeline could embed the faces of a stream's frames now.
+
+        Raises:
+            InvalidInput: it is no pipeline.
+            NotFound: a model of it is not served.
+            Refused: its models do not go together.
+        """
+        spec = self._router.pipeline(model)
+        if spec is None:
+            raise InvalidInput(f"model {model} is no pipeline, and a stream's embeddings are a pipeline's")
+        refs = [self.choose(stage, stream_id, "", headers) for stage in (spec.detector, spec.embedder)]
+        leases = self._manager.lease_all(refs)
+        try:
+            self._judge(model, leases)
+        finally:
+            release_all(leases)
+
+    def is_pipeline(self, model: str) -> bool:
+        return self._router.pipeline(model) is not None
+
+    def _chosen(self, frame: Frame) -> list[_Chosen]:
+        """Who judges a frame now, one after the other, degraded as each model is."""
+        return [self._degraded(meant, frame.variant) for meant in self._meant(frame)]
+
+    def _meant(self, frame: Frame) -> list[VariantRef]:
+        stream_id, headers = frame.stream_id, frame.origin.headers
+        spec = self._router.pipeline(frame.model) if frame.embeddings else None
+        if spec:
+            return [self.choose(stage, stream_id, "", headers) for stage in (spec.detector, spec.embedder)]
+        return [self.choose(frame.model, stream_id, frame.variant, headers)]
+
+    def _degraded(self, meant: VariantRef, pinned: str) -> _Chosen:
+        level = None if pinned else self._router.level(meant.model)
+        ref = self._router.degraded(meant, level or 0)
+        return _Chosen(ref, level, ref != meant)
+
+    def _judge(self, model: str, leases: Sequence[Lease]) -> Servable | Passage:
+        """
+        Raises:
+            Refused: the variants make no pipeline.
+        """
+        if len(leases) == 1:
+            return leases[0].servable
+        spec = self._router.pipeline(model)
+        assert spec, "only pipelines have several"
+        return Passage(spec, *(lease.servable for lease in leases))
+
+    def _tell_worked(self, result: Result, seconds: float, chosen: Sequence[_Chosen]) -> None:
+        """What a frame took of a worker, and of that each variant by its part of the processor's time."""
+        for part, one in zip(result.parts, chosen, strict=False):  # without faces nobody embeds
+            share = part.cpu_seconds / result.cpu_seconds if result.shares else 1.0
+            cost = part.cpu_seconds if part.answer else None
+            self._router.worked(one.ref.model, seconds * share, cost, one.level)
+
     async def drain(self) -> None:
         """Takes no new frames and waits until the ones in hand are answered."""
         self._draining = True
@@ -126,88 +200,18 @@ class Pipeline:
     def draining(self) -> bool:
         return self._draining
 
-    def _ref_or_none(self, frame: Frame) -> VariantRef | None:
+    def _refs_or_none(self, frame: Frame) -> list[VariantRef]:
         try:
-            return self.choose(frame.model, frame.stream_id, frame.variant, frame.origin.headers)
+            return self._meant(frame)
         except LatheError:
-            return None
+            return []
 
     @staticmethod
-    def _result(frame: Frame, outcome: Outcome, ref: VariantRef | None, error: LatheError | None = None) -> Result:
-        return Result(frame, outcome, ref, age_seconds=monotonic() - frame.captured, error=error)
-
-
-class _Late(Exception):
-    """While its picture was decoded a frame has become one that is dropped."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome)
-        self.outcome = outcome
-
-
-class _Judgement:
-    """One frame on one worker thread, with the lease on its variant."""
-
-    __slots__ = ("_answer", "_degraded", "_error", "_finish", "_frame", "_gpu_seconds", "_late", "_lease")
-
-    def __init__(self, frame: Frame, lease: Lease, finish: Callable[[Result, float], None], *, degraded: bool) -> None:
-        self._frame = frame
-        self._lease = lease
-        self._finish = finish
-        self._degraded = degraded
-        self._answer: Answer | TensorAnswer | None = None
-        self._late: Outcome | None = None
-        self._error: BaseException | None = None
-        self._gpu_seconds = 0.0
-
-    @property
-    def is_brief(self) -> bool:
-        return self._lease.servable.is_brief(self._frame.asked)
-
-    def run(self) -> None:
-        before = gpu_seconds()
-        try:
-            self._stop_if_late()
-            self._answer = self._lease.servable.judge(self._frame.asked, self._stop_if_late)
-        except _Late as late:
-            self._late = late.outcome
-        except InvalidInput as bad:
-            self._error = bad.with_traceback(None)
-        except BaseException as error:  # noqa: BLE001  a worker thread survives anything; done() tells
-            self._error = error
-        self._gpu_seconds = gpu_seconds() - before
-
-    def _stop_if_late(self) -> None:
-        if reason := fate(self._frame, monotonic()):
-            raise _Late(reason)
-
-    def done(self, queue_seconds: float, seconds: float, cpu_seconds: float) -> None:
-        servable = self._lease.servable
-        ref = servable.ref
-        if self._answer:
-            servable.ran(self._frame.asked, cpu_seconds)
-        self._lease.release()
-        # An error's traceback holds this object, the pixels and the network: it must not be held in turn.
-        broken, self._error = self._error, None
-        error: LatheError | None = None
-        outcome: Outcome = self._late or "answered"
-        if isinstance(broken, InvalidInput):
-            outcome, error = "failed" if isinstance(broken, NetworkFails) else "rejected", broken
-        elif broken:
-            outcome, error = "failed", internal_error(broken, **facts_of_frame(self._frame, ref))
-        result = Result(
-            self._frame,
-            outcome,
-            ref,
-            self._answer,
-            queue_seconds,
-            cpu_seconds,
-            monotonic() - self._frame.captured,
-            error,
-            degraded=self._degraded and outcome == "answered",
-            gpu_seconds=self._gpu_seconds,
-        )
-        self._finish(result, seconds)
+    def _result(frame: Frame, outcome: Outcome, refs: Sequence[VariantRef], error: LatheError | None = None) -> Result:
+        """Of a frame that nobody judges; it is nobody's, or that of all who would have."""
+        ref = refs[0] if refs else None
+        result = Result(frame, outcome, ref, age_seconds=monotonic() - frame.captured, error=error)
+        return replace(result, shares=tuple(replace(result, ref=one) for one in refs)) if len(refs) > 1 else result
 
 
 def as_error(result: Result) -> LatheError:

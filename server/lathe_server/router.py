@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from time import monotonic
 from typing import Protocol
 
 from lathe.errors import InvalidInput, NotFound, Refused
+from lathe.pipeline_file import PipelineSpec
 from lathe.repository import VariantRef
 from lathe_server.degrade import Degrader
 from lathe_server.origin import Headers
@@ -210,6 +211,9 @@ class Router:
 
     Args:
         workers: threads that judge frames.
+
+    Attributes:
+        pipelines: by name; replaced whole.
     """
 
     def __init__(self, workers: int) -> None:
@@ -217,6 +221,7 @@ class Router:
         self._routes: dict[str, Route] = {}
         self._experiments: dict[str, Choice] = {}
         self._degraders: dict[str, Degrader] = {}
+        self.pipelines: Mapping[str, PipelineSpec] = {}
 
     def replace(self, route: Route) -> None:
         """A new route starts with nothing degraded, and without an experiment's choices."""
@@ -226,6 +231,10 @@ class Router:
         if route.degrade:
             levels, set_point = len(route.degrade), route.degrade_after_seconds
             self._degraders[route.model] = Degrader(levels, set_point, self._workers, monotonic())
+
+    def pipeline(self, name: str) -> PipelineSpec | None:
+        """None where it is the name of a model, or of nothing."""
+        return self.pipelines.get(name)
 
     def choose_by(self, model: str, choice: Choice | None) -> None:
         """From now on an experiment decides who answers; None gives that back to the route."""
@@ -249,8 +258,11 @@ class Router:
         return route.degraded(ref, level) if route else ref
 
     def turn(self, model: str, waited: float, now: float) -> None:
-        """A stream of a model got its turn after so many seconds."""
-        if degrader := self._degraders.get(model):
+        """A stream of a model, or of a pipeline and so of its models, got its turn after so many seconds."""
+        if spec := self.pipelines.get(model):
+            self.turn(spec.detector, waited, now)
+            self.turn(spec.embedder, waited, now)
+        elif degrader := self._degraders.get(model):
             before = degrader.level
             degrader.turn(waited, now)
             if degrader.level != before:

@@ -26,6 +26,8 @@ class Routes:
         turn: whoever changes routes has it.
         server_name: the owner of experiments that run here.
         on_route: told of every route that begins to serve.
+        guards: asked, on the event loop, about each route before it serves, when all that it needs is in memory; what
+            depends on a model raises `Refused` where the route would break it.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Routes:
         self._repository = repository
         self.server_name = server_name
         self.on_route: Callable[[Route], Awaitable[None]] = _ignore
+        self.guards: list[Callable[[Route], None]] = []
         self._router = router
         self._manager = manager
         self._metrics = metrics
@@ -226,7 +229,7 @@ class Routes:
         if expected and expected != revision:
             raise Conflict(f"revision {revision} of the route of {model} holds, not {expected}")
         route = await asyncio.to_thread(resolve, revision + 1)
-        await self.settle(route)
+        await self._prepare(route)
         message = to_message(route)
         message.author, message.reason = author, reason
         message.created_at.FromDatetime(datetime.now(UTC))
@@ -252,8 +255,9 @@ class Routes:
 
         Raises:
             BadVariant: a variant on it fails a check; the old route serves on.
+            Refused: what depends on the model does not go with it.
         """
-        await self.settle(route)
+        await self._prepare(route)
         before = self._router.route(route.model)
         self._router.replace(route)
         for ref, _ in before.weights if before else ():
@@ -263,6 +267,12 @@ class Routes:
         self._metrics.route_revision.labels(route.model).set(route.revision)
         self._events.tell(control_pb2.EVENT_KIND_ROUTED, route.model, words(route), revision=route.revision)
         await self.on_route(route)
+
+    async def _prepare(self, route: Route) -> None:
+        """Brings a route's variants into memory and asks whether it may serve."""
+        await self.settle(route)
+        for guard in self.guards:
+            guard(route)
 
     async def settle(self, coming: Route | None = None) -> None:
         """Brings memory to hold what the routes need, with one that is about to serve; the caller has the turn.

@@ -6,24 +6,31 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from time import thread_time
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lathe.card import enum_word
+from lathe.detections import Detections
+from lathe.embeddings import Embeddings
 from lathe.errors import BadVariant, InvalidInput
 from lathe.machine import cpu_name
 from lathe.repository import Repository, VariantRef
 from lathe.signatures import Verifier
 from lathe.v1 import card_pb2
 from lathe_server.brevity import Brevity, shape_of
+from lathe_server.embedding_checks import check_embedding_card, check_embedding_contract, check_embeddings
 from lathe_server.engines import FREE, Build, Engine, default_engine
 from lathe_server.engines.golden import check_golden, golden_picture, golden_tensors
 from lathe_server.lifecycle import State
 from lathe_server.onnx_file import check_file
-from lathe_server.tensors import TensorAnswer, Tensors, check_types, infer
-from lathe_server.vision import Answer, Detector, Picture, RawPicture
+from lathe_server.tensors import NetworkFails, TensorAnswer, Tensors, check_types, infer
+from lathe_server.vision import Answer, Detector, Embedder, Picture, Portrait, RawPicture
+from lathe_server.vision.align import TEMPLATES
 from lathe_server.vision.decoders import OUTPUT_NAMES, Outputs, Shape, needed_shapes
 from lathe_server.vision.detections import Thresholds
+from lathe_server.vision.faces import embed_faces
 
 WARM_UP_RUNS, TIMED_RUNS = 3, 5
 _NO_SIZES = frozenset({"float16", "float32", "float64", "bool"})
@@ -32,13 +39,19 @@ MAX_OTHER_BYTES = 256 << 20
 """Of a signed version's files beside its network."""
 
 
+Asked: TypeAlias = Picture | Portrait | Tensors
+"""What a frame wants judged."""
+
+
 @dataclass(frozen=True, slots=True)
 class Servable:
     """A variant in memory, checked and warmed.
 
     Attributes:
         engine: its network; what takes tensors.
-        detector: what takes pictures; None for a network of tensors.
+        detector: what takes pictures; None for a network of tensors, or of faces.
+        landmarks: that it gives for each detection.
+        embedder: what takes faces; None for other networks.
         brevity: how long its runs are; None where that is no matter.
         opset: version of the standard operators that its network uses.
     """
@@ -47,6 +60,8 @@ class Servable:
     card: card_pb2.Card
     engine: Engine
     detector: Detector | None = None
+    landmarks: int = 0
+    embedder: Embedder | None = None
     brevity: Brevity | None = None
     opset: int = 0
 
@@ -55,27 +70,55 @@ class Servable:
         """What executes its network."""
         return self.engine.runtime
 
-    def is_brief(self, asked: Picture | Tensors) -> bool:
+    def is_brief(self, asked: Asked) -> bool:
         """It will answer sooner than a worker would wake."""
         return bool(self.brevity and isinstance(asked, Tensors) and self.brevity.is_brief(shape_of(asked.inputs)))
 
-    def ran(self, asked: Picture | Tensors, cpu_seconds: float) -> None:
+    def ran(self, asked: Asked, cpu_seconds: float) -> None:
         """It has answered."""
         if self.brevity and isinstance(asked, Tensors):
             self.brevity.ran(shape_of(asked.inputs), cpu_seconds)
 
-    def judge(self, asked: Picture | Tensors, before_infer: Callable[[], None] = lambda: None) -> Answer | TensorAnswer:
+    def judge(self, asked: Asked, before_infer: Callable[[], None] = lambda: None) -> Answer | TensorAnswer:
         """Args:
             before_infer: called when the network could run; what it raises ends the work there.
 
         Raises:
-            InvalidInput: the picture or the tensors are not what it takes.
+            InvalidInput: the picture, the face or the tensors are not what it takes.
         """
         if isinstance(asked, Tensors):
             return infer(self.engine, asked, before_infer)
+        if isinstance(asked, Portrait):
+            return self.embed(asked.picture, asked.landmarks, np.empty(0, np.int64), before_infer)
+        if self.embedder:
+            raise InvalidInput(f"model {self.ref.model} detects nothing; Embed asks it for the embedding of a face")
         if self.detector is None:
             raise InvalidInput(f"model {self.ref.model} takes tensors, by the Open Inference Protocol")
         return self.detector.detect(asked, before_infer)
+
+    def embed(
+        self,
+        picture: Picture,
+        landmarks: NDArray[np.float32] | None,
+        detection: NDArray[np.int64],
+        before_infer: Callable[[], None] = lambda: None,
+    ) -> Answer:
+        """Embeddings of some faces of a picture, and no detections.
+
+        Args:
+            landmarks: as of `embed_faces`.
+            detection: the faces' places among the picture's detections.
+
+        Raises:
+            InvalidInput: it is no embedding network; or as `embed_faces`.
+            NetworkFails: what it gives is no vector.
+        """
+        if self.embedder is None:
+            raise InvalidInput(f"model {self.ref.model} embeds nothing; an embedding network or a pipeline does")
+        vectors, stages = embed_faces(self.embedder, picture, landmarks, before_infer)
+        if not np.isfinite(vectors).all():
+            raise NetworkFails("the network gives NaN or infinity for this face")
+        return Answer(Detections.none(), stages, Embeddings(vectors, self.card.embedding.space, detection))
 
 
 def load_servable(
@@ -107,7 +150,9 @@ def load_servable(
         card = checked.card(ref)
         if card.size_bytes > max_model_bytes:
             raise BadVariant(f"the model has {card.size_bytes} bytes; at most {max_model_bytes} are loaded")
-        if card.task != card_pb2.TASK_TENSORS:
+        if card.task == card_pb2.TASK_EMBEDDING:
+            check_embedding_card(card, max_pixels)
+        elif card.task != card_pb2.TASK_TENSORS:
             _check_card(card, max_pixels)
         content = checked.model_bytes(ref)
     reached("checking")
@@ -120,6 +165,15 @@ def load_servable(
         depends_on_values = facts.has_subgraphs or any(spec.dtype not in _NO_SIZES for spec in engine.inputs)
         brevity = Brevity() if engine.runs_alone and not depends_on_values else None
         return Servable(ref, card, engine, brevity=brevity, opset=facts.opset)
+    if card.task == card_pb2.TASK_EMBEDDING:
+        check_embedding_contract(engine, card)
+        embedder = Embedder(engine, enum_word("Alignment", card.embedding.alignment), limit_wh, max_pixels)
+        with _blamed_on_the_model():
+            check_embeddings(embedder, engine, card)
+            reached("warming")
+            _warm_up_embedder(embedder)
+        _check_speed(engine, card, max_slowdown)
+        return Servable(ref, card, engine, embedder=embedder, opset=facts.opset)
     decoder = enum_word("Decoder", card.decoder)
     _check_contract(engine, decoder)
     detector = Detector(
@@ -132,9 +186,9 @@ def load_servable(
     )
     _check_answers(detector, engine, card)
     reached("warming")
-    _warm_up(detector)
+    landmarks = _warm_up(detector)
     _check_speed(engine, card, max_slowdown)
-    return Servable(ref, card, engine, detector, opset=facts.opset)
+    return Servable(ref, card, engine, detector, landmarks, opset=facts.opset)
 
 
 def _check_card(card: card_pb2.Card, max_pixels: int) -> None:
@@ -191,18 +245,33 @@ def _check_answers(detector: Detector, engine: Engine, card: card_pb2.Card) -> N
             check_golden(engine.run(golden_picture(detector.limit_wh)), card.golden)
 
 
-def _warm_up(detector: Detector) -> None:
+def _warm_up(detector: Detector) -> int:
     """Judges a few whole frames, so that the first that somebody waits for is no slower than others.
+
+    Returns:
+        how many landmarks it gives for each detection, if there are any.
 
     Raises:
         BadVariant: the network fails.
     """
-    width, height = detector.limit_wh
-    ramp = bytes(range(256)) * (width * height // 256 + 1)
-    picture = RawPicture(width, height, 0, "gray8", ramp[: width * height])
+    picture = _ramp(detector.limit_wh)
     with _blamed_on_the_model():
         for _ in range(WARM_UP_RUNS):
-            detector.detect(picture)
+            found = detector.detect(picture)
+    return int(found.detections.landmarks.shape[1])
+
+
+def _warm_up_embedder(embedder: Embedder) -> None:
+    picture = _ramp(embedder.size_wh)
+    face = (TEMPLATES[embedder.alignment] * embedder.size_wh).astype(np.float32)
+    for _ in range(WARM_UP_RUNS):
+        embed_faces(embedder, picture, face[None])
+
+
+def _ramp(size_wh: tuple[int, int]) -> RawPicture:
+    width, height = size_wh
+    ramp = bytes(range(256)) * (width * height // 256 + 1)
+    return RawPicture(width, height, 0, "gray8", ramp[: width * height])
 
 
 @contextmanager

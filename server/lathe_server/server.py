@@ -53,6 +53,7 @@ from lathe_server.open_inference.rest import PREFIX as REST_PREFIX
 from lathe_server.open_inference.rest import Rest
 from lathe_server.origin import current
 from lathe_server.pipeline import Pipeline
+from lathe_server.pipelines import Pipelines
 from lathe_server.places import Places
 from lathe_server.router import Route, Router
 from lathe_server.routes import Routes
@@ -75,7 +76,7 @@ streams_log = logging.getLogger("lathe.streams")
 INFERENCE_NAME = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
 CONTROL_NAME = control_pb2.DESCRIPTOR.services_by_name["ControlService"].full_name
 PREDICTING = (
-    *(f"{INFERENCE_NAME}/{method}" for method in ("Detect", "DetectStream")),
+    *(f"{INFERENCE_NAME}/{method}" for method in ("Detect", "DetectStream", "Embed")),
     *(f"{OPEN_INFERENCE_NAME}/{method}" for method in ("ModelInfer", "ModelStreamInfer")),
     f"{REST_PREFIX} infer",
 )
@@ -140,6 +141,8 @@ class Server:
         self._heartbeat = Heartbeat(guard, self.metrics, resident)
         self._routes = Routes(repository, self._router, self._manager, self.metrics, self._events, name)
         self._follower = Follower(repository, self._router, self._routes, self.metrics)
+        self._pipelines = Pipelines(repository, self._router, self._manager, self._on_pipeline)
+        self._routes.guards.append(self._pipelines.guard)
         self._accountant = open_books(settings, self.metrics.registry, self._router.routed, self._scheduler)
         self._batches = BatchMetrics(self.metrics.registry) if settings.max_batch > 1 else None
         self._experiments = Experiments(
@@ -154,6 +157,7 @@ class Server:
         )
         self._routes.on_route = self._on_route
         self._shadows = Shadows(self._router, self._manager, self._scheduler, self._compared)
+        self._routes.guards.append(self._shadows.guard)
         self._tracing = _tracing(settings, name)
         self._pipeline = Pipeline(
             self._router,
@@ -234,10 +238,11 @@ class Server:
             told = {**facts_of_frame(result.frame, result.ref), "age_ms": round(result.age_seconds * 1e3, 3)}
             frames_log.debug("frame %s", result.outcome, extra=told)
         self.metrics.observe(result)
-        if result.ref and result.cpu_seconds:
-            self._accountant.used(result.ref, result.cpu_seconds, result.gpu_seconds)
-        self._experiments.observe(result)
-        self._shadows.answered(result)
+        for part in result.parts:
+            if part.ref and part.cpu_seconds:
+                self._accountant.used(part.ref, part.cpu_seconds, part.gpu_seconds)
+            self._experiments.observe(part)
+            self._shadows.answered(part)
         if self._live:
             self._live.observe(result)
 
@@ -253,6 +258,7 @@ class Server:
             AlreadyExists: an address is in use.
         """
         await self._follower.start()
+        await self._pipelines.look()
         self._is_cautious = True
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(self._inference, self._grpc)
         self._grpc.add_generic_rpc_handlers([self._open_inference.handlers()])
@@ -270,14 +276,15 @@ class Server:
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
         self._accounting = asyncio.create_task(self._accountant.run())
         self._beating = asyncio.create_task(self._heartbeat.run())
-        self._following = asyncio.create_task(self._follower.follow())
+        self._following = [asyncio.create_task(one.follow()) for one in (self._follower, self._pipelines)]
         self._renewing = asyncio.create_task(renew(self._tls)) if self._tls else None
         self._ready = True
 
     async def drain(self) -> None:
         """Says that it is going, answers the frames in hand, and closes."""
         self._ready = False
-        self._following.cancel()
+        for following in self._following:
+            following.cancel()
         self._experiments.close()
         self._events.close()
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -306,8 +313,15 @@ class Server:
             self._health.set(route.model, health_pb2.HealthCheckResponse.SERVING)
         await self._experiments.on_route(route)
 
+    def _on_pipeline(self, name: str, *, is_served: bool) -> None:
+        self.metrics.know_pipeline(name)
+        if self._ready:
+            state = health_pb2.HealthCheckResponse
+            self._health.set(name, state.SERVING if is_served else state.SERVICE_UNKNOWN)
+
     def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for name in ("", INFERENCE_NAME, OPEN_INFERENCE_NAME, CONTROL_NAME, *self._router.models()):
+        services = ("", INFERENCE_NAME, OPEN_INFERENCE_NAME, CONTROL_NAME)
+        for name in (*services, *self._router.models(), *self._router.pipelines):
             self._health.set(name, status)
 
     async def _bind_http(self) -> str:

@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from lathe.agreement import matched_pairs
-from lathe.errors import InvalidInput, LatheError
+from lathe.errors import InvalidInput, LatheError, Refused
 from lathe.repository import VariantRef
 from lathe_server.boundary import internal_error
 from lathe_server.facts import facts_of_frame
 from lathe_server.frames import Result
 from lathe_server.manager import Lease, Manager
-from lathe_server.router import Router
+from lathe_server.router import Route, Router
 from lathe_server.scheduler import Scheduler
 from lathe_server.vision import Answer
 
@@ -77,10 +77,12 @@ class Shadows:
         self._due: defaultdict[str, float] = defaultdict(float)  # by model: comparisons that its share asks for
 
     def answered(self, given: Result) -> None:
-        """A frame has its answer; it may be taken for a comparison."""
+        """A frame has its answer; it may be taken for a comparison, unless it is of embeddings."""
         answer, ref = given.answer, given.ref
-        choice = self._router.choice(given.frame.model)
-        if not (isinstance(answer, Answer) and ref and choice) or given.frame.variant or given.degraded:
+        if not (isinstance(answer, Answer) and ref) or answer.embeddings or given.frame.variant or given.degraded:
+            return
+        choice = self._router.choice(ref.model)
+        if choice is None:
             return
         shadow = choice.shadow_of(ref)
         if shadow is None:
@@ -95,6 +97,19 @@ class Shadows:
             return self._begin(given, answer, other)
 
         self._scheduler.offer_leisure(begin)
+
+    def guard(self, route: Route) -> None:
+        """Asked about a route whose variants are in memory.
+
+        Raises:
+            Refused: its shadow is an embedding network.
+        """
+        if route.shadow:
+            with self._manager.lease(route.shadow) as servable:
+                if servable.embedder:
+                    raise Refused(
+                        f"embeddings are not compared in the shadow; each variant of {route.model} has its own space"
+                    )
 
     def _begin(self, given: Result, answer: Answer, other: VariantRef) -> Comparison | None:
         try:

@@ -21,8 +21,9 @@ _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 
 
 def labels_of(ref: VariantRef | None) -> tuple[str, str, str]:
-    """By `VARIANT`. What belongs to no variant (frames for a model that is not served) counts under empty labels."""
-    return (ref.model, ref.variant, str(ref.version)) if ref else ("", "", "")
+    """By `VARIANT`. What belongs to no variant (frames for a model that is not served, or a pipeline's as a whole)
+    counts under empty labels."""
+    return (ref.model, ref.variant, str(ref.version or "")) if ref else ("", "", "")
 
 
 class VariantMetrics:

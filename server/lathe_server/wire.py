@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import grpc
+from collections.abc import Sequence
 
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from lathe.embeddings import Embeddings
 from lathe.errors import BadPicture, InvalidInput
 from lathe.repository import VariantRef
 from lathe.v1 import inference_pb2
 from lathe_server.frames import OUTCOMES, Result
 from lathe_server.vision import Answer, EncodedPicture, Picture, RawPicture
+from lathe_server.vision.align import LANDMARKS, are_usable
 
 _FORMATS = {
     inference_pb2.PIXEL_FORMAT_RGB8: "rgb8",
@@ -63,6 +69,10 @@ def fill(message: inference_pb2.Result, result: Result) -> None:
         message.error.code = grpc.StatusCode[result.error.status].value[0]
         message.error.message = result.error.message
     if isinstance(result.answer, Answer):
+        if (embeddings := result.answer.embeddings) is not None:
+            _fill_embeddings(message, embeddings)
+            if ref := result.parts[-1].ref if len(embeddings) else None:
+                message.embedded_by.CopyFrom(to_servable(ref))
         found, stages = result.answer.detections, result.answer.stages
         detections, seconds = message.detections, message.stage_seconds
         detections.xyxy.extend(found.xyxy.ravel().tolist())
@@ -72,6 +82,30 @@ def fill(message: inference_pb2.Result, result: Result) -> None:
         detections.landmarks_per_detection = found.landmarks.shape[1]
         seconds.decode, seconds.queue, seconds.preprocess = stages.decode, result.queue_seconds, stages.preprocess
         seconds.infer, seconds.postprocess = stages.infer, stages.postprocess
+
+
+def _fill_embeddings(message: inference_pb2.Result, embeddings: Embeddings) -> None:
+    told = message.embeddings
+    told.detection.extend(embeddings.detection.tolist())
+    told.values.extend(embeddings.vectors.ravel().tolist())
+    told.dimensions = embeddings.vectors.shape[1]
+    told.space = embeddings.space
+
+
+def to_landmarks(values: Sequence[float]) -> NDArray[np.float32] | None:
+    """One face's landmarks, 1 × 5 × 2; None where there are none.
+
+    Raises:
+        InvalidInput: not five pairs of coordinates, or not all finite.
+    """
+    if not values:
+        return None
+    if len(values) != 2 * LANDMARKS:
+        raise InvalidInput(f"a face has {LANDMARKS} landmarks, x and y each, and {len(values)} numbers came")
+    landmarks = np.array(values, np.float32).reshape(1, LANDMARKS, 2)
+    if not are_usable(landmarks)[0]:
+        raise InvalidInput("a face is aligned by five landmarks, x and y, that do not all lie on one spot")
+    return landmarks
 
 
 def to_servable(ref: VariantRef) -> inference_pb2.Servable:

@@ -15,8 +15,7 @@ from lathe.v1 import card_pb2
 from lathe_server.brevity import BRIEF_SECONDS, MAX_SHAPES, MIN_RUNS, Brevity
 from lathe_server.engines import Engine
 from lathe_server.frames import Frame
-from lathe_server.manager import Lease
-from lathe_server.pipeline import _Judgement
+from lathe_server.judgement import Judgement
 from lathe_server.servable import Servable, load_servable
 from lathe_server.tensors import Tensors
 from lathe_server.vision import EncodedPicture
@@ -126,14 +125,10 @@ def test_calls_that_are_refused_make_nothing_brief_and_a_brief_network_goes_on_a
 
 
 def test_what_is_refused_was_not_quick() -> None:
-    class Lent:
-        servable = Servable(VariantRef("m", "v", 1), card_pb2.Card(), cast(Engine, None), brevity=Brevity())
-
-        def release(self) -> None: ...
-
+    servable = Servable(VariantRef("m", "v", 1), card_pb2.Card(), cast(Engine, None), brevity=Brevity())
     frame = Frame("m", "", "", 0, asked(), 0.0, 0.0)
     for _ in range(MIN_RUNS):
-        judgement = _Judgement(frame, cast(Lease, Lent()), lambda result, seconds: None, degraded=False)
+        judgement = Judgement(frame, servable, lambda: None, lambda result, seconds: None, degraded=[False])
         judgement.run()  # fails: there is no engine
         judgement.done(0.0, 0.0, 0.0)
-    assert not Lent.servable.is_brief(asked())
+    assert not servable.is_brief(asked())

@@ -13,7 +13,7 @@ import pytest
 
 from lathe.repository import VariantRef
 from lathe.v1 import card_pb2
-from lathe_server import pipeline, scheduler
+from lathe_server import judgement, scheduler
 from lathe_server.engines import Engine
 from lathe_server.frames import Frame, Result
 from lathe_server.manager import Manager
@@ -107,7 +107,7 @@ def test_frame_that_becomes_late_while_it_is_decoded_does_not_reach_the_network(
 
     counting = Detector(Counting(), "heatmap", Thresholds(0.5, 0.3, 100), (160, 128), 32)
     monkeypatch.setattr(scheduler, "monotonic", lambda: 0.5)  # when its turn comes
-    monkeypatch.setattr(pipeline, "monotonic", lambda: 1.5)  # when it is decoded
+    monkeypatch.setattr(judgement, "monotonic", lambda: 1.5)  # when it is decoded
     late = Frame("spots", "camera", "", 0, EncodedPicture(spot_jpeg), 0.0, 0.0, **how)
     (result,) = judged(counting, [late])
     assert (result.outcome, result.answer, ran) == (outcome, None, [])

@@ -1,4 +1,4 @@
-"""From bytes to detections: steps 3 to 6 of the life of a frame.
+"""From bytes to detections and embeddings: steps 3 to 6 of the life of a frame.
 
 Pure functions of their arguments, run on worker threads, and the same for the server, for
 evaluation and for benchmarks: a variant is judged by the eyes that will serve it.
@@ -10,6 +10,8 @@ from lathe.detections import Detections
 from lathe_server.vision.decode import decode
 from lathe_server.vision.detections import suppress
 from lathe_server.vision.detector import Answer, Detector
+from lathe_server.vision.embedder import Embedder
+from lathe_server.vision.faces import Portrait
 from lathe_server.vision.letterbox import Placement, fit, letterbox
 from lathe_server.vision.picture import EncodedPicture, Picture, RawPicture
 
@@ -17,9 +19,11 @@ __all__ = [
     "Answer",
     "Detections",
     "Detector",
+    "Embedder",
     "EncodedPicture",
     "Picture",
     "Placement",
+    "Portrait",
     "RawPicture",
     "decode",
     "fit",

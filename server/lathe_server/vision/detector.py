@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lathe.detections import Detections
+from lathe.embeddings import Embeddings
 from lathe_server.limits import MAX_PIXELS
 from lathe_server.vision.decode import decode
 from lathe_server.vision.decoders import DECODERS, Outputs
@@ -39,11 +40,25 @@ class Stages:
     def total(self) -> float:
         return self.decode + self.preprocess + self.infer + self.postprocess
 
+    def __add__(self, other: Stages) -> Stages:
+        return Stages(
+            self.decode + other.decode,
+            self.preprocess + other.preprocess,
+            self.infer + other.infer,
+            self.postprocess + other.postprocess,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
+    """
+    Attributes:
+        embeddings: None where none were asked for.
+    """
+
     detections: Detections
     stages: Stages
+    embeddings: Embeddings | None = None
 
 
 @dataclass(frozen=True, slots=True)
