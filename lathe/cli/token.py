@@ -19,7 +19,10 @@ def add_command(commands: Any) -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("name", help="of whoever gets it")
     parser.add_argument(
-        "--role", choices=("infer", "control"), default="infer", help="control may do everything (default %(default)s)"
+        "--role",
+        choices=("infer", "gallery", "control"),
+        default="infer",
+        help="gallery may also enrol and delete faces; control may do everything (default %(default)s)",
     )
     parser.add_argument("--days", type=float, help="after which it is good for nothing any more (default: for ever)")
     parser.set_defaults(run=run)

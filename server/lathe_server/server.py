@@ -19,16 +19,17 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from lathe.connection import is_loopback
-from lathe.errors import AlreadyExists, Refused
+from lathe.errors import AlreadyExists
 from lathe.machine import allowed_cores, available_cores, memory_limit
 from lathe.mirror import open_repository
 from lathe.repository import Repository, VariantRef
-from lathe.v1 import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2_grpc
+from lathe.v1 import control_pb2, control_pb2_grpc, gallery_pb2, inference_pb2, inference_pb2_grpc
 from lathe_server import logs
 from lathe_server.access.gate import Gate
 from lathe_server.access.tls import renew, tls_of
 from lathe_server.access.tokens import Tokens
 from lathe_server.accounts.books import on_gpu, open_books, price_per_core_hour
+from lathe_server.asked_for import gallery_of, tracing_of
 from lathe_server.batch_metrics import BatchMetrics
 from lathe_server.calls import Calls
 from lathe_server.control_service import ControlService
@@ -67,13 +68,13 @@ from lathe_server.trial import Trials, loader
 
 if TYPE_CHECKING:
     from lathe_server.live.page import Live
-    from lathe_server.tracing import Tracing
 
 log = logging.getLogger(__name__)
 frames_log = logging.getLogger("lathe.frames")
 streams_log = logging.getLogger("lathe.streams")
 
 INFERENCE_NAME = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
+GALLERY_NAME = gallery_pb2.DESCRIPTOR.services_by_name["GalleryService"].full_name
 CONTROL_NAME = control_pb2.DESCRIPTOR.services_by_name["ControlService"].full_name
 PREDICTING = (
     *(f"{INFERENCE_NAME}/{method}" for method in ("Detect", "DetectStream", "Embed")),
@@ -158,7 +159,7 @@ class Server:
         self._routes.on_route = self._on_route
         self._shadows = Shadows(self._router, self._manager, self._scheduler, self._compared)
         self._routes.guards.append(self._shadows.guard)
-        self._tracing = _tracing(settings, name)
+        self._tracing = tracing_of(settings, name)
         self._pipeline = Pipeline(
             self._router,
             self._manager,
@@ -173,6 +174,10 @@ class Server:
         if tokens and not self._tls and not all(map(is_loopback, (settings.grpc, settings.http, settings.control))):
             log.warning("tokens cross the network in plain text; set tls_certificate and tls_key")
         calls = Calls(self._pipeline, repository.variants)
+        self._gallery = gallery_of(settings, calls, self._router, self._manager, repository, self._gate)
+        if self._gallery:
+            self._routes.guards.append(self._gallery.guard)
+        self._gallery_name = (GALLERY_NAME,) if self._gallery else ()
         self._places = Places(settings.max_streams, lambda: self._pipeline.draining)
         self._inference = InferenceService(self._pipeline, calls, self.metrics, self._places)
         plane = DataPlane(repository, self._router, self._manager, self._routes, self._pipeline, calls, self.metrics)
@@ -257,13 +262,16 @@ class Server:
             Refused: nothing can be served.
             AlreadyExists: an address is in use.
         """
+        if self._gallery:
+            await self._gallery.open(self._grpc)
         await self._follower.start()
         await self._pipelines.look()
         self._is_cautious = True
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(self._inference, self._grpc)
         self._grpc.add_generic_rpc_handlers([self._open_inference.handlers()])
         control_pb2_grpc.add_ControlServiceServicer_to_server(self._control, self._control_grpc)
-        for server, own in ((self._grpc, (INFERENCE_NAME, OPEN_INFERENCE_NAME)), (self._control_grpc, (CONTROL_NAME,))):
+        inference = (INFERENCE_NAME, OPEN_INFERENCE_NAME, *self._gallery_name)
+        for server, own in ((self._grpc, inference), (self._control_grpc, (CONTROL_NAME,))):
             health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
             if self._settings.reflection == ON:
                 names = (*own, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -299,6 +307,8 @@ class Server:
         await asyncio.sleep(min(allowed, LINGER_SECONDS))
         grace = max(end - asyncio.get_running_loop().time(), min(allowed, FAREWELL_SECONDS))
         await asyncio.gather(self._grpc.stop(grace), self._control_grpc.stop(grace), self._http.close(grace))
+        if self._gallery:
+            await self._gallery.close()
         self._beating.cancel()
         self._accounting.cancel()
         if self._renewing:
@@ -320,7 +330,7 @@ class Server:
             self._health.set(name, state.SERVING if is_served else state.SERVICE_UNKNOWN)
 
     def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        services = ("", INFERENCE_NAME, OPEN_INFERENCE_NAME, CONTROL_NAME)
+        services = ("", INFERENCE_NAME, OPEN_INFERENCE_NAME, CONTROL_NAME, *self._gallery_name)
         for name in (*services, *self._router.models(), *self._router.pipelines):
             self._health.set(name, status)
 
@@ -339,20 +349,6 @@ class Server:
         self.metrics.queue_age.set(self._scheduler.queue_age_seconds)
         for model in self._router.models():
             self.metrics.degrade_level.labels(model).set(self._router.level(model))
-
-
-def _tracing(settings: Settings, name: str) -> Tracing | None:
-    """
-    Raises:
-        Refused: what sends traces is not installed.
-    """
-    if not settings.trace_to:
-        return None
-    try:
-        from lathe_server.tracing import tracing_to
-    except ImportError as error:
-        raise Refused("traces need OpenTelemetry: install lathe[otel]") from error
-    return tracing_to(settings.trace_to, settings.trace_share, name)
 
 
 async def serve(repository: Repository, settings: Settings, announce: Callable[[str], None]) -> None:

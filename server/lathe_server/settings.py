@@ -21,6 +21,8 @@ ENVIRONMENT_PREFIX = "LATHE_"
 ENGINE_MISSING = ("refuse", FALL_BACK := "fall-back")
 WORKER_CORES = ("any", OWN_CORES := "own")
 LOG_FORMATS = ("console", JSON_LINES := "json")
+GALLERY_KEY_VARIABLE = "LATHE_GALLERY_KEY_HEX"
+"""Environment variable that holds the 64 digits of a gallery's key, where it lies in no file."""
 SWITCH = (ON := "on", "off")
 MAX_SECONDS, MAX_STREAMS = 2_000_000, 1_000_000
 """gRPC counts milliseconds in 32 bits."""
@@ -78,6 +80,13 @@ class Settings:
     )
     signed_by: str = _setting("", "public key, a PEM file: only variants that its owner has signed are loaded")
     cache: str = _setting("", "folder for copies of object stores; default ~/.cache/lathe")
+    gallery: str = _setting("", "file of enrolled faces, made where there is none; needs lathe[gallery]")
+    gallery_key: str = _setting("", "file of its key, 32 bytes or 64 hex digits; or LATHE_GALLERY_KEY_HEX")
+    gallery_model: str = _setting("face-id", "pipeline that finds and embeds its faces")
+    gallery_fmr: float = _setting(0.001, "false match rate at which it decides, where a request names none")
+    gallery_retention_days: float = _setting(0.0, "after which a record is deleted; 0 keeps it until it is deleted")
+    gallery_keep_faces: str = _setting("off", "whether it keeps the faces, for re-enrolment: on or off")
+    gallery_max_records: int = _setting(100_000, "most templates that it holds")
     drain_seconds: float = _setting(10.0, "time that frames in hand get after SIGTERM")
     load_seconds: float = _setting(60.0, "longest time that a variant may take to load and warm up")
     log_format: str = _setting("console", f"lines of the log: {' or '.join(LOG_FORMATS)}")
@@ -109,6 +118,7 @@ class Settings:
             "max_model_bytes",
             "load_seconds",
             "objective_seconds",
+            "gallery_max_records",
         ):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0")
@@ -125,6 +135,7 @@ class Settings:
             "watts_per_core",
             "watts_per_gpu",
             "carbon_grams_per_kwh",
+            "gallery_retention_days",
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must not be negative or infinite")
@@ -139,6 +150,8 @@ class Settings:
             raise ValueError("carbon_grams_per_kwh and carbon_country exclude each other")
         if not 0 < self.objective_share < 1:
             raise ValueError("objective_share must be above 0 and below 1")
+        if not 0 < self.gallery_fmr < 1:
+            raise ValueError("gallery_fmr must be above 0 and below 1")
         if not 0 <= self.trace_share <= 1:
             raise ValueError("trace_share must be from 0 to 1")
         if self.trace_to and not self.trace_to.startswith(("http://", "https://")):
@@ -151,6 +164,7 @@ class Settings:
             "worker_cores": WORKER_CORES,
             "log_format": LOG_FORMATS,
             "reflection": SWITCH,
+            "gallery_keep_faces": SWITCH,
             "log_level": LOG_LEVELS,
             "live": LIVE,
         }
@@ -205,7 +219,7 @@ def load_settings(flags: argparse.Namespace, environment: Mapping[str, str]) -> 
 
 
 def unknown_variables(
-    environment: Mapping[str, str], known: frozenset[str] = frozenset({"LATHE_DATA", *VARIABLES})
+    environment: Mapping[str, str], known: frozenset[str] = frozenset({"LATHE_DATA", GALLERY_KEY_VARIABLE, *VARIABLES})
 ) -> list[str]:
     """Variables with Lathe's prefix that set nothing, each with the nearest name, for a warning.
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lathe.errors import DiskFull, InvalidInput, NotFound, Overloaded, Refused
+from lathe.errors import Conflict, DiskFull, InvalidInput, NotFound, Overloaded, Refused
 from lathe.v1 import card_pb2
 from lathe_server.gallery.audit import Audit, audit_file
 from lathe_server.gallery.decision import refuse_strangers, threshold
-from lathe_server.gallery.gallery import DAY_SECONDS, MAX_TEMPLATES, Gallery, Probe, check_subject
+from lathe_server.gallery.gallery import DAY_SECONDS, MAX_TEMPLATES, Gallery, GallerySettings, Probe, check_subject
 from lathe_server.gallery.store import Store
 
 KEY = bytes(range(32))
@@ -66,7 +66,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def gallery(store: Store) -> Gallery:
     """Ann and Bob are in it."""
-    made = Gallery(store, keep_faces=True)
+    made = Gallery(store, GallerySettings(keep_faces=True))
     made.enroll("ann", ANN, b"ann's face")
     made.enroll("bob", BOB, b"bob's face")
     return made
@@ -219,7 +219,7 @@ def test_what_is_deleted_is_found_no_more_now_or_later(gallery: Gallery, store: 
 
 
 def test_there_is_room_for_so_many_and_no_more(store: Store) -> None:
-    gallery = Gallery(store, max_records=MAX_TEMPLATES + 1)
+    gallery = Gallery(store, GallerySettings(max_records=MAX_TEMPLATES + 1))
     for _ in range(MAX_TEMPLATES):
         gallery.enroll("ann", ANN)
     with pytest.raises(Overloaded, match=f"a person may have {MAX_TEMPLATES} templates"):
@@ -233,7 +233,7 @@ def test_there_is_room_for_so_many_and_no_more(store: Store) -> None:
 
 def test_records_go_when_they_are_older_than_they_may_become(store: Store) -> None:
     clock = Clock()
-    gallery = Gallery(store, retention_days=30, now=clock)
+    gallery = Gallery(store, GallerySettings(retention_days=30), clock)
     gallery.enroll("ann", ANN)
     clock.time += 20 * DAY_SECONDS
     gallery.enroll("ann", ANN)
@@ -243,7 +243,7 @@ def test_records_go_when_they_are_older_than_they_may_become(store: Store) -> No
     assert gallery.expire() == ["ann"]
     assert (len(gallery), gallery.people) == (2, 2)
     clock.time += 20 * DAY_SECONDS
-    assert sorted(Gallery(store, retention_days=30, now=clock).expire()) == ["ann", "bob"]
+    assert sorted(Gallery(store, GallerySettings(retention_days=30), clock).expire()) == ["ann", "bob"]
     assert list(store.records()) == []
     assert Gallery(store).expire() == []
 
@@ -251,32 +251,31 @@ def test_records_go_when_they_are_older_than_they_may_become(store: Store) -> No
 def test_re_enrolment_moves_everybody_to_another_space(gallery: Gallery, store: Store) -> None:
     other = embedding("face/b")
     seen = {b"ann's face": face(0, 0, 1).vector, b"bob's face": face(0, 0, 0, 1).vector}
-    assert gallery.re_enroll(other, lambda kept: seen[kept]) == 2
-    for one in (gallery, Gallery(store, keep_faces=True)):
+    vectors = {name: seen[gallery.kept_face(name)] for name in gallery.others(())}
+    assert gallery.re_enroll(other, {**vectors, "0" * 32: ANN.vector}) == 2
+    for one in (gallery, Gallery(store)):
         assert one.space == "face/b"
         assert one.verify("ann", face(0, 0, 1, of=other), 0.001).match
         assert [match.subject for match in one.identify(face(0, 0, 0, 1, of=other), 0.001).matches] == ["bob"]
         with pytest.raises(Refused):
             one.verify("ann", ANN, 0.001)
-        assert one.re_enroll(other, lambda kept: seen[kept]) == 2, "the faces are still there"
+    assert {gallery.kept_face(name) for name in vectors} == seen.keys(), "the faces are still there"
 
 
-def test_who_has_no_kept_face_cannot_be_re_enrolled(gallery: Gallery, store: Store) -> None:
-    Gallery(store, keep_faces=False).enroll("cat", face(0, 0, 1), b"not to be kept")
-    gallery = Gallery(store)
-    with pytest.raises(Refused, match="no face was kept of 1 of 3 records"):
-        gallery.re_enroll(embedding("face/b"), lambda kept: ANN.vector)
-    assert gallery.space == "face/a"
+def test_a_face_is_kept_only_where_that_is_allowed(gallery: Gallery, store: Store) -> None:
+    record = Gallery(store).enroll("cat", face(0, 0, 1), b"not to be kept")
+    assert store.face(record) == b""
 
 
-def test_a_re_enrolment_that_fails_leaves_everybody_where_he_was(gallery: Gallery, store: Store) -> None:
-    def breaks(kept: bytes) -> NDArray[np.float32]:
-        if kept.startswith(b"bob"):
-            raise InvalidInput("no face is found any more")
-        return ANN.vector
-
-    with pytest.raises(InvalidInput):
-        gallery.re_enroll(embedding("face/b"), breaks)
+@pytest.mark.parametrize("wrong", ["one is missing", "one is no vector"])
+def test_a_re_enrolment_that_fails_leaves_everybody_where_he_was(gallery: Gallery, store: Store, wrong: str) -> None:
+    vectors = dict.fromkeys(gallery.others(()), ANN.vector)
+    if wrong == "one is missing":
+        gallery.enroll("cat", face(0, 0, 1))
+    else:
+        vectors[list(vectors)[-1]] = np.zeros(DIMENSIONS, np.float32)
+    with pytest.raises((Conflict, InvalidInput)):
+        gallery.re_enroll(embedding("face/b"), vectors)
     for one in (gallery, Gallery(store)):
         assert one.space == "face/a"
         assert one.verify("bob", BOB, 0.001).match

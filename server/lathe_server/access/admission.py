@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -16,17 +17,24 @@ from lathe_server.status import abort
 
 OPEN = "/grpc.health.v1.Health/"
 """Probes have no tokens."""
-CONTROL = frozenset(
-    f"/inference.GRPCInferenceService/{method}" for method in ("RepositoryModelLoad", "RepositoryModelUnload")
+OTHER_ROLES: Mapping[str, Role] = MappingProxyType(
+    {
+        "/inference.GRPCInferenceService/RepositoryModelLoad": "control",
+        "/inference.GRPCInferenceService/RepositoryModelUnload": "control",
+        "/lathe.v1.GalleryService/Enroll": "gallery",
+        "/lathe.v1.GalleryService/Delete": "gallery",
+        "/lathe.v1.GalleryService/Export": "gallery",
+        "/lathe.v1.GalleryService/ReEnroll": "gallery",
+    }
 )
-"""Methods of the inference port that need the role of control."""
+"""Methods of the inference port that need another role than it."""
 
 
 class Admission(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
     """Lets calls through whose tokens are good; for a gate that asks for tokens.
 
     Args:
-        role: that the port's methods need, but for those in `CONTROL`.
+        role: that the port's methods need, but for those in `OTHER_ROLES`.
     """
 
     def __init__(self, gate: Gate, role: Role) -> None:
@@ -42,7 +50,7 @@ class Admission(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in 
         method = handler_call_details.method
         if handler is None or method.startswith(OPEN):
             return handler
-        role: Role = "control" if method in CONTROL else self._role
+        role = OTHER_ROLES.get(method, self._role)
         try:
             origin = current.get()
             origin.caller = identity = self._gate.admit(origin.header("authorization"), role)

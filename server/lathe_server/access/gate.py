@@ -52,7 +52,7 @@ class Gate:
         """
         try:
             if self._tokens is None:
-                if role == "control" and not is_here:
+                if role != "infer" and not is_here:
                     raise PermissionDenied("this is for callers on the same machine, or with a token for it")
                 return None
             identity = self._tokens.identify(authorization)
@@ -65,14 +65,15 @@ class Gate:
             raise
         return identity
 
-    def check_control(self, *, is_here: bool) -> None:
-        """For methods of control on the inference port: where tokens are asked for, `Admission` has looked at them.
+    def check_here(self, role: Role, *, is_here: bool) -> None:
+        """For methods of the inference port that need another role: where tokens are asked for, `Admission` has looked
+        at them.
 
         Raises:
             PermissionDenied: no tokens are asked for, and the caller is on another machine.
         """
         if self._tokens is None:
-            self.admit("", "control", is_here=is_here)
+            self.admit("", role, is_here=is_here)
 
     def _count(self, identity: Identity) -> None:
         if identity.max_calls_per_second:

@@ -2,7 +2,7 @@
 
     [[tokens]]
     name = "gate-cameras"
-    role = "infer"                      # or "control", which may do everything
+    role = "infer"                      # or "gallery", which may also enrol; or "control", which may do everything
     sha256 = "…"                        # of the token; the token itself is kept nowhere
     expires = 2027-01-01T00:00:00Z      # this and what follows is optional
     max_streams = 50
@@ -32,7 +32,9 @@ from lathe.errors import LatheError, NotFound, Unauthenticated
 
 log = logging.getLogger(__name__)
 
-Role = Literal["infer", "control"]
+Role = Literal["infer", "gallery", "control"]
+ROLES: tuple[Role, ...] = ("infer", "gallery", "control")
+"""Each may do what those before it may."""
 
 PREFIX = "lathe_"
 """Of every token, so that one that leaks is recognised."""
@@ -93,7 +95,7 @@ class Identity:
     max_calls_per_second: float = 0.0
 
     def may(self, role: Role) -> bool:
-        return self.role in (role, "control")
+        return ROLES.index(self.role) >= ROLES.index(role)
 
 
 def new_token() -> tuple[str, str]:

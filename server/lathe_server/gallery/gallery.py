@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lathe.errors import InvalidInput, NotFound, Overloaded, Refused
+from lathe.errors import Conflict, InvalidInput, NotFound, Overloaded, Refused
 from lathe.v1 import card_pb2
 from lathe_server.gallery.decision import threshold
 from lathe_server.gallery.search import Index, Match
@@ -75,12 +75,22 @@ class Held:
     enrolled_at: int
 
 
+@dataclass(frozen=True, slots=True)
+class GallerySettings:
+    """Attributes:
+    keep_faces: what `enroll` is given of a face is kept for re-enrolment.
+    retention_days: after which a record goes (`expire`); 0 keeps it until it is deleted.
+    """
+
+    keep_faces: bool = False
+    max_records: int = 100_000
+    retention_days: float = 0.0
+
+
 class Gallery:
     """For one thread at a time. What is in memory follows what is on disk, in this order.
 
     Args:
-        keep_faces: what `enroll` is given for re-enrolment is kept.
-        retention_days: after which a record goes (`expire`); 0 keeps it until it is deleted.
         now: Unix time.
 
     Raises:
@@ -90,16 +100,11 @@ class Gallery:
     def __init__(
         self,
         store: Store,
-        *,
-        keep_faces: bool = False,
-        max_records: int = 100_000,
-        retention_days: float = 0.0,
+        settings: GallerySettings | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
-        self._keep_faces = keep_faces
-        self._max_records = max_records
-        self._retention_days = retention_days
+        self._settings = settings or GallerySettings()
         self._now = now
         self._held: dict[str, Held] = {}
         self._templates: dict[str, list[str]] = {}  # of each subject, the oldest first
@@ -107,6 +112,10 @@ class Gallery:
         self._index: Index | None = None
         for record in store.records():
             self._remember(record)
+
+    @property
+    def settings(self) -> GallerySettings:
+        return self._settings
 
     def __len__(self) -> int:
         return len(self._held)
@@ -120,11 +129,15 @@ class Gallery:
     def people(self) -> int:
         return len(self._templates)
 
+    def templates(self, subject: str) -> int:
+        """How many a person has."""
+        return len(self._templates.get(subject, ()))
+
     def enroll(self, subject: str, face: Probe, kept: bytes = b"") -> str:
         """Adds a template to a person, who may be new.
 
         Args:
-            kept: what `re_enroll` will be given, where faces are kept.
+            kept: of the face, for re-enrolment (`kept_face`), where that is allowed.
 
         Returns:
             The record's id. The record is on the disk.
@@ -135,18 +148,18 @@ class Gallery:
             Overloaded: the gallery is full, or the person has as many templates as can be.
         """
         check_subject(subject)
-        vector = self._fitting(_checked(face))
+        vector = _checked(face)
         if self._space not in ("", face.made_by.space):
             raise Refused(
                 f"the gallery's faces are in the embedding space {self._space}, this one is in {face.made_by.space}: "
                 "re-enrol the gallery first"
             )
-        if len(self) >= self._max_records:
-            raise Overloaded(f"the gallery is full: it may hold {self._max_records} templates")
-        if len(self._templates.get(subject, ())) >= MAX_TEMPLATES:
+        if len(self) >= self._settings.max_records:
+            raise Overloaded(f"the gallery is full: it may hold {self._settings.max_records} templates")
+        if self.templates(subject) >= MAX_TEMPLATES:
             raise Overloaded(f"a person may have {MAX_TEMPLATES} templates; delete one first")
-        record = Record(uuid.uuid4().hex, subject, face.made_by.space, int(self._now()), vector)
-        self._store.add(record, kept if self._keep_faces else b"")
+        record = Record(uuid.uuid4().hex, subject, face.made_by.space, int(self._now()), self._fitting(vector))
+        self._store.add(record, kept if self._settings.keep_faces else b"")
         self._remember(record)
         return record.id
 
@@ -207,9 +220,9 @@ class Gallery:
         Returns:
             Whose they were.
         """
-        if not self._retention_days:
+        if not self._settings.retention_days:
             return []
-        oldest = self._now() - self._retention_days * DAY_SECONDS
+        oldest = self._now() - self._settings.retention_days * DAY_SECONDS
         gone = [name for name, held in self._held.items() if held.enrolled_at < oldest]
         subjects = [self._held[name].subject for name in gone]
         if gone:
@@ -227,29 +240,37 @@ class Gallery:
         found = (self._store.record(name) for name in wanted)
         return (record for record in found if record)
 
-    def re_enroll(self, made_by: card_pb2.Embedding, embed: Callable[[bytes], NDArray[np.float32]]) -> int:
-        """Puts all templates into another space, by what was kept of the faces: all or none.
+    def kept_face(self, record: str) -> bytes:
+        """What was kept of a face for re-enrolment; nothing where nothing was, or the record has gone."""
+        return self._store.face(record)
+
+    def bare(self) -> int:
+        """How many records there are without a kept face."""
+        return self._store.bare()
+
+    def others(self, than: Collection[str]) -> list[str]:
+        """Ids of the records that are not among some."""
+        return [name for name in self._held if name not in than]
+
+    def re_enroll(self, made_by: card_pb2.Embedding, vectors: Mapping[str, NDArray[np.float32]]) -> int:
+        """Puts all templates into another space, all or none.
 
         Args:
-            made_by: of the card of the network that embeds.
-            embed: what was kept, to its vector.
+            made_by: of the card of the network that has embedded the kept faces.
+            vectors: by record; those that have gone in between are passed over.
 
         Returns:
             How many they are.
 
         Raises:
-            Refused: of a record no face was kept.
+            InvalidInput: one is no unit vector of that space.
+            Conflict: records have come in between, and have no vector.
         """
-        records = list(self._store.records())
-        bare = [record for record in records if not self._store.face(record.id)]
-        if bare:
-            raise Refused(
-                f"no face was kept of {len(bare)} of {len(records)} records, which therefore cannot be re-enrolled; "
-                "delete them, and enrol these people anew"
-            )
+        if self.others(vectors):
+            raise Conflict("people were enrolled meanwhile; embed their faces, too")
         anew = [
-            replace(record, space=made_by.space, vector=_checked(Probe(embed(self._store.face(record.id)), made_by)))
-            for record in records
+            replace(record, space=made_by.space, vector=_checked(Probe(vectors[record.id], made_by)))
+            for record in self._store.records()
         ]
         self._store.replace(anew)
         self._reset()

@@ -19,12 +19,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from lathe.errors import AlreadyExists, InvalidInput, Refused
+from lathe_server.settings import GALLERY_KEY_VARIABLE as KEY_VARIABLE
 
 log = logging.getLogger(__name__)
 
 KEY_BYTES, NONCE_BYTES = 32, 12
-KEY_VARIABLE = "LATHE_GALLERY_KEY_HEX"
-"""Environment variable that holds the key's 64 hex digits, where it lies in no file."""
 PURPOSE = b"lathe gallery, what is sealed"
 
 

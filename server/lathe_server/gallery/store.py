@@ -186,6 +186,12 @@ class Store:
         except _DAMAGES as error:
             raise Refused("a record of the gallery is damaged; put back a copy of its file") from error
 
+    def bare(self) -> int:
+        """How many records there are without a face."""
+        with told():
+            (count,) = self._db.execute("SELECT count(*) FROM records WHERE face IS NULL").fetchone()
+        return int(count)
+
     def face(self, record: str) -> bytes:
         """What was kept for re-enrolment; nothing where nothing was.
 

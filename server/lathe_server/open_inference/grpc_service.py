@@ -19,6 +19,7 @@ from lathe_server.open_inference.encoding import FIELDS, from_elements, from_raw
 from lathe_server.open_inference.infer_request import InferRequest
 from lathe_server.open_inference.names import target
 from lathe_server.origin import current
+from lathe_server.peer import is_here
 from lathe_server.places import Places
 from lathe_server.tensors import datatype_of
 
@@ -187,7 +188,7 @@ class OpenInferenceService:
     async def RepositoryModelLoad(  # noqa: N802
         self, request: pb.RepositoryModelLoadRequest, context: Context
     ) -> pb.RepositoryModelLoadResponse:
-        self._gate.check_control(is_here=_is_here(context))
+        self._gate.check_here("control", is_here=is_here(context))
         if request.parameters:
             raise InvalidInput("a load takes no parameters: files and settings come from the repository")
         await self._plane.load(request.model_name)
@@ -196,7 +197,7 @@ class OpenInferenceService:
     async def RepositoryModelUnload(  # noqa: N802
         self, request: pb.RepositoryModelUnloadRequest, context: Context
     ) -> pb.RepositoryModelUnloadResponse:
-        self._gate.check_control(is_here=_is_here(context))
+        self._gate.check_here("control", is_here=is_here(context))
         await self._plane.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
@@ -262,7 +263,3 @@ def _config(name: str, found: Description) -> pb.ModelConfig:
 
 def _data_type(datatype: str) -> pb.DataType.ValueType:
     return pb.DataType.Value(f"TYPE_{'STRING' if datatype == 'BYTES' else datatype}")
-
-
-def _is_here(context: Context) -> bool:
-    return context.peer().startswith(("ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D", "unix:"))

@@ -1,0 +1,179 @@
+"""What a gallery sees with: a pipeline of its own server, asked as any caller asks it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass
+from time import monotonic
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lathe.card import check_name
+from lathe.errors import InvalidInput, LatheError, Refused
+from lathe.pipeline_file import MAX_LARGEST, PipelineSpec
+from lathe.repository import Repository, VariantRef
+from lathe.v1 import card_pb2
+from lathe_server.calls import Calls
+from lathe_server.frames import Frame, Result
+from lathe_server.gallery.gallery import Probe
+from lathe_server.gallery.kept_face import cut, portrait
+from lathe_server.manager import Manager
+from lathe_server.origin import current
+from lathe_server.router import Router
+from lathe_server.vision import Answer, Picture, Portrait
+from lathe_server.vision.faces import largest as largest_faces
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A picture's face.
+
+    Attributes:
+        xyxy: 4, its box in pixels of the upright picture.
+        landmarks: 5 × 2, in the same.
+    """
+
+    probe: Probe
+    picture: Picture
+    xyxy: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+
+
+class Eyes:
+    """On the event loop.
+
+    Args:
+        model: the pipeline.
+        max_pixels: of a picture.
+    """
+
+    def __init__(
+        self, model: str, calls: Calls, router: Router, manager: Manager, repository: Repository, max_pixels: int
+    ) -> None:
+        self.model = model
+        self._calls = calls
+        self._router = router
+        self._manager = manager
+        self._repository = repository
+        self._max_pixels = max_pixels
+        self._cards: dict[VariantRef, card_pb2.Embedding] = {}  # versions never change
+
+    async def face(self, picture: Picture, deadline: float, *, largest: bool) -> Seen:
+        """The face that a picture shows.
+
+        Args:
+            deadline: on the monotonic clock.
+            largest: of several the largest is meant.
+
+        Raises:
+            InvalidInput: it shows no face, or several where one is asked for.
+            LatheError: the pipeline does not answer.
+        """
+        spec = self._spec()
+        answer, ref = await self._asked(self.model, "", picture, deadline, embeddings=True)
+        found, embeddings = answer.detections, answer.embeddings
+        if embeddings is None or not len(embeddings):
+            raise InvalidInput("the picture shows no face that is large and clear enough")
+        shown = len(largest_faces(found, MAX_LARGEST, spec.min_side))
+        if shown > 1 and not largest:
+            raise InvalidInput(f"the picture shows {shown} faces; it has to show one, or the largest be asked for")
+        place = int(embeddings.detection[0])
+        probe = Probe(embeddings.vectors[0], await self._embedding(ref))
+        return Seen(probe, picture, found.xyxy[place], found.landmarks[place])
+
+    async def keepsake(self, seen: Seen) -> bytes:
+        """What may be kept of a face, to look at it again."""
+        return await asyncio.to_thread(cut, seen.picture, seen.xyxy, seen.landmarks, self._max_pixels)
+
+    async def again(self, kept: bytes, variant: str) -> Probe:
+        """A face that was kept, as a variant of the pipeline's embedding network sees it.
+
+        Args:
+            variant: VARIANT or VARIANT/VERSION.
+
+        Raises:
+            LatheError: the variant is not in memory, or does not answer.
+        """
+        answer, ref = await self._asked(self._spec().embedder, variant, portrait(kept), math.inf)
+        assert answer.embeddings is not None, "an embedding network's answer has one"
+        return Probe(answer.embeddings.vectors[0], await self._embedding(ref))
+
+    async def check_variant(self, variant: str) -> str:
+        """Sees whether `again` could ask a variant.
+
+        Returns:
+            Its name with the version that is in memory.
+
+        Raises:
+            InvalidInput: that is no name of one.
+            NotFound: there is none.
+            Refused: it is not in memory.
+        """
+        name, _, version = variant.partition("/")
+        check_name(name, "variant")
+        if version and not (version.isascii() and version.isdecimal() and len(version) < 10):
+            raise InvalidInput("a variant is named by VARIANT or VARIANT/VERSION")
+        embedder = self._spec().embedder
+        await self._calls.check(embedder, self._calls.new_stream_id(), variant, ())
+        return f"{name}/{self._manager.ready(embedder, name, int(version or 0)).version}"
+
+    async def meaning(self, space: str) -> card_pb2.Embedding:
+        """What the card says whose network makes the vectors of a space.
+
+        Raises:
+            Refused: no such network of the pipeline is known here.
+        """
+        if not any(known.space == space for known in self._cards.values()):
+            await asyncio.to_thread(self._read_cards, self._spec().embedder)
+        found = next((known for known in self._cards.values() if known.space == space), None)
+        if found is None:
+            raise Refused("no variant that is published here makes vectors of this embedding space")
+        return found
+
+    def _spec(self) -> PipelineSpec:
+        spec = self._router.pipeline(self.model)
+        if spec is None:
+            raise Refused(f"the gallery sees by the pipeline {self.model}, which is not served here")
+        return spec
+
+    async def _asked(
+        self, model: str, variant: str, asked: Picture | Portrait, deadline: float, *, embeddings: bool = False
+    ) -> tuple[Answer, VariantRef]:
+        """The answer, and the variant that has made the embeddings, or would have."""
+        origin, stream_id, now = current.get(), self._calls.new_stream_id(), monotonic()
+        await self._calls.check(model, stream_id, variant, origin.headers, embeddings=embeddings)
+        frame = Frame(
+            model,
+            stream_id,
+            variant,
+            0,
+            asked,
+            now,
+            now,
+            deadline=deadline,
+            is_call=True,
+            origin=origin,
+            embeddings=embeddings,
+        )
+        result: Result = await self._calls.answer(frame)
+        ref = result.parts[-1].ref
+        assert isinstance(result.answer, Answer), "a picture's answer is detections and embeddings"
+        assert ref, "what is answered was answered by somebody"
+        return result.answer, ref
+
+    async def _embedding(self, ref: VariantRef) -> card_pb2.Embedding:
+        if ref not in self._cards:
+            self._cards[ref] = (await asyncio.to_thread(self._repository.card, ref)).embedding
+        return self._cards[ref]
+
+    def _read_cards(self, model: str) -> None:
+        """Of what is in memory, and of the newest versions."""
+        refs = [ref for ref in self._manager.states() if ref.model == model]
+        refs += [VariantRef(model, card.variant, card.version) for card in self._repository.newest_cards(model)]
+        for ref in refs:
+            try:
+                self._cards.setdefault(ref, self._repository.card(ref).embedding)
+            except LatheError:  # one that cannot be read makes no vectors either
+                continue

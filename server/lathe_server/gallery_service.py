@@ -1,0 +1,213 @@
+"""GalleryService: faces in, and who they are."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+from grpc import aio
+
+from lathe.errors import InvalidInput, Refused
+from lathe.v1 import gallery_pb2, gallery_pb2_grpc
+from lathe_server.access.gate import Gate
+from lathe_server.calls import deadline_of
+from lathe_server.gallery.desk import Desk, Entry
+from lathe_server.gallery.eyes import Eyes, Seen
+from lathe_server.gallery.gallery import Gallery, Identification, Probe, Verdict, check_subject
+from lathe_server.gallery.store import Record
+from lathe_server.origin import current
+from lathe_server.peer import is_here
+from lathe_server.wire import to_picture
+
+Context: TypeAlias = "aio.ServicerContext[Any, Any]"  # generic in the stubs only
+
+MAX_DIMENSIONS = 4096
+_RECORD_DIGITS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A face that came in: seen in a picture, or as the vector that it is.
+
+    Attributes:
+        seen: None where it came as a vector.
+    """
+
+    probe: Probe
+    seen: Seen | None = None
+
+
+class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
+    """A thin layer over the gallery's desk.
+
+    Args:
+        fmr: false match rate, where a request names none.
+    """
+
+    def __init__(self, desk: Desk, eyes: Eyes, gate: Gate, fmr: float) -> None:
+        self._desk = desk
+        self._eyes = eyes
+        self._gate = gate
+        self._fmr = fmr
+
+    async def Enroll(  # noqa: N802  the contract's name
+        self, request: gallery_pb2.EnrollRequest, context: Context
+    ) -> gallery_pb2.EnrollResponse:
+        self._check_place(context)
+        subject = check_subject(request.subject)
+        shown = await self._shown(request.face, context)
+        keeps = await self._desk.ask(lambda gallery: gallery.settings.keep_faces)
+        kept = await self._eyes.keepsake(shown.seen) if keeps and shown.seen else b""
+        record, templates = await self._desk.do(
+            _entry("enroll", subject, is_change=True, space=shown.probe.made_by.space),
+            lambda gallery: (gallery.enroll(subject, shown.probe, kept), gallery.templates(subject)),
+        )
+        return gallery_pb2.EnrollResponse(record=record, space=shown.probe.made_by.space, templates=templates)
+
+    async def Verify(  # noqa: N802
+        self, request: gallery_pb2.VerifyRequest, context: Context
+    ) -> gallery_pb2.VerifyResponse:
+        subject, fmr = check_subject(request.subject), request.fmr or self._fmr
+        probe = (await self._shown(request.face, context)).probe
+
+        def outcome(verdict: Verdict) -> str:
+            return "match" if verdict.match else "no match"
+
+        found = await self._desk.do(
+            _entry("verify", subject, fmr=fmr), lambda gallery: gallery.verify(subject, probe, fmr), outcome
+        )
+        return gallery_pb2.VerifyResponse(
+            match=found.match,
+            similarity=found.similarity or 0.0,
+            threshold=found.threshold,
+            comparisons=found.comparisons,
+        )
+
+    async def Identify(  # noqa: N802
+        self, request: gallery_pb2.IdentifyRequest, context: Context
+    ) -> gallery_pb2.IdentifyResponse:
+        fmr, limit = request.fmr or self._fmr, request.limit or 1
+        probe = (await self._shown(request.face, context)).probe
+
+        def outcome(found: Identification) -> str:
+            return f"{len(found.matches)} candidates"
+
+        found = await self._desk.do(
+            _entry("identify", fmr=fmr), lambda gallery: gallery.identify(probe, fmr, limit), outcome
+        )
+        response = gallery_pb2.IdentifyResponse(
+            threshold=found.threshold, comparisons=found.comparisons, expected_false_matches=found.comparisons * fmr
+        )
+        for match in found.matches:
+            response.candidates.add(subject=match.subject, record=match.template, similarity=match.similarity)
+        return response
+
+    async def Delete(  # noqa: N802
+        self, request: gallery_pb2.DeleteRequest, context: Context
+    ) -> gallery_pb2.DeleteResponse:
+        self._check_place(context)
+        subject, record = check_subject(request.subject), _check_record(request.record)
+        about = {"record": record} if record else {}
+        count = await self._desk.do(
+            _entry("delete", subject, is_change=True, **about),
+            lambda gallery: gallery.delete(subject, record),
+            lambda count: f"{count} records",
+        )
+        return gallery_pb2.DeleteResponse(records=count)
+
+    async def Export(  # noqa: N802
+        self, request: gallery_pb2.ExportRequest, context: Context
+    ) -> AsyncIterator[gallery_pb2.ExportResponse]:
+        self._check_place(context)
+        subject = check_subject(request.subject) if request.subject else ""
+        records = await self._desk.do(
+            _entry("export", subject, is_change=True, vectors="yes" if request.vectors else "no"),
+            lambda gallery: gallery.export(subject),
+        )
+        while (record := await self._desk.ask(lambda gallery: next(records, None))) is not None:
+            yield gallery_pb2.ExportResponse(record=_to_message(record, vectors=request.vectors))
+
+    async def ReEnroll(  # noqa: N802
+        self, request: gallery_pb2.ReEnrollRequest, context: Context
+    ) -> gallery_pb2.ReEnrollResponse:
+        self._check_place(context)
+        variant = await self._eyes.check_variant(request.variant)
+        probes: dict[str, Probe] = {}
+        while others := await self._desk.ask(lambda gallery: gallery.others(probes)):
+            if bare := await self._desk.ask(lambda gallery: gallery.bare()):
+                raise Refused(f"no face was kept of {bare} records: delete them, and enrol these people anew")
+            for record in others:
+                if kept := await self._desk.ask(partial(Gallery.kept_face, record=record)):
+                    probes[record] = await self._eyes.again(kept, variant)
+        if not probes:
+            raise Refused("nobody is enrolled: whoever is enrolled next decides the embedding space")
+        made_by = next(iter(probes.values())).made_by
+        count = await self._desk.do(
+            _entry("re-enroll", is_change=True, space=made_by.space),
+            lambda gallery: gallery.re_enroll(made_by, {name: probe.vector for name, probe in probes.items()}),
+            lambda count: f"{count} records",
+        )
+        return gallery_pb2.ReEnrollResponse(space=made_by.space, records=count)
+
+    async def Describe(  # noqa: N802
+        self, request: gallery_pb2.DescribeRequest, context: Context
+    ) -> gallery_pb2.DescribeResponse:
+        return await self._desk.ask(
+            lambda gallery: gallery_pb2.DescribeResponse(
+                model=self._eyes.model,
+                space=gallery.space,
+                people=gallery.people,
+                records=len(gallery),
+                max_records=gallery.settings.max_records,
+                retention_days=gallery.settings.retention_days,
+                keeps_faces=gallery.settings.keep_faces,
+                fmr=self._fmr,
+            )
+        )
+
+    def _check_place(self, context: Context) -> None:
+        self._gate.check_here("gallery", is_here=is_here(context))
+
+    async def _shown(self, face: gallery_pb2.Face, context: Context) -> _Shown:
+        """
+        Raises:
+            InvalidInput: it is none.
+            Refused: its embedding space is unknown here.
+        """
+        kind = face.WhichOneof("source")
+        if kind == "frame":
+            seen = await self._eyes.face(to_picture(face.frame), deadline_of(context), largest=face.largest)
+            return _Shown(seen.probe, seen)
+        if kind != "embedding":
+            raise InvalidInput("a face is shown by a frame, or by its embedding")
+        if not 0 < len(face.embedding.values) <= MAX_DIMENSIONS:
+            raise InvalidInput(f"an embedding has 1 to {MAX_DIMENSIONS} numbers")
+        vector = np.array(face.embedding.values, np.float32)
+        return _Shown(Probe(vector, await self._eyes.meaning(face.embedding.space)))
+
+
+def _entry(what: str, subject: str = "", *, is_change: bool = False, **about: str | float) -> Entry:
+    origin = current.get()
+    who = origin.caller.name if origin.caller else ""
+    return Entry(what, who, subject, is_change, tuple(about.items()))
+
+
+def _check_record(record: str) -> str:
+    """
+    Raises:
+        InvalidInput: it names no record, and is not empty.
+    """
+    if record and (len(record) != _RECORD_DIGITS or set(record) - set("0123456789abcdef")):
+        raise InvalidInput(f"a record is named by {_RECORD_DIGITS} hex digits in lower case")
+    return record
+
+
+def _to_message(record: Record, *, vectors: bool) -> gallery_pb2.EnrolledRecord:
+    message = gallery_pb2.EnrolledRecord(record=record.id, subject=record.subject, space=record.space)
+    message.enrolled_at.FromSeconds(record.enrolled_at)
+    if vectors:
+        message.vector.extend(record.vector.tolist())
+    return message
