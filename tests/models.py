@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from lathe.embedding_space import space_id
 from lathe.v1 import card_pb2
+from lathe_server.vision.align import TEMPLATES
 
 
 def card_for(model: str, variant: str, *, recommended: bool = False, parent: str = "") -> card_pb2.Card:
@@ -141,3 +145,82 @@ def doubler(width: int = 16, name: str = "x", *, halves: bool = False) -> bytes:
     graph = helper.make_graph(nodes, "doubler", inputs, outputs)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return bytes(model.SerializeToString())
+
+
+def spotted_faces(*, box_pixels: float = 40.0) -> bytes:
+    """`bright_spots`, whose boxes hold the five landmarks of an upright face."""
+    nodes, constants = spots(box_pixels)
+    at = next(place for place, node in enumerate(nodes) if node.output == ["landmarks"])
+    nodes[at] = helper.make_node("Conv", ["cells", "face_weights", "face"], ["landmarks"])
+    face = (TEMPLATES["dlib"] / 1.5 + 1 / 6)[:, ::-1]
+    constants |= {"face_weights": np.zeros((10, 1, 1, 1), np.float32), "face": face.astype(np.float32).ravel()}
+    return model_bytes(nodes, constants)
+
+
+def spots_without_landmarks() -> bytes:
+    """A detector of the decoder `boxes` with one box, in the middle of its canvas, of a score as bright as that is."""
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["floats"], ["brightest"], axes=[1, 2, 3], keepdims=1),
+        helper.make_node("Mul", ["brightest", "scale"], ["share"]),
+        helper.make_node("Reshape", ["share", "one_score"], ["scores"]),
+        helper.make_node("Identity", ["box"], ["boxes"]),
+    ]
+    constants = {
+        "scale": np.array(1 / 255, np.float32),
+        "one_score": np.array([-1, 1, 1], np.int64),
+        "box": np.array([[[60, 44, 100, 84]]], np.float32),
+    }
+    return model_bytes(nodes, constants, outputs=("boxes", "scores"))
+
+
+def face_vectors(
+    seed: int = 0, *, size: int = 32, dimensions: int = 8, fixed: Sequence[float] | None = None, unit: bool = True
+) -> bytes:
+    """An embedding network: a face's mean colours, on a grid of 4 × 4, by a random matrix.
+
+    Args:
+        fixed: the one direction that every face gets.
+        unit: it ends in the L2 normalisation.
+    """
+    dice = np.random.default_rng(seed)
+    nodes = [
+        helper.make_node("Transpose", ["pixels"], ["planes_u8"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["planes_u8"], ["planes"], to=TensorProto.FLOAT),
+        helper.make_node("AveragePool", ["planes"], ["cells"], kernel_shape=[size // 4] * 2, strides=[size // 4] * 2),
+        helper.make_node("Flatten", ["cells"], ["row"]),
+        helper.make_node("MatMul", ["row", "matrix"], ["product"]),
+        helper.make_node("Add", ["product", "bias"], ["vector"]),
+        helper.make_node("ReduceL2", ["vector"], ["length"], axes=[1], keepdims=1),
+        helper.make_node(*(("Div", ["vector", "length"]) if unit else ("Identity", ["vector"])), ["embedding"]),
+    ]
+    matrix = dice.normal(0, 0.01, (48, dimensions)) * (fixed is None)
+    bias = dice.normal(0, 1, dimensions) if fixed is None else np.array(fixed)
+    constants = {"matrix": matrix.astype(np.float32), "bias": bias.astype(np.float32)}
+    return model_bytes(nodes, constants, input_shape=("batch", size, size, 3), outputs=("embedding",))
+
+
+def embedding_card(
+    model: str, variant: str, network: bytes, *, size: int = 32, dimensions: int = 8, recommended: bool = False
+) -> card_pb2.Card:
+    """A card that fits `face_vectors`."""
+    sha256 = hashlib.sha256(network).hexdigest()
+    return card_pb2.Card(
+        model=model,
+        variant=variant,
+        task=card_pb2.TASK_EMBEDDING,
+        precision=card_pb2.PRECISION_FP32,
+        serving_size=card_pb2.PictureSize(width=size, height=size),
+        size_multiple=1,
+        sha256=sha256,
+        recommended=recommended,
+        embedding=card_pb2.Embedding(
+            space=space_id(model, sha256, "dlib"),
+            dimensions=dimensions,
+            alignment=card_pb2.ALIGNMENT_DLIB,
+            thresholds=[
+                card_pb2.MatchThreshold(fmr=fmr, min_similarity=least, fnmr=fnmr, fnmr_low=0.0, fnmr_high=0.5)
+                for fmr, least, fnmr in ((0.01, 0.8, 0.01), (0.001, 0.9, 0.1))
+            ],
+        ),
+    )

@@ -27,14 +27,14 @@ def check_embedding_card(card: card_pb2.Card, max_pixels: int) -> None:
         BadVariant: the card lacks what makes vectors comparable, or says of it what cannot be.
     """
     told, size = card.embedding, card.serving_size
+    if not told.space:
+        raise BadVariant("the card of an embedding network names no embedding space")
     if size.width * size.height > max_pixels:
         raise BadVariant(f"the card's serving size must have at most {max_pixels} pixels")
     if enum_word("Alignment", told.alignment) not in TEMPLATES:
-        raise BadVariant("the card of an embedding network names an alignment that this server has")
+        raise BadVariant("the card names no alignment that this server has")
     if not 1 <= told.dimensions <= MAX_DIMENSIONS:
-        raise BadVariant(f"the card of an embedding network says its dimensions, 1 to {MAX_DIMENSIONS}")
-    if not told.space:
-        raise BadVariant("the card of an embedding network names its embedding space")
+        raise BadVariant(f"an embedding has 1 to {MAX_DIMENSIONS} dimensions, and the card says {told.dimensions}")
     if told.space != (own := space_id(card.model, card.sha256, enum_word("Alignment", told.alignment))):
         raise BadVariant(f"the card names another embedding space than its network's, which is {own}")
     _check_thresholds(told.thresholds, "of the card")

@@ -1,4 +1,5 @@
-"""Good requests for each method of both ports, to a server on `publish_open_models`, and the words in them."""
+"""Good requests for each method of both ports, to a server on `publish_open_models` and `publish_faces`, and the words in
+them."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from tests.server.messages import Words
 
 TENSOR_MODELS = ("echo", "double", "halves", "named")
 MODELS = ("spots", *TENSOR_MODELS)
+OF_FACES = ("face", "face-embed", "face-id")
 VARIANTS = ("a", "b", "plain")
 PINNED = ("spots/a", "spots/b", "spots/plain", "spots/@stable", "double/plain", "double/@stable", "echo/plain")
 DATATYPES = ("FP32", "BOOL", "UINT8", "INT8", "UINT64", "INT64", "FP16", "FP64", "BYTES")
@@ -40,14 +42,14 @@ def element(content: bytes) -> bytes:
 
 
 def pictures() -> list[bytes]:
-    """Small ones of several kinds."""
+    """Small ones of several kinds; the last is an aligned face."""
     small = scene(48, 40)
-    return [jpeg(small), with_orientation(jpeg(small), 6), jpeg(small[..., 0]), png(small)]
+    return [jpeg(small), with_orientation(jpeg(small), 6), jpeg(small[..., 0]), png(small), png(scene(32, 32))]
 
 
 def words() -> Words:
     names = {
-        "model": MODELS,
+        "model": (*MODELS, *OF_FACES),
         "variant": (*VARIANTS, "@stable"),
         "name": (*MODELS, *PINNED, "x", "y", "image", "in_BYTES", "xyxy", "stable"),
         "model_name": (*MODELS, *PINNED),
@@ -76,7 +78,7 @@ def requests() -> Mapping[str, Sequence[Sequence[Message]]]:
     unary = {
         f"/{service}/{method}": [[one] for one in found]
         for service, methods in (
-            (SERVICES[0], {"Detect": _detects()}),
+            (SERVICES[0], {"Detect": _detects(), "Embed": _embeds()}),
             (SERVICES[1], _control()),
             (SERVICES[2], _open_inference()),
             (SERVICES[3], _health()),
@@ -139,6 +141,21 @@ def _detects() -> list[Message]:
     ]
 
 
+def _embeds() -> list[Message]:
+    frames = _frames()
+    landmarks = [10.0, 10.0, 30.0, 10.0, 20.0, 20.0, 12.0, 30.0, 28.0, 30.0]
+    return [
+        inference_pb2.EmbedRequest(model=model, variant=variant, frame=frame, landmarks=given)
+        for frame in frames
+        for model, variant, given in (
+            ("face-id", "", []),
+            ("face-embed", "", landmarks),
+            ("face-embed", "a", []),
+            ("spots", "a", landmarks),
+        )
+    ]
+
+
 def _streams() -> list[list[Message]]:
     configs = [
         inference_pb2.StreamConfig(model="spots"),
@@ -147,6 +164,7 @@ def _streams() -> list[list[Message]]:
             model="spots", stream_id="gate", max_age_seconds=1, priority=inference_pb2.PRIORITY_HIGH
         ),
         inference_pb2.StreamConfig(model="spots", variant="a", keep_all=True),
+        inference_pb2.StreamConfig(model="face-id", embeddings=True, keep_all=True),
     ]
     streams: list[list[Message]] = []
     for config in configs:

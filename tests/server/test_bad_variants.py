@@ -280,5 +280,6 @@ def test_an_embedding_model_that_names_no_space_is_refused_and_the_old_one_goes_
     card.write_text(card.read_text().replace("TASK_DETECTION", "TASK_EMBEDDING"))
     with server.client() as client, channel(server.control) as opened:
         error = refusal(lambda: control(opened).SetRoute(_to("embedder")))
-        assert (error.code().name, error.details()) == ("FAILED_PRECONDITION", "the card is not valid")
+        assert error.code().name == "FAILED_PRECONDITION"
+        assert error.details() == "the card of an embedding network names no embedding space"
         assert client.detect("spots", spot_jpeg).variant == "a"

@@ -26,6 +26,7 @@ from tests.conftest import RunningServer, start_server
 from tests.models import bright_spots
 from tests.server.conftest import publish_open_models, publish_tensors
 from tests.server.fuzz import SUBJECTS, Fuzz
+from tests.server.faces import publish_faces
 from tests.server.good_requests import MODELS
 from tests.server.http_calls import STRAY
 from tests.server.vitals import Vitals
@@ -84,6 +85,7 @@ def fuzz(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzz]:
     folder = tmp_path_factory.mktemp("fuzz")
     set_hypothesis_home_dir(folder / "hypothesis")
     root = publish_open_models(folder)
+    publish_faces(root)
     publish_tensors(root, "spots/plain", bright_spots())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(
