@@ -19,9 +19,10 @@ from lathe.connection import PING_SECONDS, Connection
 from lathe.control_calls import ControlCalls
 from lathe.errors import InvalidInput
 from lathe.exchange import Picture, Result, frame_message
+from lathe.gallery_calls import AsyncGallery, Gallery
 from lathe.resuming import ResumingStream
 from lathe.server_error import ServerError, translated
-from lathe.v1 import control_pb2, control_pb2_grpc, experiment_pb2, inference_pb2, inference_pb2_grpc
+from lathe.v1 import control_pb2, control_pb2_grpc, experiment_pb2, gallery_pb2_grpc, inference_pb2, inference_pb2_grpc
 
 __all__ = ["AsyncClient", "Client", "ServerError", "from_thread"]
 
@@ -51,6 +52,7 @@ class AsyncClient(ControlCalls):
         self._channel = how.channel(address, ping_seconds=PING_SECONDS)
         self._control_channel = how.channel(control)
         self._inference: Any = how.on(inference_pb2_grpc.InferenceServiceStub(self._channel))
+        self.gallery = AsyncGallery(how.on(gallery_pb2_grpc.GalleryServiceStub(self._channel)))
         self._control: Any = how.on(control_pb2_grpc.ControlServiceStub(self._control_channel))
 
     async def __aenter__(self) -> AsyncClient:
@@ -184,6 +186,7 @@ class Client:
         self._runner = asyncio.Runner()
         self._runner.get_loop()
         self._client: AsyncClient = self._runner.run(_connect(address, control, connection))
+        self.gallery = Gallery(self._runner, self._client.gallery)
 
     def __enter__(self) -> Client:
         return self

@@ -29,6 +29,7 @@ VARIABLES = {
 
 RETRIED = {
     "lathe.v1.InferenceService": ("Detect", "Embed"),
+    "lathe.v1.GalleryService": ("Verify", "Identify", "Describe"),
     "lathe.v1.ControlService": ("ListVariants", "GetRoute", "GetExperiment"),
 }
 """Methods that change nothing, by service: asked again where no server answered. All others are sent once."""

@@ -13,6 +13,7 @@ from lathe.cli import (
     demo,
     evaluate,
     experiment,
+    gallery,
     load,
     load_compare,
     plan,
@@ -26,7 +27,7 @@ from lathe.cli import (
 from lathe.errors import LatheError
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
-_EXTRAS = {"torch": "compression", "onnx": "compression", "hdrh": "load", "hpack": "load"}
+_EXTRAS = {"torch": "compression", "onnx": "compression", "hdrh": "load", "hpack": "load", "cryptography": "gallery"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ctl,
         apply,
         experiment,
+        gallery,
         repo,
         token,
         demo,

@@ -14,13 +14,14 @@ from lathe import Client
 from lathe.connection import _OPTIONS, RETRIED, Connection, _pings
 from lathe.repository import Repository
 from lathe.server_error import ServerError
-from lathe.v1 import control_pb2, inference_pb2
+from lathe.v1 import control_pb2, gallery_pb2, inference_pb2
 from lathe_loadtest.fault_proxy import Proxy
 from tests.conftest import RunningServer, start_server
 from tests.fakes import FakeCalls, served
 
 SERVICES = [
     inference_pb2.DESCRIPTOR.services_by_name["InferenceService"],
+    gallery_pb2.DESCRIPTOR.services_by_name["GalleryService"],
     control_pb2.DESCRIPTOR.services_by_name["ControlService"],
 ]
 UNARY = [
@@ -35,9 +36,8 @@ TRIES = 4
 
 def test_what_is_asked_again_reads_only() -> None:
     assert set(AGAIN) < set(UNARY)
-    assert [name for name in UNARY if name.rpartition("/")[2].startswith(("Get", "List", "Detect"))] == sorted(
-        AGAIN, key=UNARY.index
-    )
+    reading = ("Get", "List", "Detect", "Embed", "Verify", "Identify", "Describe")
+    assert [name for name in UNARY if name.rpartition("/")[2].startswith(reading)] == sorted(AGAIN, key=UNARY.index)
 
 
 @pytest.mark.parametrize("method", UNARY)
