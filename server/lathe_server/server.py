@@ -257,8 +257,8 @@ class Server:
             Refused: nothing can be served.
             AlreadyExists: an address is in use.
         """
-        await self._follower.start()
         await self._pipelines.look()
+        await self._follower.start()
         self._is_cautious = True
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(self._inference, self._grpc)
         self._grpc.add_generic_rpc_handlers([self._open_inference.handlers()])
