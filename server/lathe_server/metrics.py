@@ -262,8 +262,11 @@ class Metrics:
         if result.answer:
             children.request.observe(since_arrival, result.trace_id)
             children.age.observe(result.age_seconds, result.trace_id)
+        if result.ref is whose and not result.shares:
+            self._spent(result, children)
+            return
         for part in result.parts:
-            self._spent(part, children if part.ref is whose else self._of(part.ref))
+            self._spent(part, self._of(part.ref))
 
     def _spent(self, part: Result, children: _Children) -> None:
         if part.cpu_seconds:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 from typing import NamedTuple
 
-from lathe.errors import InvalidInput, LatheError, NotFound, Overloaded, TooLate, Unavailable
+from lathe.errors import InvalidInput, LatheError, NotFound, Overloaded, Refused, TooLate, Unavailable
 from lathe.repository import VariantRef
 from lathe_server.frames import Frame, Outcome, Result
 from lathe_server.judgement import Judgement
-from lathe_server.manager import Lease, Manager, release_all
+from lathe_server.manager import Manager, release_all
 from lathe_server.origin import Headers
 from lathe_server.passage import Passage
 from lathe_server.router import Router
@@ -74,22 +75,19 @@ class Pipeline:
             finish(self._result(frame, outcome, self._refs_or_none(frame)))
 
         def begin() -> Judgement | None:
-            leases: list[Lease] = []
+            chosen: Sequence[_Chosen] = ()
             try:
                 chosen = self._chosen(frame)
-                leases = self._manager.lease_all([one.ref for one in chosen])
-                judge = self._judge(frame.model, leases)
+                judge, release = self._leased(frame.model, chosen)
             except LatheError as error:
-                release_all(leases)
-                finish(self._result(frame, "rejected", [lease.servable.ref for lease in leases], error))
+                finish(self._result(frame, "rejected", [one.ref for one in chosen], error))
                 return None
 
             def judged(result: Result, seconds: float) -> None:
                 self._tell_worked(result, seconds, chosen)
                 finish(result)
 
-            degraded = [one.degraded for one in chosen]
-            return Judgement(frame, judge, lambda: release_all(leases), judged, degraded=degraded)
+            return Judgement(frame, judge, release, judged, degraded=[one.degraded for one in chosen])
 
         if self._draining:
             drop("dropped_draining")
@@ -148,11 +146,8 @@ class Pipeline:
         if spec is None:
             raise InvalidInput(f"model {model} is no pipeline, and a stream's embeddings are a pipeline's")
         refs = [self.choose(stage, stream_id, "", headers) for stage in (spec.detector, spec.embedder)]
-        leases = self._manager.lease_all(refs)
-        try:
-            self._judge(model, leases)
-        finally:
-            release_all(leases)
+        _, release = self._leased(model, [_Chosen(ref, None, degraded=False) for ref in refs])
+        release()
 
     def is_pipeline(self, model: str) -> bool:
         return self._router.pipeline(model) is not None
@@ -170,24 +165,31 @@ class Pipeline:
 
     def _degraded(self, meant: VariantRef, pinned: str) -> _Chosen:
         level = None if pinned else self._router.level(meant.model)
-        ref = self._router.degraded(meant, level or 0)
-        return _Chosen(ref, level, ref != meant)
+        ref = self._router.degraded(meant, level) if level else meant
+        return _Chosen(ref, level, ref is not meant)
 
-    def _judge(self, model: str, leases: Sequence[Lease]) -> Servable | Passage:
-        """
+    def _leased(self, model: str, chosen: Sequence[_Chosen]) -> tuple[Servable | Passage, Callable[[], None]]:
+        """What judges, all of it leased or nothing, and what ends the leases.
+
         Raises:
-            Refused: the variants make no pipeline.
+            Refused: a variant is not in memory, or several make no pipeline.
         """
-        if len(leases) == 1:
-            return leases[0].servable
+        if len(chosen) == 1:
+            lease = self._manager.lease(chosen[0].ref)
+            return lease.servable, lease.release
         spec = self._router.pipeline(model)
         assert spec, "only pipelines have several"
-        return Passage(spec, *(lease.servable for lease in leases))
+        leases = self._manager.lease_all([one.ref for one in chosen])
+        try:
+            return Passage(spec, *(lease.servable for lease in leases)), partial(release_all, leases)
+        except Refused:
+            release_all(leases)
+            raise
 
     def _tell_worked(self, result: Result, seconds: float, chosen: Sequence[_Chosen]) -> None:
         """What a frame took of a worker, and of that each variant by its part of the processor's time."""
         for part, one in zip(result.parts, chosen, strict=False):  # without faces nobody embeds
-            share = part.cpu_seconds / result.cpu_seconds if result.shares else 1.0
+            share = part.cpu_seconds / result.cpu_seconds if result.shares and result.cpu_seconds else 1.0
             cost = part.cpu_seconds if part.answer else None
             self._router.worked(one.ref.model, seconds * share, cost, one.level)
 

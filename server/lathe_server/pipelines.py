@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from lathe.errors import BadVariant, LatheError, NotFound, Refused
+from lathe.errors import BadVariant, InvalidInput, LatheError, NotFound, Refused
 from lathe.pipeline_file import PipelineSpec
 from lathe.repository import Repository
 from lathe_server.boundary import detail_of
@@ -47,51 +47,45 @@ class Pipelines:
     async def look(self) -> None:
         """Serves what the repository has; one whose file cannot be read any more is served as it was."""
         held, found = self._router.pipelines, await asyncio.to_thread(self._read)
-        specs: dict[str, PipelineSpec] = {}
-        wrong: dict[str, str] = {}
-        for name, read in found.items():
-            problem = self._problem(name, read)
-            if problem is None:
-                assert isinstance(read, PipelineSpec)
-                specs[name] = read
-                continue
-            wrong[name] = problem.message
+        specs = {name: read for name, read in found.items() if isinstance(read, PipelineSpec)}
+        wrong = {name: read for name, read in found.items() if isinstance(read, LatheError)}
+        for name, problem in wrong.items():
             if self._told.get(name) != problem.message:
                 log.error("pipeline %s cannot be served: %s", name, problem.message, extra=detail_of(problem))
-            if name in held:
+            if name in held and isinstance(problem, BadVariant):  # of its file
                 specs[name] = held[name]
-        self._told = wrong
+        self._told = {name: problem.message for name, problem in wrong.items()}
         self._router.pipelines = specs
         for name in specs.keys() | held.keys():
             if specs.get(name) != held.get(name):
-                spec = specs.get(name)
-                log.info("pipeline %s: %s", name, str(spec) if spec else "served no more")
-                self._on_change(name, is_served=spec is not None)
+                log.info("pipeline %s: %s", name, specs.get(name, "served no more"))
+                self._on_change(name, is_served=name in specs)
 
     def _read(self) -> dict[str, PipelineSpec | LatheError]:
+        """What the repository has, or what is wrong with it, by name."""
         found: dict[str, PipelineSpec | LatheError] = {}
-        for name in self._repository.pipelines():
+        names = self._repository.pipelines()
+        for name in names:
             try:
-                found[name] = self._repository.pipeline(name)
+                spec = self._repository.pipeline(self._repository.check_pipeline_name(name))
+                if stages := {spec.detector, spec.embedder}.intersection(names):
+                    raise InvalidInput(f"{min(stages)} is a pipeline itself")
+                found[name] = spec
             except NotFound:  # it has just gone
                 continue
             except LatheError as error:
                 found[name] = error
         return found
 
-    def _problem(self, name: str, read: PipelineSpec | LatheError) -> LatheError | None:
-        if isinstance(read, LatheError):
-            return read
-        if self._router.route(name):
-            return BadVariant(f"a model has the name {name}, and is served by it")
-        return None
-
     def guard(self, route: Route) -> None:
-        """Asked about a route whose variants are in memory.
+        """Asked about a route whose variants are in memory. At the start of a server nothing depends on a model yet: it
+        is served, and the pipeline's frames are refused.
 
         Raises:
             Refused: a pipeline could not go on with one of them.
         """
+        if self._router.route(route.model) is None:
+            return
         for name, check in self._checks(route.model):
             for ref in route.needs():
                 with self._manager.lease(ref) as servable:

@@ -259,10 +259,12 @@ class Router:
 
     def turn(self, model: str, waited: float, now: float) -> None:
         """A stream of a model, or of a pipeline and so of its models, got its turn after so many seconds."""
-        if spec := self.pipelines.get(model):
-            self.turn(spec.detector, waited, now)
-            self.turn(spec.embedder, waited, now)
-        elif degrader := self._degraders.get(model):
+        spec = self.pipelines.get(model)
+        for stage in (spec.detector, spec.embedder) if spec else (model,):
+            self._turn(stage, waited, now)
+
+    def _turn(self, model: str, waited: float, now: float) -> None:
+        if degrader := self._degraders.get(model):
             before = degrader.level
             degrader.turn(waited, now)
             if degrader.level != before:

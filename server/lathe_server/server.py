@@ -264,8 +264,8 @@ class Server:
         """
         if self._gallery:
             await self._gallery.open(self._grpc)
-        await self._follower.start()
         await self._pipelines.look()
+        await self._follower.start()
         self._is_cautious = True
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(self._inference, self._grpc)
         self._grpc.add_generic_rpc_handlers([self._open_inference.handlers()])

@@ -13,6 +13,7 @@ import pytest
 from lathe.cli import main
 from lathe.errors import BadVariant, Conflict, InvalidInput, NotFound, Refused
 from lathe.mirror import Mirror, open_repository
+from lathe.pipeline_file import PipelineSpec
 from lathe.repository import Repository, VariantRef
 from lathe.used_pictures import UsedPictures
 from lathe.v1 import control_pb2, experiment_pb2
@@ -134,6 +135,21 @@ def test_experiments_change_and_go(bucket: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(47)
+def test_pipelines_change_and_go(bucket: str, tmp_path: Path) -> None:
+    here, there = Mirror(bucket, tmp_path / "here"), Mirror(bucket, tmp_path / "there")
+    here.publish(card_for("face", "a"), bright_spots())
+    for largest in (1, 2):
+        here.write_pipeline("face-id", PipelineSpec("face", "face-embed", largest))
+        there.refresh()
+        assert there.pipeline("face-id").largest == largest
+    assert Mirror(bucket, tmp_path / "there").pipelines() == ["face-id"]
+    with pytest.raises(Refused, match="a model has the name face"):
+        here.write_pipeline("face", PipelineSpec("face", "face-embed"))
+    here.remove_pipeline("face-id")
+    there.refresh()
+    assert there.pipelines() == here.pipelines() == []
+
+
 def test_while_the_store_is_away_the_copy_serves_and_nothing_is_written(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,5 +1,5 @@
-"""Good requests for each method of both ports, to a server on `publish_open_models` and `publish_faces`, and the words in
-them."""
+"""Good requests for each method of both ports, to a server on `publish_open_models` and `publish_faces`, and the words
+in them."""
 
 from __future__ import annotations
 

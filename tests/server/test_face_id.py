@@ -254,6 +254,9 @@ def test_a_pipeline_is_followed_in_the_repository_while_the_server_runs(tmp_path
                 embedded() == "FAILED_PRECONDITION model spots embeds nothing, and a pipeline embeds what it detects"
             )
         )
+        (repository.root / "face-id" / PIPELINE_FILE).write_bytes(PipelineSpec("face-id", "face-embed").as_json())
+        until(lambda: "pipeline face-id cannot be served: face-id is a pipeline itself" in server.log.read_text())
+        assert embedded() == "NOT_FOUND no such model is served here"
         repository.write_pipeline("face-id", PipelineSpec("face", "nobody"))
         until(lambda: embedded() == "NOT_FOUND no such model is served here")
         repository.remove_pipeline("face-id")

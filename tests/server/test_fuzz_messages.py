@@ -25,8 +25,8 @@ from tests.calls import channel, send_bytes
 from tests.conftest import RunningServer, start_server
 from tests.models import bright_spots
 from tests.server.conftest import publish_open_models, publish_tensors
-from tests.server.fuzz import SUBJECTS, Fuzz
 from tests.server.faces import publish_faces
+from tests.server.fuzz import SUBJECTS, Fuzz
 from tests.server.good_requests import MODELS
 from tests.server.http_calls import STRAY
 from tests.server.vitals import Vitals
