@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lathe.errors import InvalidInput, LatheError, NotFound
 
 if TYPE_CHECKING:
-    from lathe.v1 import gallery_pb2
+    from lathe.v1 import card_pb2
 
 NO_MATCH = 3
 """Exit code: asked and answered, and it is not the person, or nobody."""
@@ -170,7 +170,7 @@ def _content(path: Path) -> bytes:
         raise NotFound(f"the picture {path} cannot be read", detail=str(error)) from error
 
 
-def _threshold(threshold: gallery_pb2.MatchThreshold, comparisons: int) -> str:
+def _threshold(threshold: card_pb2.MatchThreshold, comparisons: int) -> str:
     return (
         f"from {threshold.min_similarity:.3f} on, the false match rate {threshold.fmr:g} of one comparison; "
         f"{comparisons} were made"

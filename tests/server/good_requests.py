@@ -16,6 +16,8 @@ from lathe.v1 import control_pb2, experiment_pb2, inference_pb2
 from lathe.v1.variant_version_pb2 import VariantVersion
 from lathe_server.open_inference import open_inference_pb2 as pb
 from tests.pictures import jpeg, png, scene, with_orientation
+from tests.server.gallery_requests import SERVICE as GALLERY
+from tests.server.gallery_requests import SPACE, SUBJECTS, gallery_requests, gallery_scenes
 from tests.server.messages import Words
 
 TENSOR_MODELS = ("echo", "double", "halves", "named")
@@ -33,6 +35,7 @@ SERVICES = (
     "inference.GRPCInferenceService",
     "grpc.health.v1.Health",
     "grpc.reflection.v1alpha.ServerReflection",
+    GALLERY,
 )
 
 
@@ -67,6 +70,9 @@ def words() -> Words:
         "value": ("gate", ""),
         "metric": ("failed_share", "dropped_share", "cpu_seconds"),
         "objective": ("cpu_seconds", "service_seconds", "latency_p99_seconds"),
+        "subject": SUBJECTS,
+        "space": (SPACE, ""),
+        "record": ("", "0" * 32),
         "key": ("binary_data", "shared_memory_region", "content_type"),
     }
     contents = [*pictures(), ONES.tobytes(), b"", b"\0\1\0", element(pictures()[0]), bytes(48 * 40 * 3)]
@@ -82,6 +88,7 @@ def requests() -> Mapping[str, Sequence[Sequence[Message]]]:
             (SERVICES[1], _control()),
             (SERVICES[2], _open_inference()),
             (SERVICES[3], _health()),
+            (GALLERY, gallery_requests()),
         )
         for method, found in methods.items()
     }
@@ -118,6 +125,7 @@ def scenes() -> Mapping[str, Sequence[Scene]]:
         f"{inference}/DetectStream": [steps(route), *frames],
         f"{open_inference}/ModelInfer": [steps(route), *frames],
         f"{open_inference}/RepositoryModelUnload": [steps(route, load)],
+        **gallery_scenes(),
     }
 
 

@@ -20,6 +20,7 @@ import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
 
 from lathe.errors import LatheError
+from lathe_server.gallery.sealing import write_key
 from lathe_server.open_inference import open_inference_pb2 as pb
 from tests.calls import channel, send_bytes
 from tests.conftest import RunningServer, start_server
@@ -91,7 +92,9 @@ def fuzz(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzz]:
         patch.setenv(
             "MALLOC_ARENA_MAX", "1"
         )  # otherwise each thread keeps what it once needed, which looks like a leak
-        with start_server(root, folder / "log") as running:
+        write_key(folder / "key")
+        kept = ("--gallery", str(folder / "people"), "--gallery-key", str(folder / "key"), "--gallery-keep-faces", "on")
+        with start_server(root, folder / "log", *kept) as running:
             yield Fuzz(running)
 
 

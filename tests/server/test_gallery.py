@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lathe.errors import Conflict, DiskFull, InvalidInput, NotFound, Overloaded, Refused
+from lathe.errors import Conflict, DiskFull, InvalidInput, NotFound, Refused
 from lathe.v1 import card_pb2
 from lathe_server.gallery.audit import Audit, audit_file
 from lathe_server.gallery.decision import refuse_strangers, threshold
@@ -222,10 +222,10 @@ def test_there_is_room_for_so_many_and_no_more(store: Store) -> None:
     gallery = Gallery(store, GallerySettings(max_records=MAX_TEMPLATES + 1))
     for _ in range(MAX_TEMPLATES):
         gallery.enroll("ann", ANN)
-    with pytest.raises(Overloaded, match=f"a person may have {MAX_TEMPLATES} templates"):
+    with pytest.raises(Refused, match=f"a person may have {MAX_TEMPLATES} templates"):
         gallery.enroll("ann", ANN)
     gallery.enroll("bob", BOB)
-    with pytest.raises(Overloaded, match="the gallery is full"):
+    with pytest.raises(Refused, match="the gallery is full"):
         gallery.enroll("cat", BOB)
     with pytest.raises(InvalidInput, match="1 to 100 people"):
         gallery.identify(ANN, 0.001, limit=0)

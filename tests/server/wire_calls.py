@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from lathe.v1 import control_pb2, inference_pb2
+from lathe.v1 import control_pb2, gallery_pb2, inference_pb2
 from lathe_server.open_inference import open_inference_pb2
 from tests.calls import DETECT_STREAM, INTERNALS, SECONDS
 from tests.server.good_requests import Scene
@@ -66,7 +66,11 @@ def _methods() -> Iterator[Method]:
         return found
 
     common = (service(health_pb2, "Health"), service(reflection_pb2, "ServerReflection"))
-    inference = (service(inference_pb2, "InferenceService"), service(open_inference_pb2, "GRPCInferenceService"))
+    inference = (
+        service(inference_pb2, "InferenceService"),
+        service(gallery_pb2, "GalleryService"),
+        service(open_inference_pb2, "GRPCInferenceService"),
+    )
     ports: tuple[tuple[Port, Sequence[ServiceDescriptor]], ...] = (
         ("grpc", (*inference, *common)),
         ("control", (service(control_pb2, "ControlService"), *common)),

@@ -60,11 +60,12 @@ class Desk:
         Raises:
             Refused: the file cannot be opened, is damaged, or has another key.
         """
-        self._gallery, self._audit = await self._on_thread(self._open)
-        about = (("people", self._gallery.people), ("records", len(self._gallery)))
+        gallery, self._audit = await self._on_thread(self._open)
+        self._gallery = gallery
+        about = (("people", gallery.people), ("records", len(gallery)))
         await self.do(Entry("open", is_change=True, about=about), lambda gallery: None)
         await self.expire()
-        return self._gallery
+        return gallery
 
     async def do(
         self, entry: Entry, work: Callable[[Gallery], T], outcome: Callable[[T], str] = lambda done: "OK"

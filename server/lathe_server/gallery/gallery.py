@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lathe.errors import Conflict, InvalidInput, NotFound, Overloaded, Refused
+from lathe.errors import Conflict, InvalidInput, NotFound, Refused
 from lathe.v1 import card_pb2
 from lathe_server.gallery.decision import threshold
 from lathe_server.gallery.search import Index, Match
@@ -144,8 +144,8 @@ class Gallery:
 
         Raises:
             InvalidInput: no such name can be, or the vector is no unit vector.
-            Refused: the templates lie in another space.
-            Overloaded: the gallery is full, or the person has as many templates as can be.
+            Refused: the templates lie in another space, the gallery is full, or the person has as many templates as can
+                be.
         """
         check_subject(subject)
         vector = _checked(face)
@@ -155,9 +155,9 @@ class Gallery:
                 "re-enrol the gallery first"
             )
         if len(self) >= self._settings.max_records:
-            raise Overloaded(f"the gallery is full: it may hold {self._settings.max_records} templates")
+            raise Refused(f"the gallery is full: it may hold {self._settings.max_records} templates")
         if self.templates(subject) >= MAX_TEMPLATES:
-            raise Overloaded(f"a person may have {MAX_TEMPLATES} templates; delete one first")
+            raise Refused(f"a person may have {MAX_TEMPLATES} templates; delete one first")
         record = Record(uuid.uuid4().hex, subject, face.made_by.space, int(self._now()), self._fitting(vector))
         self._store.add(record, kept if self._settings.keep_faces else b"")
         self._remember(record)
