@@ -12,11 +12,16 @@ from collections.abc import Iterator
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from lathe.v1 import card_pb2, control_pb2, inference_pb2
+from lathe.v1 import card_pb2, control_pb2, gallery_pb2, inference_pb2
 from tests.conftest import ROOT
 from tests.project import SOURCE_ROOTS
 
-STUBS = {"card_pb2": card_pb2, "control_pb2": control_pb2, "inference_pb2": inference_pb2}
+STUBS = {
+    "card_pb2": card_pb2,
+    "control_pb2": control_pb2,
+    "gallery_pb2": gallery_pb2,
+    "inference_pb2": inference_pb2,
+}
 LOG_METHODS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 TO_TEXT = {"str", "repr", "format", "print", "ascii"}
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import grpc
@@ -213,6 +214,27 @@ def test_a_restart_knows_whom_it_knew_whatever_way_it_ended(root: Path) -> None:
     with serving(root) as third, third.client() as client:
         assert [one.subject for one in client.gallery.identify(BOB_LATER).candidates] == ["bob"]
         assert client.gallery.describe().records == 2
+
+
+def test_a_server_that_is_killed_while_it_enrols_loses_nobody_who_was_acknowledged(root: Path) -> None:
+    dice = np.random.default_rng(5)
+    acknowledged: dict[str, np.ndarray] = {}
+    for number in range(3):
+        with serving(root) as running, running.client() as client:
+            found = {one.subject: np.array(one.vector) for one in client.gallery.export(vectors=True)}
+            assert found.keys() >= acknowledged.keys(), f"lost before round {number}"
+            for subject, vector in acknowledged.items():
+                np.testing.assert_allclose(found[subject], vector, atol=1e-6)
+            killer = threading.Timer(float(dice.uniform(0.05, 0.4)), running.process.kill)
+            killer.start()
+            with suppress(LatheError):
+                for place in range(10_000):
+                    vector = dice.standard_normal((1, 8)).astype(np.float32)
+                    vector /= np.linalg.norm(vector)
+                    client.gallery.enroll(f"{number}-{place}", Embeddings(vector, SPACE, np.zeros(1, np.int64)))
+                    acknowledged[f"{number}-{place}"] = vector[0]
+            killer.join()
+    assert len(acknowledged) > 10
 
 
 @pytest.mark.parametrize(
