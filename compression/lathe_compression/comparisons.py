@@ -42,7 +42,11 @@ class Faces:
         enrolled: NDArray[np.floating] | None = None,
     ) -> None:
         """Raises InvalidInput where subjects and vectors are not of equal number, or of two dimensions."""
-        if probes.ndim != 2 or len(subjects) != len(probes) or (enrolled is not None and enrolled.shape != probes.shape):
+        if (
+            probes.ndim != 2
+            or len(subjects) != len(probes)
+            or (enrolled is not None and enrolled.shape != probes.shape)
+        ):
             raise InvalidInput("each picture must have one subject and one vector, all of the same length")
         _, inverse = np.unique(np.asarray(subjects), return_inverse=True)
         self.subjects: NDArray[np.int64] = inverse.astype(np.int64)
@@ -55,9 +59,7 @@ class Faces:
     def __len__(self) -> int:
         return len(self.subjects)
 
-    def similarity(
-        self, enrolled: NDArray[np.intp] | slice, probes: NDArray[np.intp] | slice
-    ) -> NDArray[np.float32]:
+    def similarity(self, enrolled: NDArray[np.intp] | slice, probes: NDArray[np.intp] | slice) -> NDArray[np.float32]:
         """Cosines of some pictures on the one side with some on the other: enrolled × probes."""
         found: NDArray[np.float32] = self.enrolled[enrolled] @ self.probes[probes].T
         found[self._not_enrolled[enrolled]] = NO_MATCH

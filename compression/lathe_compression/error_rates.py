@@ -66,9 +66,7 @@ class ErrorRates:
     impostors: int
 
 
-def error_rates(
-    faces: Faces, fmrs: Sequence[float] = FMRS, *, resamples: int = RESAMPLES, seed: int = 0
-) -> ErrorRates:
+def error_rates(faces: Faces, fmrs: Sequence[float] = FMRS, *, resamples: int = RESAMPLES, seed: int = 0) -> ErrorRates:
     """All rates of some faces.
 
     With the same seed and the same subjects the resamples are the same, so that two networks can be paired.
@@ -83,8 +81,8 @@ def error_rates(
         raise InvalidInput("a false match rate must lie between 0 and 1")
     compared = compare(faces, _TAIL * max(fmrs, default=0.0))
     pairs_of_pictures = compared.impostors // 2 if faces.is_cross else compared.impostors
-    enough = len(compared.genuine) > 0
-    known = [fmr for fmr in fmrs if enough and fmr * pairs_of_pictures >= EXPECTED_FALSE_MATCHES]
+    has_both = len(compared.genuine) > 0 and compared.impostors > 0
+    known = [fmr for fmr in fmrs if has_both and fmr * pairs_of_pictures >= EXPECTED_FALSE_MATCHES]
     return ErrorRates(
         at=_operating_points(compared, known, resamples, seed),
         eer=_equal_error_rate(compared),

@@ -55,9 +55,7 @@ class Accuracy:
     is_cut: bool
 
 
-def accuracy(
-    faces: Faces, pairs: LabelledPairs, *, resamples: int = RESAMPLES, seed: int = 0
-) -> Accuracy:
+def accuracy(faces: Faces, pairs: LabelledPairs, *, resamples: int = RESAMPLES, seed: int = 0) -> Accuracy:
     """Accuracy of deciding by a threshold whether two pictures are of one person; a picture without a vector is
     taken to be of nobody else."""
     same = faces.subjects[pairs.first] == faces.subjects[pairs.second]
