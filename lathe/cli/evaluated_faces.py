@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 Row = tuple[str, ...]
 
+ACROSS = "across"
+
 
 def show_faces(evaluation: EmbeddingEvaluation) -> None:
     """Prints the figures as a table, and what must be known to read them."""
@@ -23,9 +25,9 @@ def show_faces(evaluation: EmbeddingEvaluation) -> None:
     variant, reference = evaluation.ref.variant, evaluation.reference.variant
     across = evaluation.cross is not None
     table = Table(title=f"{evaluation.ref} against {evaluation.reference}, rates in %", box=box.SIMPLE_HEAD)
-    headings = ("figure", f"{variant} (95 %)", reference, "difference (95 %)", f"{reference} enrolled")
+    headings = ("figure", f"{variant} (95 %)", reference, "difference (95 %)", ACROSS)
     for heading in headings if across else headings[:-1]:
-        table.add_column(heading, justify="left" if heading == "figure" else "right", no_wrap=heading != headings[-1])
+        table.add_column(heading, justify="left" if heading == "figure" else "right")
     for row in (*_quality(evaluation), *_costs(evaluation)):
         table.add_row(*(row if across else row[:-1]))
     Console().print(table)
@@ -65,6 +67,8 @@ def _notes(evaluation: EmbeddingEvaluation) -> Iterator[str]:
         f"{own.rates.genuine} comparisons of one person, {own.rates.impostors} of two; faces found by "
         f"{evaluation.detector}"
     )
+    if evaluation.cross:
+        yield f"{ACROSS}: enrolled with {evaluation.reference.variant}, probed with {evaluation.ref.variant}"
     missing = [fmr for fmr in evaluation.protocol.fmrs if fmr not in own.rates.at]
     if missing:
         yield f"too few comparisons to tell the FNMR at FMR {', '.join(map(_rate, missing))} %"
@@ -84,9 +88,9 @@ def _row(name: str, difference: Resampled, *sides: Resampled | None) -> Row:
     own, its, cross = sides
     return (
         name,
-        _percent(own) + (f" ({_bounds(own, '.2f', '–')})" if _exists(own) else ""),
+        _percent(own) + (f" ({_bounds(own, '.1f', '–')})" if _exists(own) else ""),
         _percent(its),
-        f"{100 * difference.value:+.2f} ({_bounds(difference, '+.2f', ' to ')})" if _exists(difference) else "–",
+        f"{100 * difference.value:+.2f} ({_bounds(difference, '+.1f', ' to ')})" if _exists(difference) else "–",
         _percent(cross) if cross is not None else "",
     )
 
