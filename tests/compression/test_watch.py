@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from lathe_compression.watch import Watch
+from lathe_compression.watch import DetectionWatch
 from lathe_server.vision.detections import Thresholds
 from tests.compression.networks import OUTPUTS, block_detector, planes, shaken
 
 THRESHOLDS = Thresholds(0.5, 0.3, 100)
 
 
-def watch(teacher: nn.Module, thresholds: Thresholds = THRESHOLDS) -> Watch:
-    return Watch(teacher, OUTPUTS, "heatmap", thresholds, [planes(3), planes(2, seed=1)])
+def watch(teacher: nn.Module, thresholds: Thresholds = THRESHOLDS) -> DetectionWatch:
+    return DetectionWatch(teacher, OUTPUTS, "heatmap", thresholds, [planes(3), planes(2, seed=1)])
 
 
 def test_the_teacher_agrees_with_itself_and_another_less() -> None:

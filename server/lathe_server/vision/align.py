@@ -59,7 +59,8 @@ def are_usable(landmarks: NDArray[np.floating]) -> NDArray[np.bool_]:
     near = np.isfinite(given).all((1, 2)) & (np.abs(np.nan_to_num(given)).max((1, 2), initial=0) < _FARTHEST)
     spread = np.zeros(len(given))
     spread[near] = given[near].std(1).max(1, initial=0)
-    return near & (spread > _LEAST_SPREAD)
+    usable: NDArray[np.bool_] = near & (spread > _LEAST_SPREAD)
+    return usable
 
 
 def similarity(points: NDArray[np.floating], targets: NDArray[np.floating]) -> NDArray[np.float64]:
