@@ -40,6 +40,7 @@ class EmbeddingQuality:
             "fnmr": {
                 rate_key(fmr): figure(point.fnmr)
                 | {"threshold": point.min_similarity, "impostor_comparisons": point.impostor_comparisons}
+                | {f"fmr_{name}": value for name, value in figure(point.measured_fmr).items()}
                 for fmr, point in self.rates.at.items()
             },
             "roc": [[float(f"{one:.6g}") for one in point] for point in self.rates.roc],

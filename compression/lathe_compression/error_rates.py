@@ -40,13 +40,15 @@ class OperatingPoint:
     Attributes:
         fmr: the highest that is allowed.
         min_similarity: from here on two faces match.
-        fnmr: at that threshold.
+        fnmr: at a threshold that keeps the rate.
+        measured_fmr: at `min_similarity`; its interval says how far other people may be from the rate.
         impostor_comparisons: of two people, that found the threshold.
     """
 
     fmr: float
     min_similarity: float
     fnmr: Resampled
+    measured_fmr: Resampled
     impostor_comparisons: int
 
 
@@ -99,13 +101,14 @@ def _operating_points(
         return {}
     weighted = _Weighted(compared, fmrs)
     subjects = len(compared.faces.counts)
-    positions, values = weighted.rates(np.ones(subjects, np.int64))
-    found = np.array([weighted.rates(counts)[1] for counts in resamples_of(subjects, resamples, seed)])
+    once = weighted.rates(np.ones(subjects, np.int64))
+    found = np.array([weighted.rates(counts) for counts in resamples_of(subjects, resamples, seed)])
     return {
         fmr: OperatingPoint(
             fmr,
-            weighted.threshold(positions[number]),
-            Resampled(float(values[number]), found[:, number]),
+            float(weighted.thresholds[number]),
+            Resampled(float(once[0, number]), found[:, 0, number]),
+            Resampled(float(once[1, number]), found[:, 1, number]),
             compared.impostors,
         )
         for number, fmr in enumerate(fmrs)
@@ -113,34 +116,45 @@ def _operating_points(
 
 
 class _Weighted:
-    """False non-match rates at some false match rates, where subjects count any number of times."""
+    """Rates at some thresholds, where subjects count any number of times.
+
+    Attributes:
+        thresholds: just above the highest similarities that do not match, where everyone counts once.
+    """
 
     def __init__(self, compared: Compared, fmrs: Sequence[float]) -> None:
         self._compared = compared
         self._fmrs = np.array(fmrs)
         self._one, self._other = (np.ascontiguousarray(column) for column in compared.tail_subjects.T)
+        everyone = np.ones(len(compared.faces.counts), np.int64)
+        highest = self._highest_excluded(self._reached(everyone), everyone)
+        self.thresholds = np.nextafter(highest, np.float32(np.inf))
+        self._matching = np.searchsorted(-compared.tail, -highest, side="left")
 
-    def rates(self, counts: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        """The first comparison of the tail that each threshold must exclude, and the false non-match rates; these
-        are NaN where no subject with two pictures counts."""
+    def rates(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """2 × K: false non-match rates at thresholds found anew, and false match rates at `thresholds`; NaN where
+        there is no comparison of the one kind or the other."""
         compared = self._compared
-        reached = np.cumsum(counts[self._one] * counts[self._other])
-        # A whole number that the product comes an ulp short of is meant.
-        allowed = np.floor(self._fmrs * compared.faces.impostors(counts) * (1 + 1e-12))
-        excluded = np.searchsorted(reached, allowed, side="right")
-        refused = np.searchsorted(compared.genuine, self._highest_excluded(excluded), side="right")
+        reached = self._reached(counts)
+        refused = np.searchsorted(compared.genuine, self._highest_excluded(reached, counts), side="right")
         weights = np.concatenate(([0], np.cumsum(counts[compared.genuine_subject])))
-        if not weights[-1]:
-            return excluded, np.full(len(self._fmrs), np.nan)
-        return excluded, weights[refused] / weights[-1]
+        impostors = compared.faces.impostors(counts)
+        nothing = np.full(len(self._fmrs), np.nan)
+        fnmr = weights[refused] / weights[-1] if weights[-1] else nothing
+        fmr = np.concatenate(([0], reached))[self._matching] / impostors if impostors else nothing
+        return np.stack((fnmr, fmr))
 
-    def threshold(self, excluded: np.intp) -> float:
-        """Just above the highest similarity that does not match."""
-        highest = self._highest_excluded(np.array([excluded]))
-        return float(np.nextafter(highest, np.float32(np.inf))[0])
+    def _reached(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of the tail, how much of its weight stands at each place or before."""
+        found: NDArray[np.int64] = np.cumsum(counts[self._one] * counts[self._other])
+        return found
 
-    def _highest_excluded(self, excluded: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Where the tail ends before the rate is reached, its end: higher than need be, and so on the safe side."""
+    def _highest_excluded(self, reached: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The highest similarity that must not match, by rate. Where the tail ends before the rate is reached it is
+        its end: higher than need be, and so on the safe side."""
+        # A whole number that the product comes an ulp short of is meant.
+        allowed = np.floor(self._fmrs * self._compared.faces.impostors(counts) * (1 + 1e-12))
+        excluded = np.searchsorted(reached, allowed, side="right")
         tail = self._compared.tail
         return tail[np.minimum(excluded, len(tail) - 1)]
 

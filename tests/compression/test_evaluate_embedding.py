@@ -77,6 +77,7 @@ def test_figures_of_the_variant_and_its_reference(
         fnmr = one["fnmr"]["0.01"]
         assert 0 < fnmr["low"] < fnmr["value"] < fnmr["high"] < 1
         assert 0 < fnmr["threshold"] < 1
+        assert fnmr["fmr_low"] < fnmr["fmr_value"] <= 0.01 < fnmr["fmr_high"]
         assert 0 < one["eer"] < 0.5
         assert 0.5 < one["identification"]["rank1"] <= 1
         assert one["identification"]["fnir"] == {}  # 60 strangers cannot tell one in a hundred
