@@ -28,7 +28,7 @@ def add_command(commands: Any) -> None:
     copied.set_defaults(run=copy)
     seeded = verbs.add_parser(
         "seed",
-        help="copy versions and pipelines into another folder that has them not, under their own numbers and names; no routes",
+        help="copy versions and pipelines into another folder that has them not, as they are named here; no routes",
     )
     seeded.set_defaults(run=seed_versions)
     signed = verbs.add_parser("sign", help="vouch for versions, all their files, with a private key")
