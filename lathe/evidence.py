@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -19,6 +19,41 @@ class Interval:
     low: float
     high: float
     level: float
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Resampled:
+    """A figure, with its value in each resample of its units.
+
+    Figures on the same resamples are paired: their difference keeps what both share out of its interval.
+
+    Attributes:
+        value: with every unit counted once; NaN where there is no such figure.
+        values: one a resample; NaN where it does not exist there.
+    """
+
+    value: float
+    values: NDArray[np.float64]
+
+    def less(self, other: Resampled) -> Resampled:
+        """The paired difference of the two."""
+        return Resampled(self.value - other.value, self.values - other.values)
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """Percentile interval (Efron, 1979); without bounds where the figure exists nowhere."""
+        known = self.values[np.isfinite(self.values)]
+        if math.isnan(self.value) or not len(known):
+            return Interval(self.value, math.nan, math.nan, level)
+        low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+        return Interval(float(self.value), float(low), float(high), level)
+
+
+def resamples_of(units: int, resamples: int = 1000, seed: int = 0) -> Iterator[NDArray[np.int64]]:
+    """How often each of so many units counts, resample by resample; the same ones for the same seed."""
+    random = np.random.default_rng(seed)
+    even = np.full(units, 1 / units)
+    for _ in range(resamples):
+        yield random.multinomial(units, even)
 
 
 def bootstrap(
@@ -44,9 +79,7 @@ def bootstrap(
     if not units:
         return Interval(float("nan"), float("nan"), float("nan"), level)
     value = statistic(np.ones(units, np.int64))
-    random = np.random.default_rng(seed)
-    even = np.full(units, 1 / units)
-    values = [statistic(random.multinomial(units, even)) for _ in range(resamples)]
+    values = [statistic(counts) for counts in resamples_of(units, resamples, seed)]
     low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(value), float(low), float(high), level)
 

@@ -1,4 +1,5 @@
-"""Brings the versions of one repository into another that lives: under their own numbers, whole, and no routes.
+"""Brings the versions of one repository into another that lives: under their own numbers, whole, and no routes; and
+the pipelines whose names are free there.
 
 Who answers is the living repository's own business, so routes and experiments stay as they are on both sides.
 """
@@ -50,6 +51,25 @@ def seed(source: Repository, target: Repository) -> Iterator[tuple[VariantRef, O
         else:
             _put(target, ref, files)
             yield ref, "copied"
+
+
+def seed_pipelines(source: Repository, target: Repository) -> Iterator[tuple[str, Outcome | LatheError]]:
+    """Publishes every pipeline whose name `target` has not; as `seed`."""
+    for name in source.pipelines():
+        try:
+            spec = source.pipeline(name)
+            if name not in target.pipelines():
+                target.write_pipeline(name, spec)
+                yield name, "copied"
+                continue
+        except LatheError as error:
+            yield name, error
+            continue
+        try:
+            is_same = target.pipeline(name) == spec
+        except LatheError:
+            is_same = False
+        yield name, "there already" if is_same else "left: another one is there"
 
 
 def _files(repository: Repository, ref: VariantRef) -> dict[str, bytes]:

@@ -212,7 +212,7 @@ def _left(shop: Workshop, network: fx.GraphModule, settings: Prune, folder: Path
     if moment not in taken:
         graphs = [clean(shop.export(one))[0] for one in (network, shop.teacher)]
         if settings.measured_in == "int8":
-            multiple = shop.recipe.model.size_multiple
+            multiple = shop.recipe.model.multiple
             graphs = [quantize(one, Quantize(), shop.calibration.inputs[:4], multiple)[0] for one in graphs]
         taken[moment] = latency_share(graphs[0], graphs[1], shop.serving_size)
         write_whole(path, json.dumps(taken).encode())
@@ -234,7 +234,7 @@ def quantize_step(shop: Workshop, task: Task, folder: Path) -> None:
         settings = replace(settings, float_layers=(*settings.float_layers, *kept))
         facts["layers"] = {name: asdict(cost) for name, cost in costs.items()}
     with shop.progress.bar(f"{task.name}: {settings.describe()}", len(inputs)) as advance:
-        model, done = quantize(graph, settings, inputs, shop.recipe.model.size_multiple, advance, ranges=ranges)
+        model, done = quantize(graph, settings, inputs, shop.recipe.model.multiple, advance, ranges=ranges)
     with disk_full_said():
         write_whole(folder / MODEL_FILE, model.SerializeToString(deterministic=True))
     _write_facts(folder, {"sentences": done, **facts})
@@ -255,7 +255,7 @@ def _layer_costs(
         judging = inputs[:: max(1, len(inputs) // HELD_OUT)]
         calibrating = [one for one in inputs if not any(one is other for other in judging)] or inputs
         layers = sum(node.op_type == "Conv" for node in graph.graph.node)
-        multiple = shop.recipe.model.size_multiple
+        multiple = shop.recipe.model.multiple
         with shop.progress.bar(f"{task.name}: measure each layer", layers) as advance:
             costs = measure_layers(graph, settings, calibrating, multiple, judging, advance, ranges=ranges)
         write_whole(path, json.dumps({name: asdict(cost) for name, cost in costs.items()}).encode())
@@ -308,10 +308,10 @@ def _train(
             if shop.record and (at_end or moment.step % REPORT_EVERY == 0):
                 shop.record.measure(task.name, moment.step, {"loss": moment.loss})
             if shop.record and looks and math.isfinite(agreement):
-                shop.record.measure(task.name, moment.step, {"agreement": agreement})
+                shop.record.measure(task.name, moment.step, {shop.watch.figure: agreement})
 
         scenes = shop.scenes(seed)
-        curve = train(network, loss, scenes, schedule, checkpoint, report, extra, shop.normalisation)
+        curve = train(network, loss, scenes, schedule, checkpoint, report, extra, shop.normalisation, shop.shard)
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return curve
 

@@ -30,6 +30,8 @@ class Losses:
         features: difference in the middle of the networks; 0 leaves it out.
         kind: how features are compared.
         labels: distance from the boxes that people drew, where frames have them; 0 leaves it out.
+        relations: of an embedding network: how the vectors of a batch lie to each other, against where each lies;
+            0 leaves it out.
         at: names of the graph's nodes to compare; where none are given, the outputs of all blocks that both
             networks have at the same place in the grid.
     """
@@ -38,13 +40,14 @@ class Losses:
     features: float = 1.0
     kind: FeatureKind = "normalised"
     labels: float = 1.0
+    relations: float = 1.0
     at: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.outputs < 0 or self.features < 0 or not self.outputs + self.features:
             raise ValueError("outputs and features must not be negative, nor both 0")
-        if self.labels < 0:
-            raise ValueError("labels must not be negative")
+        if self.labels < 0 or self.relations < 0:
+            raise ValueError("labels and relations must not be negative")
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,7 @@ def _seconds_per_picture(workshop: Workshop) -> float:
             lambda moment: ends.append(moment.seconds),
             extra,
             workshop.normalisation,
+            workshop.shard,
         )
     return min(after - before for before, after in pairwise(ends)) / batch
 

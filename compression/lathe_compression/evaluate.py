@@ -213,9 +213,12 @@ def evaluate_together(
     Pictures that calibrated or trained any of the variants are left out, and counted.
 
     Raises:
-        NotFound, InvalidInput: as `evaluate`.
+        NotFound, InvalidInput: as `evaluate`; or one of them is no detector.
     """
     cards = {ref: repository.card(ref) for ref in refs}
+    for ref, card in cards.items():
+        if card.task != card_pb2.TASK_DETECTION:
+            raise InvalidInput(f"{ref} is no detector")
     chosen = load_data(data, reduce(or_, map(repository.used_pictures, refs)))
     size_wh = [protocol.size_wh(card) for card in cards.values()][0]  # noqa: RUF015 each of them checks
     everyone = list(dict.fromkeys([reference, *refs]))

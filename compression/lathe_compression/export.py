@@ -70,10 +70,12 @@ def export(
     output_names: Sequence[str],
     size_multiple: int,
     tolerance: float = TOLERANCE,
+    fixed_wh: tuple[int, int] | None = None,
 ) -> onnx.ModelProto:
     """Exports a network with batch, height and width free, and checks the file against it.
 
     Args:
+        fixed_wh: width and height of the only input that the network takes: then the batch alone is free.
         tolerance: largest difference allowed, as a share of the output's largest value where that is above 1.
 
     Raises:
@@ -81,7 +83,7 @@ def export(
             exported graph differs from it by more than allowed.
     """
     twin = PixelInput(network, normalisation).eval()
-    example = _noise(2 * size_multiple, 3 * size_multiple)
+    example = _noise(*(fixed_wh[::-1] if fixed_wh else (2 * size_multiple, 3 * size_multiple)))
     with torch.no_grad():
         expected = _as_tuple(twin(torch.from_numpy(example)))
     if len(expected) != len(output_names):
@@ -91,10 +93,10 @@ def export(
         name: {0: "batch", 2: "rows", 3: "columns"} if value.dim() == 4 else {0: "batch"}
         for name, value in zip(output_names, expected, strict=True)
     }
-    free[INPUT_NAME] = {0: "batch", 1: "height", 2: "width"}
+    free[INPUT_NAME] = {0: "batch"} if fixed_wh else {0: "batch", 1: "height", 2: "width"}
     model = to_onnx(twin, INPUT_NAME, torch.from_numpy(example), output_names, free)
-    # Another size than the traced one, so that a size frozen into the graph shows.
-    check = _noise(3 * size_multiple, 2 * size_multiple)
+    # Another size than the traced one, or another batch, so that one that is frozen into the graph shows.
+    check = _noise(*fixed_wh[::-1], batch=2) if fixed_wh else _noise(3 * size_multiple, 2 * size_multiple)
     with torch.no_grad():
         expected = _as_tuple(twin(torch.from_numpy(check)))
     options = onnxruntime.SessionOptions()
@@ -142,8 +144,8 @@ def to_onnx(
     return model
 
 
-def _noise(height: int, width: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
+def _noise(height: int, width: int, batch: int = 1) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (batch, height, width, 3), np.uint8)
 
 
 def _as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lathe.detections import Detections
-from lathe_server.vision import Detector, RawPicture
-from lathe_server.vision.align import align, are_usable
+from lathe.errors import InvalidInput
+from lathe.repository import Repository
+from lathe.v1 import card_pb2
+from lathe_compression.judge import build_detector
+from lathe_compression.pictures import NamedPicture
+from lathe_server.vision import Detector
+from lathe_server.vision.align import LANDMARKS, align, are_usable
 
 
 def middle_face(detections: Detections, frame_wh: tuple[int, int]) -> int | None:
@@ -21,7 +29,9 @@ def middle_face(detections: Detections, frame_wh: tuple[int, int]) -> int | None
     Returns:
         None where nothing was found that can be aligned.
     """
-    usable = np.flatnonzero(are_usable(detections.landmarks)) if detections.landmarks.shape[1:] == (5, 2) else []
+    if detections.landmarks.shape[1:] != (LANDMARKS, 2):
+        return None
+    usable = np.flatnonzero(are_usable(detections.landmarks))
     if not len(usable):
         return None
     corners = detections.xyxy[usable].astype(np.float64).reshape(-1, 2, 2)
@@ -50,12 +60,48 @@ class FaceReader:
             pixels: height × width × 3, RGB.
         """
         height, width = pixels.shape[:2]
-        picture = RawPicture(width, height, 0, "rgb8", pixels.tobytes())
-        detections = self.detector.detect(picture).detections
+        detections = self.detector.detect(NamedPicture("", "", pixels).as_raw()).detections
         place = middle_face(detections, (width, height))
         return None if place is None else detections.landmarks[place]
 
     def read(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
         """The picture's face, (H + 2 margin) × (W + 2 margin) × 3; None where the detector finds none."""
         landmarks = self.landmarks(pixels)
-        return None if landmarks is None else align(pixels, landmarks, self.alignment, self.size_wh, self.margin)
+        return None if landmarks is None else self.align(pixels, landmarks)
+
+    def align(self, pixels: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """The face that these landmarks, 5 × 2, belong to."""
+        return align(pixels, landmarks, self.alignment, self.size_wh, self.margin)
+
+    def faces(self, pictures: Iterable[NamedPicture], missed: list[str]) -> Iterator[NamedPicture]:
+        """Each picture's face under the picture's name and digest.
+
+        Args:
+            missed: takes the names of the pictures in which the detector finds no face.
+        """
+        for picture in pictures:
+            face = self.read(picture.pixels)
+            if face is None:
+                missed.append(picture.name)
+            else:
+                yield replace(picture, pixels=face)
+
+
+def face_detector(name: str, base: Path) -> tuple[Detector, str]:
+    """The newest version of a detection variant, and its digest.
+
+    Args:
+        name: `repository/model/variant`; `$NAME` is taken from the environment.
+        base: folder that the repository is relative to.
+
+    Raises:
+        NotFound: there is no such variant.
+        InvalidInput: it is no detector.
+    """
+    root, model, variant = os.path.expandvars(name).rsplit("/", 2)
+    repository = Repository(base / root)
+    ref = repository.newest(model, variant)
+    card = repository.card(ref)
+    if card.task != card_pb2.TASK_DETECTION:
+        raise InvalidInput(f"{model}/{variant} is no detector")
+    return build_detector(card, repository.model_bytes(ref)), card.sha256

@@ -101,10 +101,10 @@ def _key(recipe: Recipe, inputs: Inputs, step: Step, parent: Task | None) -> str
     factory = step.distill.student.factory if step.distill and step.distill.student else ""
     reads: Mapping[str, object] = {
         "input": essence(model.input),
-        "outputs": model.outputs,
+        "outputs": model.output_names,
         "decoder": model.decoder,
         "serving_size": model.serving_size,
-        "size_multiple": model.size_multiple,
+        "size_multiple": model.multiple,
         "teacher": inputs.teacher,
         "frames": inputs.frames if step.trains else "",
         "training": essence(recipe.training) if step.trains else "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,7 @@ from lathe_compression.prune import Prune
 from lathe_compression.quantize import Quantize
 from lathe_compression.scenes import Augment
 from lathe_server.vision.decoders import OUTPUT_NAMES
+from lathe_server.vision.embedder import EMBEDDING
 
 TEACHER = "teacher"
 """In the place of a file of labels."""
@@ -53,30 +55,112 @@ class Model:
 
     Attributes:
         teacher: `package.module:factory` of an nn.Module, or an ONNX file relative to the recipe.
-        outputs: names for the teacher's outputs, in its order.
-        serving_size: width and height that pictures are scaled to fit into.
-        size_multiple: the network takes widths and heights in multiples of this.
+        serving_size: width and height that pictures are scaled to fit into; of an
+            embedding network, those of its input.
         notices: licences and origins of the weights and of the pictures used.
+        outputs: of a detector, names for the teacher's outputs, in its order.
+        size_multiple: a detector takes widths and heights in multiples of this.
+        decoder, classes, thresholds: of a detector.
+        alignment: of an embedding network: where the landmarks come to lie in its input.
+        detector: the variant that finds the faces in the recipe's pictures, for an embedding network, as
+            `repository/model/variant`, relative to the recipe.
     """
 
     name: str
-    task: Literal["detection"]
-    decoder: Literal["heatmap", "boxes"]
-    classes: tuple[str, ...]
+    task: Literal["detection", "embedding"]
     teacher: str
-    outputs: tuple[str, ...]
     serving_size: tuple[int, int]
-    size_multiple: int
-    thresholds: Operating
     input: Input = Input()
     notices: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    size_multiple: int | None = None
+    decoder: Literal["heatmap", "boxes"] | None = None
+    classes: tuple[str, ...] = ()
+    thresholds: Operating | None = None
+    alignment: Literal["dlib", "arcface"] | None = None
+    detector: str = ""
 
     def __post_init__(self) -> None:
-        if self.size_multiple < 1 or any(side < 1 or side % self.size_multiple for side in self.serving_size):
+        if min(self.serving_size) < 1:
+            raise ValueError("serving_size must be at least 1")
+        own, others = (_OF_DETECTION, _OF_EMBEDDING) if self.task == "detection" else (_OF_EMBEDDING, _OF_DETECTION)
+        for name in own:
+            if getattr(self, name) in _NOT_GIVEN:
+                raise ValueError(f'the key "{name}" is missing: the task is {self.task}')
+        for name in others:
+            if getattr(self, name) not in _NOT_GIVEN:
+                raise ValueError(f'"{name}" is not of the task {self.task}')
+        if self.task == "detection":
+            self._check_detection()
+        elif self.detector.count("/") < 2:
+            raise ValueError("detector must be repository/model/variant")
+
+    def _check_detection(self) -> None:
+        multiple = self.size_multiple or 0
+        if multiple < 1 or any(side % multiple for side in self.serving_size):
             raise ValueError("serving_size must be multiples of size_multiple, and both at least 1")
-        missing = OUTPUT_NAMES[self.decoder] - set(self.outputs)
+        missing = OUTPUT_NAMES[self.decoder_name] - set(self.outputs)
         if missing:
             raise ValueError(f"the decoder {self.decoder} needs the output {min(missing)}")
+
+    @property
+    def embeds(self) -> bool:
+        return self.task == "embedding"
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return (EMBEDDING,) if self.embeds else self.outputs
+
+    @property
+    def multiple(self) -> int:
+        """What the sides of the network's input are multiples of."""
+        return self.size_multiple or math.gcd(*self.serving_size)
+
+    @property
+    def fixed_wh(self) -> tuple[int, int] | None:
+        """Width and height of the only input that the network takes; None where they are free."""
+        return self.serving_size if self.embeds else None
+
+    @property
+    def decoder_name(self) -> str:
+        """Of a detector."""
+        assert self.decoder
+        return self.decoder
+
+    @property
+    def alignment_name(self) -> str:
+        """Of an embedding network."""
+        assert self.alignment
+        return self.alignment
+
+    @property
+    def operating(self) -> Operating:
+        """A detector's operating point."""
+        assert self.thresholds
+        return self.thresholds
+
+
+_OF_DETECTION = ("decoder", "classes", "outputs", "size_multiple", "thresholds")
+_OF_EMBEDDING = ("alignment", "detector")
+_NOT_GIVEN = (None, (), "")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What an embedding network's thresholds are measured on.
+
+    Attributes:
+        pairs: a file in LFW's format, its pictures beside it, relative to the recipe; `$NAME` is taken from the
+            environment. Where it is not set the cards have no thresholds.
+        fmrs: the false match rates to find them at.
+    """
+
+    pairs: str
+    fmrs: tuple[float, ...] = (0.01, 0.001, 0.0001)
+
+    def __post_init__(self) -> None:
+        if not self.fmrs or not all(0 < fmr < 1 for fmr in self.fmrs):
+            raise ValueError("fmrs must be between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -190,6 +274,7 @@ class Recipe:
         calibration: pictures that set the ranges of activations.
         evaluation: others, on which agreement with the reference is measured for the card.
         frames: unlabelled frames for the steps that train.
+        verification: of an embedding network: what its thresholds are measured on.
     """
 
     model: Model
@@ -198,8 +283,13 @@ class Recipe:
     evaluation: tuple[PictureSet, ...] = ()
     frames: tuple[FrameSet, ...] = ()
     training: Training = field(default_factory=Training)
+    verification: Verification | None = None
 
     def __post_init__(self) -> None:
+        if self.model.embeds:
+            self._check_embedding()
+        elif self.verification:
+            raise ValueError("[verification] is of the task embedding")
         if not self.variant:
             raise ValueError("a recipe needs at least one [[variant]]")
         if self.variant[0].steps:
@@ -221,9 +311,17 @@ class Recipe:
             raise ValueError("quantizing, and latency in INT8, need [[calibration]] pictures")
         if any(step.trains for step in steps) and not self.frames:
             raise ValueError("distilling, pruning and quantization-aware training need [[frames]] to learn from")
-        size, multiple = self.training.size, self.model.size_multiple
+        size, multiple = self.training.size, self.model.multiple
         if size is not None and any(side % multiple for side in size):
             raise ValueError(f"the size of training scenes must be multiples of {multiple}")
+
+    def _check_embedding(self) -> None:
+        if self.training.size is not None:
+            raise ValueError("an embedding network learns at its serving_size; training has no size of its own")
+        if any(one.labels for one in self.frames):
+            raise ValueError("labels are of the task detection")
+        if any(one.grid > 1 for one in self.calibration):
+            raise ValueError("grid is of the task detection: an embedding network sees one face at a time")
 
 
 @dataclass(frozen=True)

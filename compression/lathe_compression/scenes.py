@@ -26,13 +26,16 @@ class Augment:
     """How scenes differ from the frames that they are made of.
 
     Attributes:
-        cells: smallest and largest side of a mosaic's cells, pixels; drawn evenly by logarithm.
-        zoom: largest factor by which a crop enlarges its frame.
+        cells: smallest and largest side of a mosaic's cells, pixels; drawn evenly by logarithm. Of detection.
+        zoom: largest factor by which a crop enlarges its frame. Of detection.
         colour: spread of brightness, contrast, saturation and of each channel's gain; 0 is none.
         grey: share of scenes without colour.
         blur: share of scenes that are blurred, or lose resolution as by an earlier scaling.
         jpeg: share of scenes that go through JPEG at a quality of 30 to 90.
         flip: mirror half of the crops.
+        scale: largest share by which an aligned face is larger or smaller than it should be.
+        turn: largest angle by which it is turned, degrees.
+        shift: largest distance from its place, across and down, as a share of the network's input.
     """
 
     cells: tuple[float, float] = (24.0, 320.0)
@@ -42,8 +45,13 @@ class Augment:
     blur: float = 0.3
     jpeg: float = 0.3
     flip: bool = True
+    scale: float = 0.06
+    turn: float = 5.0
+    shift: float = 0.03
 
     def __post_init__(self) -> None:
+        if not (0 <= self.scale < 0.5 and 0 <= self.turn <= 45 and 0 <= self.shift < 0.5):
+            raise ValueError("scale and shift must be from 0 to below 0.5, and turn from 0 to 45")
         if not 8 <= self.cells[0] <= self.cells[1]:
             raise ValueError("cells must be at least 8, the smaller side first")
         if self.zoom < 1:
@@ -74,12 +82,17 @@ def scene(pool: FramePool, augment: Augment, size_wh: tuple[int, int], seed: int
         left, top, right, bottom = tile
         canvas[top:bottom, left:right], shown = _crop(pool, augment, tile, random)
         objects.append(shown)
+    return Scene(as_a_camera_sees(canvas, augment, random), together(objects))
+
+
+def as_a_camera_sees(canvas: NDArray[np.uint8], augment: Augment, random: np.random.Generator) -> NDArray[np.uint8]:
+    """In another light, out of focus or once scaled, and through JPEG, as far as `augment` says."""
     canvas = _recolour(canvas, augment, random)
     if random.random() < augment.blur:
         canvas = _soften(canvas, random)
     if random.random() < augment.jpeg:
         canvas = _recompress(canvas, int(random.integers(30, 91)))
-    return Scene(canvas, together(objects))
+    return canvas
 
 
 def split(rectangle: Rectangle, cell: float, random: np.random.Generator) -> Iterator[Rectangle]:

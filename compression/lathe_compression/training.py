@@ -31,7 +31,7 @@ from lathe_compression.store import write_whole
 
 CHECKPOINT_SECONDS = 60.0
 SHARD = 4
-"""Scenes that are learnt from at a time; a loss is the mean over such parts of a batch, on every machine."""
+"""Scenes of a part of a batch, where nothing else is said."""
 WARM_UP_SHARE, WARM_UP_STEPS = 0.02, 20
 SMALLEST_RATE = 0.01
 MEAN_OVER_STEPS, STEPS_PER_POINT = 100, 25
@@ -105,6 +105,7 @@ def train(
     report: Callable[[Moment], None],
     extra: Sequence[nn.Module] = (),
     normalisation: Normalisation | None = None,
+    shard: int = SHARD,
 ) -> list[tuple[int, float]]:
     """Trains in place, from the checkpoint where there is one.
 
@@ -113,6 +114,7 @@ def train(
         checkpoint: written every minute.
         extra: modules of the loss that learn too.
         normalisation: of the pixels; none where it is not given.
+        shard: scenes that are learnt from at a time; a loss is the mean over such parts of a batch, on every machine.
 
     Returns:
         The curve, from the very start: (pictures seen, mean loss of the last steps).
@@ -140,12 +142,12 @@ def train(
     began = saved = time.monotonic()
     weights = [group["params"][0] for group in optimiser.param_groups]
     learn = _Shards(loss, scenes, weights, normalisation or Normalisation())
-    with _crew(learners, schedule.batch) as (crew, shard):
+    with _crew(learners, schedule.batch, shard) as (crew, part):
         for step in range(course.step, schedule.steps):
             for group in optimiser.param_groups:
                 group["lr"] = schedule.rate * schedule.rate_at(step) * group["scale"]
             numbers = range(step * schedule.batch, min((step + 1) * schedule.batch, schedule.pictures))
-            losses.append(learn(crew, numbers, shard))
+            losses.append(learn(crew, numbers, part))
             optimiser.step()
             if not math.isfinite(losses[-1]):
                 raise BadVariant(f"training went astray at step {step + 1}: the loss is {losses[-1]}; lower the rate")
@@ -183,7 +185,7 @@ def _set_mode(learners: nn.Module, freeze_norms: bool) -> None:
 
 
 @contextmanager
-def _crew(learners: nn.Module, batch: int) -> Generator[tuple[Executor, int]]:
+def _crew(learners: nn.Module, batch: int, part: int) -> Generator[tuple[Executor, int]]:
     """Threads that learn at the same time, and how many scenes each takes at a time.
 
     Cores that learn from scenes of their own are faster than cores that share every operation. What keeps
@@ -191,7 +193,7 @@ def _crew(learners: nn.Module, batch: int) -> Generator[tuple[Executor, int]]:
     """
     cores = torch.get_num_threads()
     whole = any(module.training and isinstance(module, _WHOLE_BATCH) for module in learners.modules())
-    shard = batch if whole else SHARD
+    shard = batch if whole else part
     crew_size = min(cores, math.ceil(batch / shard))
     cores_each = cores // crew_size
     torch.set_num_threads(cores_each)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lathe.agreement import AgreementSamples
 from lathe.detections import Detections
@@ -14,14 +17,52 @@ from lathe_server.vision.decoders import DECODERS
 from lathe_server.vision.detections import Thresholds
 
 
-class Watch:
-    """Looks at the same scenes again and again.
+class Watch(Protocol):
+    """Looks at the same scenes again and again. The student learns on as it was.
+
+    Attributes:
+        figure: the name of what it tells.
+    """
+
+    figure: str
+
+    def agreement(self, student: nn.Module) -> float:
+        """At most 1, where the two are the same; NaN where nothing can be said."""
+
+
+class CosineWatch:
+    """Of an embedding network: the mean cosine to the teacher's embeddings.
+
+    Args:
+        probe: batches N×3×H×W.
+    """
+
+    figure = "cosine"
+
+    def __init__(self, teacher: nn.Module, probe: Sequence[Tensor]) -> None:
+        self._probe = probe
+        self._wanted = self._embeddings(teacher)
+
+    def agreement(self, student: nn.Module) -> float:
+        with _as_it_serves(student):
+            own = self._embeddings(student)
+        return float(functional.cosine_similarity(own, self._wanted, dim=1).mean())
+
+    def _embeddings(self, network: nn.Module) -> Tensor:
+        with torch.no_grad():
+            return torch.cat([network(planes) for planes in self._probe])
+
+
+class DetectionWatch:
+    """Of a detector.
 
     Args:
         names: of the networks' outputs, in order.
         decoder: of these outputs.
         probe: batches N×3×H×W.
     """
+
+    figure = "agreement"
 
     def __init__(
         self, teacher: nn.Module, names: Sequence[str], decoder: str, thresholds: Thresholds, probe: Sequence[Tensor]
@@ -32,12 +73,9 @@ class Watch:
         self._wanted = self._found(teacher)
 
     def agreement(self, student: nn.Module) -> float:
-        """0 to 1, as of `AgreementSamples`; NaN where neither finds anything. The student learns on as it was."""
-        modes = {module: module.training for module in student.modules()}
-        student.eval()
-        found = self._found(student)
-        for module, mode in modes.items():
-            module.training = mode
+        """0 to 1, as of `AgreementSamples`; NaN where neither finds anything."""
+        with _as_it_serves(student):
+            found = self._found(student)
         return AgreementSamples(list(zip(self._wanted, found, strict=True))).agreement()
 
     def _found(self, network: nn.Module) -> list[Detections]:
@@ -53,3 +91,12 @@ class Watch:
                 }
                 found.append(suppress(self._decode(named, self._thresholds.min_score), self._thresholds))
         return found
+
+
+@contextmanager
+def _as_it_serves(student: nn.Module) -> Generator[None]:
+    modes = {module: module.training for module in student.modules()}
+    student.eval()
+    yield
+    for module, mode in modes.items():
+        module.training = mode

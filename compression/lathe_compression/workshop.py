@@ -25,7 +25,10 @@ from lathe.used_pictures import UsedPictures
 from lathe_compression import carry_out, frames
 from lathe_compression.channels import fit_to
 from lathe_compression.distill import Distill, Lesson
+from lathe_compression.embedding_losses import embedding_loss
 from lathe_compression.export import TOLERANCE, Normalisation, export
+from lathe_compression.face_scenes import face_scene, margin_of
+from lathe_compression.faces import FaceReader, face_detector
 from lathe_compression.hygiene import clean
 from lathe_compression.label_losses import LABEL_LOSSES
 from lathe_compression.labels import Objects, read_labels
@@ -42,10 +45,16 @@ from lathe_compression.student import build_student, compose_linear, drop_blocks
 from lathe_compression.taps import traced
 from lathe_compression.teacher import load_teacher
 from lathe_compression.teacher_labels import TEACHER_LABELS_REVISION, TeacherLabels
-from lathe_compression.watch import Watch
+from lathe_compression.training import SHARD
+from lathe_compression.unit_vectors import ending_in_unit_vectors
+from lathe_compression.watch import CosineWatch, DetectionWatch, Watch
+from lathe_server.vision import Detector
 from lathe_server.vision.detections import Thresholds
 
 PROBE_SEED, LESSON_PROBE, WATCHED = 0, 64, 32
+SHARD_OF_FACES = 16
+FACES_REVISION = 1
+"""One goes up when the same pictures come to give other faces."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,7 @@ class Workshop:
     @cached_property
     def teacher(self) -> fx.GraphModule:
         with self.progress.step("teacher: load"):
-            return traced(load_teacher(self.recipe.model.teacher, self._file.folder)).eval()
+            return self._complete(traced(load_teacher(self.recipe.model.teacher, self._file.folder)).eval())
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -95,11 +104,28 @@ class Workshop:
                 for chosen in self.recipe.calibration:
                     pictures = list(load_pictures(chosen, self._file.folder, skipped))
                     used |= {picture.sha256 for picture in pictures}
-                    inputs += canvases(pictures, chosen.grid, self.recipe.model.serving_size)
+                    inputs += self.inputs_of(pictures, chosen.grid)
             self.say_skipped("calibration", skipped)
             if skipped and not inputs:
                 raise BadPicture("none of the calibration pictures can be decoded")
         return Calibration(inputs, sorted(used))
+
+    def inputs_of(self, pictures: Sequence[NamedPicture], grid: int = 1) -> list[NDArray[np.uint8]]:
+        """What the network sees of pictures, 1 × H × W × 3 each: canvases, or the aligned faces of those with one."""
+        if not self.recipe.model.embeds:
+            return list(canvases(pictures, grid, self.serving_size))
+        missed: list[str] = []
+        faces = [face.pixels[None] for face in self.reader().faces(pictures, missed)]
+        self.say_without_face(missed)
+        return faces
+
+    def reader(self, margin: int = 0) -> FaceReader:
+        """Finds and aligns the faces of an embedding network's pictures, with a margin in pixels."""
+        return FaceReader(self._detector[0], self.recipe.model.alignment_name, self.serving_size, margin)
+
+    @cached_property
+    def _detector(self) -> tuple[Detector, str]:
+        return face_detector(self.recipe.model.detector, self._file.folder)
 
     @cached_property
     def _frames_key(self) -> str:
@@ -112,15 +138,24 @@ class Workshop:
             labels += self._teacher_labels_key if one.labels == TEACHER else []
             return [one.every, one.weight, pictures, *labels]
 
-        return digest([key(one) for one in self.recipe.frames])
+        found = [key(one) for one in self.recipe.frames]
+        model = self.recipe.model
+        if model.embeds:
+            found.append([FACES_REVISION, model.alignment_name, model.serving_size, self._margin, self._detector[1]])
+        return digest(found)
+
+    @property
+    def _margin(self) -> int:
+        """Pixels around the faces that are learnt from."""
+        return margin_of(self.serving_size)
 
     @cached_property
     def _teacher_labels_key(self) -> list[Any]:
         """All that what the teacher finds depends on."""
         model = self.recipe.model
-        operating = model.thresholds
+        operating = model.operating
         graph = hashlib.sha256(self.float_graph(None)[0].SerializeToString(deterministic=True)).hexdigest()
-        settings = [model.decoder, model.size_multiple, operating.min_score, operating.nms]
+        settings = [model.decoder_name, model.multiple, operating.min_score, operating.nms]
         return [TEACHER_LABELS_REVISION, graph, *settings, f"onnxruntime {onnxruntime.__version__}"]
 
     def _label_files(self, sets: Sequence[FrameSet]) -> list[Path]:
@@ -145,14 +180,16 @@ class Workshop:
 
         def make(folder: Path) -> None:
             skipped: list[str] = []
-            groups = [
-                frames.Group(
-                    load_pictures(one.as_pictures(), self._file.folder, skipped), one.weight, self._known_of(one)
-                )
-                for one in self.recipe.frames
-            ]
-            with self.progress.step("training frames: decode"):
+            missed: list[str] = []
+            embeds = self.recipe.model.embeds
+            groups = []
+            for one in self.recipe.frames:
+                pictures = load_pictures(one.as_pictures(), self._file.folder, skipped)
+                shown = self.reader(self._margin).faces(pictures, missed) if embeds else pictures
+                groups.append(frames.Group(shown, one.weight, self._known_of(one)))
+            with self.progress.step(f"training frames: decode{', and align their faces' if embeds else ''}"):
                 frames.write(groups, folder, skipped)
+            self.say_without_face(missed)
 
         pool = frames.FramePool(StepStore(self._cache / "frames").obtain(self._frames_key, make))
         self.say_skipped("training", pool.skipped)
@@ -167,6 +204,11 @@ class Workshop:
                 f"{len(names)} {purpose} pictures cannot be read and are left out: {', '.join(names[:5])}"
             )
 
+    def say_without_face(self, names: Sequence[str]) -> None:
+        """Warns of pictures that the detector found no face in."""
+        if names:
+            self.progress.warn(f"{len(names)} pictures show no face and are left out: {', '.join(names[:5])}")
+
     def _known_of(self, chosen: FrameSet) -> Callable[[NamedPicture], Objects | None]:
         """Looks up what people drew, or what the teacher finds."""
         return self._teacher_labels.find if chosen.labels == TEACHER else lambda one: self._labels.get(one.sha256)
@@ -175,8 +217,8 @@ class Workshop:
     def _teacher_labels(self) -> TeacherLabels:
         model = self.recipe.model
         graph = self.float_graph(None)[0].SerializeToString()
-        operating = model.thresholds
-        return TeacherLabels(graph, model.decoder, model.size_multiple, operating.min_score, operating.nms)
+        operating = model.operating
+        return TeacherLabels(graph, model.decoder_name, model.multiple, operating.min_score, operating.nms)
 
     @cached_property
     def inputs(self) -> Inputs:
@@ -219,7 +261,8 @@ class Workshop:
 
     def export(self, network: fx.GraphModule, tolerance: float = TOLERANCE) -> onnx.ModelProto:
         model = self.recipe.model
-        return export(network, self.normalisation, model.outputs, model.size_multiple, tolerance)
+        names, multiple = model.output_names, model.multiple
+        return export(network, self.normalisation, names, multiple, tolerance, model.fixed_wh)
 
     def quantized_graph(self, task: Task) -> onnx.ModelProto:
         return onnx.load(self._obtain(task) / carry_out.MODEL_FILE)
@@ -232,6 +275,11 @@ class Workshop:
     @property
     def normalisation(self) -> Normalisation:
         return Normalisation(self.recipe.model.input.mean, self.recipe.model.input.std)
+
+    @property
+    def shard(self) -> int:
+        """Scenes that are learnt from at a time; among faces relations are learnt, and of few there are few."""
+        return SHARD_OF_FACES if self.recipe.model.embeds else SHARD
 
     @property
     def serving_size(self) -> tuple[int, int]:
@@ -259,17 +307,19 @@ class Workshop:
     @cached_property
     def lesson(self) -> Lesson:
         model = self.recipe.model
-        loss = OUTPUT_LOSSES[model.decoder]
-        label_loss = LABEL_LOSSES[model.decoder] if self.frames.labelled else None
         losses = self.recipe.training.losses
-        return Lesson(self.teacher, model.outputs, loss, losses, self.probe(LESSON_PROBE), label_loss)
+        loss = embedding_loss(losses.relations) if model.embeds else OUTPUT_LOSSES[model.decoder_name]
+        label_loss = LABEL_LOSSES[model.decoder_name] if self.frames.labelled else None
+        return Lesson(self.teacher, model.output_names, loss, losses, self.probe(LESSON_PROBE), label_loss)
 
     @cached_property
     def watch(self) -> Watch:
         model = self.recipe.model
-        operating = model.thresholds
+        if model.embeds:
+            return CosineWatch(self.teacher, self.probe(WATCHED))
+        operating = model.operating
         thresholds = Thresholds(operating.min_score, operating.nms, operating.max_detections)
-        return Watch(self.teacher, model.outputs, model.decoder, thresholds, self.probe(WATCHED))
+        return DetectionWatch(self.teacher, model.outputs, model.decoder_name, thresholds, self.probe(WATCHED))
 
     def _obtain(self, task: Task) -> Path:
         make = {Distill: carry_out.distill, Prune: carry_out.prune, Quantize: carry_out.quantize_step}
@@ -293,7 +343,11 @@ class Workshop:
     def student(self, settings: Distill) -> fx.GraphModule:
         assert settings.student
         seed = self.recipe.training.seed
-        return build_student(settings.student, self.teacher, self.example, self._file.folder, seed)
+        return self._complete(build_student(settings.student, self.teacher, self.example, self._file.folder, seed))
+
+    def _complete(self, network: fx.GraphModule) -> fx.GraphModule:
+        """With what the task says that every network ends in."""
+        return ending_in_unit_vectors(network) if self.recipe.model.embeds else network
 
     @cached_property
     def example(self) -> Tensor:
@@ -305,7 +359,8 @@ class Workshop:
 
     def scenes(self, seed: int) -> Callable[[int], Scene]:
         training, pool, size_wh = self.recipe.training, self.frames, self._size_wh
-        return lambda number: scene(pool, training.augment, size_wh, training.seed * 1000 + seed, number)
+        draw = face_scene if self.recipe.model.embeds else scene
+        return lambda number: draw(pool, training.augment, size_wh, training.seed * 1000 + seed, number)
 
 
 def _network_digest(network: fx.GraphModule) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ def add_command(commands: Any) -> None:
     copied = verbs.add_parser("copy", help="publish versions in another repository, each under the next number there")
     copied.set_defaults(run=copy)
     seeded = verbs.add_parser(
-        "seed", help="copy every version into another folder that has it not, under its own number; no routes"
+        "seed",
+        help="copy versions and pipelines into another folder that has them not, as they are named here; no routes",
     )
     seeded.set_defaults(run=seed_versions)
     signed = verbs.add_parser("sign", help="vouch for versions, all their files, with a private key")
@@ -220,17 +222,18 @@ def copy(options: argparse.Namespace) -> None:
 def seed_versions(options: argparse.Namespace) -> int:
     from lathe.errors import LatheError
     from lathe.mirror import open_repository
-    from lathe.seeding import seed
+    from lathe.seeding import seed, seed_pipelines
 
     if "://" in options.to:
         raise InvalidInput("only a folder can be seeded; for an object store there is `lathe repo copy`")
     damaged = 0
-    for ref, outcome in seed(open_repository(options.repository), open_repository(options.to)):
+    source, target = open_repository(options.repository), open_repository(options.to)
+    for what, outcome in chain(seed(source, target), seed_pipelines(source, target)):
         if isinstance(outcome, LatheError):
             damaged += 1
-            print(f"{ref}: not copied: {outcome.message}")
+            print(f"{what}: not copied: {outcome.message}")
         else:
-            print(f"{ref}: {outcome}")
+            print(f"{what}: {outcome}")
     return 1 if damaged else 0
 
 

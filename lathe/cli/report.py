@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> None:
     from lathe.markdown_page import write_markdown
     from lathe.recommend import Limits
     from lathe.repository import VariantRef
+    from lathe.v1 import card_pb2
 
     output: Path = options.output
     if output.suffix.lower() not in PAGE_SUFFIXES:
@@ -74,6 +75,11 @@ def run(options: argparse.Namespace) -> None:
     repository, model = parse_model_path(options.model)
     makings = {}
     cards = load_cards(repository, model)
+    if any(card.task == card_pb2.TASK_EMBEDDING for card in cards.values()):
+        raise InvalidInput(
+            f"{model} is an embedding network, and reports are of detectors; "
+            "lathe evaluate judges one of its variants on pairs of faces"
+        )
     for name, card in cards.items():
         ref = VariantRef(model, name, card.version)
         if (content := repository.making(ref)) is not None:

@@ -282,6 +282,8 @@ class MatchThreshold(_message.Message):
     FNMR_HIGH_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     IMPOSTOR_COMPARISONS_FIELD_NUMBER: _builtins.int
+    FMR_LOW_FIELD_NUMBER: _builtins.int
+    FMR_HIGH_FIELD_NUMBER: _builtins.int
     fmr: _builtins.float
     """Share of comparisons of two people that reach the threshold: the false match rate that is asked for."""
     min_similarity: _builtins.float
@@ -293,6 +295,9 @@ class MatchThreshold(_message.Message):
     data: _builtins.str
     """The faces that it was measured on, and how many comparisons of two people that were."""
     impostor_comparisons: _builtins.int
+    fmr_low: _builtins.float
+    """95 % interval of the false match rate at the threshold: how far it may be from fmr with other people."""
+    fmr_high: _builtins.float
     def __init__(
         self,
         *,
@@ -303,10 +308,12 @@ class MatchThreshold(_message.Message):
         fnmr_high: _builtins.float = ...,
         data: _builtins.str = ...,
         impostor_comparisons: _builtins.int = ...,
+        fmr_low: _builtins.float = ...,
+        fmr_high: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "fmr", b"fmr", "fnmr", b"fnmr", "fnmr_high", b"fnmr_high", "fnmr_low", b"fnmr_low", "impostor_comparisons", b"impostor_comparisons", "min_similarity", b"min_similarity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "fmr", b"fmr", "fmr_high", b"fmr_high", "fmr_low", b"fmr_low", "fnmr", b"fnmr", "fnmr_high", b"fnmr_high", "fnmr_low", b"fnmr_low", "impostor_comparisons", b"impostor_comparisons", "min_similarity", b"min_similarity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,8 +10,9 @@ from lathe import seeding
 from lathe.cli import main
 from lathe.errors import InvalidInput, Refused
 from lathe.housekeeping import problems, versions
+from lathe.pipeline_file import PIPELINE_FILE, PipelineSpec
 from lathe.repository import Repository, VariantRef
-from lathe.seeding import seed
+from lathe.seeding import seed, seed_pipelines
 from lathe.v1 import control_pb2
 from tests.models import card_for
 
@@ -48,6 +49,25 @@ def test_an_empty_one_gets_all_versions_with_all_their_files_and_no_route(
         assert "model.sig" in files
     assert target.revisions("spots") == []
     assert [path.name for path in target.root.iterdir()] == ["spots"]
+
+
+def test_pipelines_come_too_where_their_names_are_free(
+    source: Repository, target: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = PipelineSpec("face", "other")
+    for name in ("face-id", "ours", "spots-id"):
+        source.write_pipeline(name, PipelineSpec("face", "face-embed"))
+    (source.root / "spots-id" / PIPELINE_FILE).write_text("{")
+    target.write_pipeline("ours", own)
+    assert main(["repo", "seed", str(source.root), str(target.root)]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[-3:] == [
+        "face-id: copied",
+        "ours: left: another one is there",
+        "spots-id: not copied: pipeline spots-id cannot be read: it is not JSON",
+    ]
+    assert (target.pipeline("face-id"), target.pipeline("ours")) == (PipelineSpec("face", "face-embed"), own)
+    assert dict(seed_pipelines(target, target)) == {"face-id": "there already", "ours": "there already"}
 
 
 def test_what_is_there_stays_whether_it_is_the_same_or_another(source: Repository, target: Repository) -> None:

@@ -13,7 +13,7 @@ from lathe.client import Client, ServerError
 from lathe.embeddings import Embeddings
 from lathe.errors import InvalidInput
 from lathe.pipeline_file import PIPELINE_FILE, PipelineSpec
-from lathe.v1 import control_pb2
+from lathe.v1 import control_pb2, experiment_pb2
 from lathe_server.vision import EncodedPicture
 from lathe_server.vision.align import TEMPLATES
 from lathe_server.vision.decode import decode
@@ -261,6 +261,32 @@ def test_a_pipeline_is_followed_in_the_repository_while_the_server_runs(tmp_path
         until(lambda: embedded() == "NOT_FOUND no such model is served here")
         repository.remove_pipeline("face-id")
         until(lambda: "pipeline face-id: served no more" in server.log.read_text())
+
+
+def test_an_experiment_on_the_embedder_measures_the_pipelines_frames(tmp_path: Path) -> None:
+    repository = publish_faces(tmp_path / "models")
+    asked = experiment_pb2.ExperimentSpec(
+        model="face-embed",
+        baseline={"variant": "a"},
+        candidate={"variant": "b"},
+        block_seconds=0.25,
+        shadow_rounds=2,
+        max_seconds=60,
+    )
+    with start_server(repository.root, tmp_path / "log") as server, server.client() as client:
+        begun = client.start_experiment(asked)
+        assert (begun.spec.minimum_agreement, begun.spec.shadow_rounds) == (-1, 0)  # two spaces are not compared
+
+        def measured() -> bool:
+            for _ in range(5):
+                client.embed("face-id", THREE)
+            rounds = client.experiment("face-embed").rounds
+            return any(one.baseline_frames and one.candidate_frames for one in rounds)
+
+        until(measured)
+        effects = {one.metric for round_ in client.experiment("face-embed").rounds for one in round_.effects}
+        assert {"cpu_seconds", "service_seconds"} <= effects
+        assert client.stop_experiment("face-embed").state == experiment_pb2.EXPERIMENT_STATE_ENDED
 
 
 @pytest.mark.fault(87)

@@ -45,6 +45,7 @@ TEMPLATES: Mapping[str, NDArray[np.float64]] = {
 
 _LEAST_SPREAD, _FARTHEST = 1e-3, 1e6
 """Pixels: landmarks nearer together than the first are one spot; farther out than the second no picture reaches."""
+_ROUNDING = 1e-9
 _SEEN_BESIDE = 2
 """Pixels beyond the face's outline that interpolation may touch."""
 
@@ -59,7 +60,8 @@ def are_usable(landmarks: NDArray[np.floating]) -> NDArray[np.bool_]:
     near = np.isfinite(given).all((1, 2)) & (np.abs(np.nan_to_num(given)).max((1, 2), initial=0) < _FARTHEST)
     spread = np.zeros(len(given))
     spread[near] = given[near].std(1).max(1, initial=0)
-    return near & (spread > _LEAST_SPREAD)
+    usable: NDArray[np.bool_] = near & (spread > _LEAST_SPREAD)
+    return usable
 
 
 def similarity(points: NDArray[np.floating], targets: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -115,7 +117,7 @@ def align(
     scale = float(np.hypot(*matrix[:, 0]))
     if scale * max(pixels.shape[:2]) < 1:  # all of the picture is not a pixel of the answer
         return nothing
-    factor = max(1, floor(1 / scale))
+    factor = max(1, floor(1 / scale + _ROUNDING))
     (left, top), region = _seen(pixels, matrix, out_wh, factor)
     small_wh = (region.shape[1] // factor, region.shape[0] // factor)
     if not all(small_wh):

