@@ -40,7 +40,7 @@ _TABLES = """
 CREATE TABLE gallery (one INTEGER PRIMARY KEY CHECK (one = 1), id BLOB NOT NULL, root BLOB NOT NULL);
 CREATE TABLE records (
   id TEXT PRIMARY KEY, space TEXT NOT NULL, enrolled_at INTEGER NOT NULL, template BLOB NOT NULL, face BLOB
-) WITHOUT ROWID;
+);
 """
 _RECORDS = "SELECT id, space, enrolled_at, template FROM records"
 _LENGTH = struct.Struct("<H")
