@@ -101,7 +101,6 @@ load: $(VENV)/.installed ## each scenario of the box for a short while, and the 
 
 FUZZ_SECONDS = 600
 gallery-kills: export OPENBLAS_NUM_THREADS := 1
-gallery-kills: export PYTHONPATH := server
 gallery-kills: $(VENV)/.installed ## kill a process a thousand times while it enrols: no acknowledged record is lost
 	$(BIN)/python -m tests.gallery_kills 1000
 

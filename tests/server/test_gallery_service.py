@@ -308,6 +308,21 @@ def test_a_swap_is_free_where_nobody_is_enrolled_or_the_card_permits_it(root: Pa
             client.gallery.enroll("bob", BOB)
 
 
+def test_a_route_that_others_wrote_meanwhile_is_not_carried_out_at_the_start(root: Path) -> None:
+    """A server without a gallery knows of none, and writes it."""
+    with serving(root) as first, first.client() as client:
+        client.set_route("face-embed", {"a": 1})
+        client.gallery.enroll("ann", ANN)
+        first.stop()
+    with start_server(root, root.parent / "log") as other, other.client() as client:
+        client.set_route("face-embed", {"b": 1})
+        assert client.embed("face-id", ANN).embedded_by == "face-embed/b/1"
+    with serving(root) as again, again.client() as client:
+        assert client.route("face-embed").revision == 1
+        assert client.gallery.verify("ann", ANN_LATER).match
+        assert "1 enrolled faces are in the embedding space" in again.log.read_text()
+
+
 def test_who_was_enrolled_without_a_kept_face_cannot_be_re_enrolled(client: Client) -> None:
     client.gallery.enroll("cat", embedded(CAT))
     client.load("face-embed", "b")
