@@ -3,7 +3,8 @@
     python -m tests.gallery_kills [ROUNDS [SEED]]
 
 In each round a child opens the gallery, enrols and deletes, and says of each change that it begins and that it is
-acknowledged; after some milliseconds it is killed. Then the gallery is opened and held against what was said.
+acknowledged; after so many words and some milliseconds it is killed. Then the gallery is opened and held against what
+was said.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import select
 import signal
 import sys
 import tempfile
@@ -30,7 +32,8 @@ KEY = bytes(range(32))
 DIMENSIONS = 128
 MADE_BY = card_pb2.Embedding(space="face-embed/0123456789abcdef", dimensions=DIMENSIONS)
 ROUNDS_OF_A_FILE = 40
-LONGEST_SECONDS = 0.05
+MOST_WORDS, LONGEST_SECONDS = 80, 0.02
+PATIENCE_SECONDS = 20.0
 DELETED_SHARE = 0.3
 
 
@@ -75,8 +78,8 @@ def change_until_killed(path: Path, first: int, there: list[int], say: int) -> N
             os.write(say, b"-%d\n" % gone)
 
 
-def killed_child(path: Path, first: int, there: list[int], seconds: float) -> str:
-    """What a child has said before it was killed."""
+def killed_child(path: Path, first: int, there: list[int], words: int, seconds: float) -> str:
+    """What a child has said before it was killed, so many seconds after so many words of it."""
     hear, say = os.pipe()
     child = os.fork()
     if child == 0:
@@ -85,17 +88,13 @@ def killed_child(path: Path, first: int, there: list[int], seconds: float) -> st
         finally:
             os._exit(3)
     os.close(say)
-    end = time.monotonic() + seconds
-    said = b""
-    os.set_blocking(hear, False)
-    while time.monotonic() < end:  # read all the while: a full pipe would hold the child up
-        try:
+    said, end = b"", time.monotonic() + PATIENCE_SECONDS
+    while said.count(b"\n") < words and time.monotonic() < end:
+        if select.select([hear], [], [], PATIENCE_SECONDS)[0]:
             said += os.read(hear, 65536)
-        except BlockingIOError:
-            time.sleep(0.0005)
+    time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    os.set_blocking(hear, True)
     while more := os.read(hear, 65536):
         said += more
     os.close(hear)
@@ -124,7 +123,9 @@ def kill_rounds(folder: Path, rounds: int, seed: int) -> Counter[str]:
         if number % ROUNDS_OF_A_FILE == 0:  # so that making a file is interrupted, too
             path, truth = folder / f"{number}.gallery", Truth()
         before = tally.total()
-        said = killed_child(path, number * 1_000_000, sorted(truth.there), dice.uniform(0, LONGEST_SECONDS))
+        words = dice.choice((0, 1, dice.randrange(MOST_WORDS)))
+        seconds = dice.uniform(0, LONGEST_SECONDS)
+        said = killed_child(path, number * 1_000_000, sorted(truth.there), words, seconds)
         truth.hear(said, tally)
         tally["cut short"] += bool(truth.perhaps)
         tally["before any change"] += tally.total() == before

@@ -300,12 +300,21 @@ def test_a_route_to_a_space_that_the_gallery_does_not_know_is_held_back(
 ) -> None:
     named = [(f"face/{number}", one) for number, one in enumerate(variants)]
     if not refused:
-        refuse_strangers(named, enrolled, 7)
+        refuse_strangers(named, enrolled, 7, 0.001)
         return
     with pytest.raises(
         Refused, match=r"7 enrolled faces are in the embedding space face/a, and face/\d makes vectors of"
     ):
-        refuse_strangers(named, enrolled, 7)
+        refuse_strangers(named, enrolled, 7, 0.001)
+
+
+def test_a_route_is_held_back_whose_card_has_no_threshold_at_the_gallerys_rate() -> None:
+    cousin = embedding("face/b", crosses=("face/a",))
+    refuse_strangers([("face/1", cousin)], "face/a", 7, 0.001)
+    with pytest.raises(
+        Refused, match=r"7 enrolled faces are compared with what face/1 makes: no decision .* rate of 0.01"
+    ):
+        refuse_strangers([("face/1", cousin)], "face/a", 7, 0.01)
 
 
 def test_the_audit_log_has_a_line_a_call_and_no_name(tmp_path: Path, store: Store) -> None:

@@ -54,15 +54,19 @@ def threshold(probes: card_pb2.Embedding, enrolled: str, fmr: float) -> card_pb2
     return found
 
 
-def refuse_strangers(variants: Iterable[tuple[str, card_pb2.Embedding]], enrolled: str, records: int) -> None:
-    """Holds back a route by which a gallery's faces would be probed from a space that they know nothing of.
+def refuse_strangers(
+    variants: Iterable[tuple[str, card_pb2.Embedding]], enrolled: str, records: int, fmr: float
+) -> None:
+    """Holds back a route by which a gallery could not go on to decide.
 
     Args:
         variants: names and cards' embeddings of all that would answer.
         enrolled: the templates' space.
+        fmr: false match rate at which the gallery decides.
 
     Raises:
-        Refused: one of them makes vectors that must not be compared with the templates.
+        Refused: one of them makes vectors that must not be compared with the templates, or nothing was measured at that
+            rate.
     """
     for name, embedding in variants:
         if not is_comparable(embedding, enrolled):
@@ -71,3 +75,7 @@ def refuse_strangers(variants: Iterable[tuple[str, card_pb2.Embedding]], enrolle
                 f"{embedding.space or 'no known space'}: re-enrol the gallery with it first, or choose a variant whose "
                 "card permits the comparison"
             )
+        try:
+            threshold(embedding, enrolled, fmr)
+        except Refused as error:
+            raise Refused(f"{records} enrolled faces are compared with what {name} makes: {error.message}") from None

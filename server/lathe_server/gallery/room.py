@@ -31,6 +31,7 @@ class Room:
             settings.gallery_keep_faces == ON, settings.gallery_max_records, settings.gallery_retention_days
         )
         self._manager = manager
+        self._fmr = settings.gallery_fmr
         self._desk = Desk(Path(settings.gallery), read_key(settings.gallery_key), own)
         self._service = GalleryService(self._desk, eyes, gate, settings.gallery_fmr)
         self._gallery: Gallery | None = None
@@ -51,7 +52,7 @@ class Room:
         """Asked about a route whose variants are in memory.
 
         Raises:
-            Refused: it would make vectors that must not be compared with the enrolled ones.
+            Refused: the gallery could not go on to decide by the vectors that it would make.
         """
         if self._gallery is None or not (enrolled := self._gallery.space):
             return
@@ -59,7 +60,7 @@ class Room:
             return
         for ref in route.needs():
             with self._manager.lease(ref) as servable:
-                refuse_strangers([(str(ref), servable.card.embedding)], enrolled, len(self._gallery))
+                refuse_strangers([(str(ref), servable.card.embedding)], enrolled, len(self._gallery), self._fmr)
 
     async def close(self) -> None:
         if self._gallery is not None:
