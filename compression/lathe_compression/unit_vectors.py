@@ -20,7 +20,8 @@ class UnitLength(nn.Module):
     """
 
     def forward(self, vectors: Tensor) -> Tensor:
-        return vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True).clamp(min=SHORTEST)
+        unit: Tensor = vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True).clamp(min=SHORTEST)
+        return unit
 
 
 def ending_in_unit_vectors(network: fx.GraphModule) -> fx.GraphModule:
