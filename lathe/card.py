@@ -24,11 +24,16 @@ def check_name(name: str, what: str) -> str:
     Raises:
         InvalidInput: not 1 to 63 of a–z, 0–9, dot, dash, underscore, beginning with a letter or digit.
     """
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise InvalidInput(
             f"a {what} is named by 1 to 63 of a-z, 0-9, '.', '-' and '_', beginning with a letter or digit"
         )
     return name
+
+
+def is_name(name: str) -> bool:
+    """Whether a model, a variant or a pipeline may have it."""
+    return _NAME.fullmatch(name) is not None
 
 
 def read_card(path: Path) -> card_pb2.Card:

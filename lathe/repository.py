@@ -26,10 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lathe.card import CARD_FILE, MODEL_FILE, check_name, read_card, write_card
+from lathe.card import CARD_FILE, MODEL_FILE, check_name, is_name, read_card, write_card
 from lathe.errors import BadVariant, Conflict, InvalidInput, LatheError, NotFound, Refused
 from lathe.message_file import as_json, read_message, write_durably
-from lathe.pipeline_file import PIPELINE_FILE, PipelineSpec, read_pipeline
+from lathe.pipeline_folder import PipelineFolder
 from lathe.used_pictures import UsedPictures, read_used_pictures
 from lathe.v1 import card_pb2, control_pb2, experiment_pb2
 from lathe.version_files import MAKING_FILE, SIGNATURE_FILE, contents, read_making
@@ -60,7 +60,7 @@ class VariantRef:
         return f"{self.model}/{self.variant}/{self.version}"
 
 
-class Repository:
+class Repository(PipelineFolder):
     """Reads and extends a repository in a folder; holds no state of its own.
 
     Attributes:
@@ -75,7 +75,7 @@ class Repository:
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
             raise NotFound(f"there is no repository at {root}")
-        self.root = root
+        super().__init__(root)
 
     def refresh(self) -> None:
         """Sees what others have published; a folder always does, `lathe.mirror` has to ask."""
@@ -307,7 +307,7 @@ class Repository:
         """Their ids, the oldest first."""
         folder = self.root / check_name(model, "model") / EXPERIMENTS
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            return sorted(path.stem for path in folder.iterdir() if path.suffix == ".json" and _is_name(path.stem))
+            return sorted(path.stem for path in folder.iterdir() if path.suffix == ".json" and is_name(path.stem))
         return []
 
     def experiment(self, model: str, name: str = "") -> experiment_pb2.Experiment:
@@ -349,58 +349,6 @@ class Repository:
         folder = self.root / check_name(model, "model") / EXPERIMENTS
         (folder / f"{check_name(name, 'experiment')}.json").unlink(missing_ok=True)
 
-    def pipelines(self) -> list[str]:
-        """Their names."""
-        return [name for name in _folders(self.root) if (self.root / name / PIPELINE_FILE).exists()]
-
-    def pipeline(self, name: str) -> PipelineSpec:
-        """What a pipeline is made of.
-
-        Raises:
-            NotFound: there is none of that name.
-            BadVariant: it cannot be read.
-        """
-        return read_pipeline(self.root / check_name(name, "pipeline") / PIPELINE_FILE, name)
-
-    def write_pipeline(self, name: str, spec: PipelineSpec) -> None:
-        """Publishes a pipeline, or another one in its place, whole or not at all.
-
-        Raises:
-            Refused: a model has the name, the disk is full, or the folder may not be written.
-        """
-        folder, staging = self.root / self.check_pipeline_name(name), self.root / f".staging-{uuid.uuid4().hex}"
-        try:
-            folder.mkdir(exist_ok=True)
-            write_durably(staging, spec.as_json())
-            staging.replace(folder / PIPELINE_FILE)
-        except OSError as error:
-            raise Refused(f"the pipeline {name} cannot be written", detail=str(error)) from error
-        finally:
-            with contextlib.suppress(OSError):
-                staging.unlink(missing_ok=True)
-
-    def check_pipeline_name(self, name: str) -> str:
-        """Returns a pipeline's name if it may have it.
-
-        Raises:
-            InvalidInput: it is none.
-            Refused: a model has it.
-        """
-        if self.variants(check_name(name, "pipeline")):
-            raise Refused(f"a model has the name {name}; a pipeline needs one of its own")
-        return name
-
-    def remove_pipeline(self, name: str) -> None:
-        """Takes a pipeline away; its models stay.
-
-        Raises:
-            NotFound: there is none of that name.
-        """
-        try:
-            (self.root / check_name(name, "pipeline") / PIPELINE_FILE).unlink()
-        except FileNotFoundError as error:
-            raise NotFound(f"there is no pipeline {name}") from error
-
     def remove(self, ref: VariantRef) -> None:
         """Takes a version away, out of sight first; a server that has it in memory serves on.
 
@@ -415,15 +363,9 @@ class Repository:
 def _folders(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and _is_name(entry.name))
+            return sorted(entry.name for entry in entries if entry.is_dir() and is_name(entry.name))
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _is_name(name: str) -> bool:
-    with contextlib.suppress(InvalidInput):
-        return bool(check_name(name, "model"))
-    return False
 
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")  # fits the contract's uint32

@@ -511,7 +511,9 @@ class Embeddings(_message.Message):
     """Embedding space; vectors of two spaces say nothing about each other."""
     @_builtins.property
     def detection(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Place of each among the detections; empty where nothing was detected because the picture was aligned already."""
+        """Place of each among the detections; empty where nothing was detected because the face came with its landmarks, or
+        aligned.
+        """
 
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:

@@ -97,15 +97,16 @@ class Passage:
         Args:
             degraded: which of the two are cheaper ones than their routes say.
         """
+        detects_cheaper, embeds_cheaper = (one and result.outcome == "answered" for one in degraded)
         if not self._is_embedding:
-            return replace(result, degraded=degraded[0])
+            return replace(result, degraded=detects_cheaper)
         of_embedder = replace(
             result,
             ref=self._embedder.ref,
             answer=self._embedded,
             cpu_seconds=self._cpu_seconds,
             gpu_seconds=self._gpu_seconds,
-            degraded=degraded[1],
+            degraded=embeds_cheaper,
         )
         of_detector = replace(
             result,
@@ -114,7 +115,7 @@ class Passage:
             error=None,
             cpu_seconds=max(0.0, result.cpu_seconds - self._cpu_seconds),
             gpu_seconds=max(0.0, result.gpu_seconds - self._gpu_seconds),
-            degraded=degraded[0],
+            degraded=detects_cheaper,
         )
         return replace(result, shares=(of_detector, of_embedder))
 

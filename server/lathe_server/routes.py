@@ -287,9 +287,11 @@ class Routes:
         """The route that holds.
 
         Raises:
-            NotFound: the model is not served.
+            NotFound: the model is not served, or it is a pipeline.
         """
         route = self._router.route(model)
+        if route is None and (spec := self._router.pipeline(model)):
+            raise NotFound(f"{model} is a pipeline; who answers, the routes of {spec.detector} and {spec.embedder} say")
         if route is None:
             raise NotFound("no such model is served here")
         return route

@@ -111,6 +111,17 @@ def test_a_card_that_does_not_fit_is_refused(
         loaded(tmp_path, card)
 
 
+def test_a_golden_answer_that_is_a_little_off_is_another_space(tmp_path: Path) -> None:
+    """By 5 % of its range, which detectors may be."""
+    card = embedding_card("face-embed", "a", NETWORK)
+    card.golden.extend(golden_answers(OnnxRuntimeEngine(NETWORK).run(golden_picture((32, 32)))))
+    (golden,) = card.golden
+    for place in range(0, len(golden.values), 2):
+        golden.values[place] += 0.05 * 2**0.5 * (golden.high - golden.low)
+    with pytest.raises(BadVariant, match=r"off by 5\.0% of its range .* at most 2% is allowed"):
+        loaded(tmp_path, card)
+
+
 NETWORKS = {
     "no unit vectors": (face_vectors(unit=False), "length is not 1"),
     "NaN": (face_vectors(fixed=[0.0] * 8), "length is not 1"),

@@ -216,6 +216,8 @@ def test_swaps_of_either_model_reach_the_pipeline_by_their_own_routes(tmp_path: 
             shadowed.weights.add(variant="b", weight=1)
             assert "not compared in the shadow" in refusal(lambda: control(opened).SetRoute(shadowed)).details()
         assert client.route("face").revision == 0
+        with pytest.raises(ServerError, match="the routes of face and face-embed say"):
+            client.route("face-id")
         assert _told(client) == ("face-embed/b/1", OTHER_SPACE)
 
 

@@ -123,7 +123,7 @@ def test_what_breaks_while_a_face_is_embedded_is_the_embedders_failure(
     assert (result.outcome, result.error and result.error.status) == ("failed", "INTERNAL")
     detection, embedding = result.parts
     assert (detection.outcome, detection.error, bool(detection.answer)) == ("answered", None, True)
-    assert (embedding.outcome, embedding.answer) == ("failed", None)
+    assert (embedding.outcome, embedding.answer, embedding.degraded) == ("failed", None, False)
     assert getattr(caplog.records[-1], "variant", None) == "face-embed/a"
 
 

@@ -19,6 +19,7 @@ from lathe.repository import Repository
 from lathe.v1 import inference_pb2
 from tests.calls import channel, config, frame, inference, outcomes, stream
 from tests.conftest import RunningServer, start_server
+from tests.server.faces import crowd_jpeg, publish_faces
 
 STAGES = ["queue", "decode", "preprocess", "infer", "postprocess"]
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -101,6 +102,28 @@ def test_the_environment_may_name_the_service(
         detect(server, spot_jpeg, "")
     assert collector.resources[0]["service.name"] == "gate-vision"
     assert collector.resources[0]["deployment.environment.name"] == "airport"
+
+
+@pytest.mark.fault(87)
+def test_a_pipelines_frame_is_one_trace_that_says_nothing_of_its_embeddings(
+    tmp_path: Path, collector: Collector
+) -> None:
+    repository = publish_faces(tmp_path / "models")
+    with traced(repository, tmp_path / "log", collector) as server, server.client() as client:
+        found = client.embed("face-id", crowd_jpeg((320, 240)))
+        assert (len(found.embeddings or ()), bool(found.trace_id)) == (1, True)
+    (span,) = collector.frames()
+    told = attributes(span)
+    assert told.pop("lathe.age_seconds") > 0
+    assert told.pop("lathe.request_id")
+    assert told == {
+        "lathe.model": "face-id",
+        "lathe.variant": "face/a",
+        "lathe.version": 1,
+        "lathe.frame": 0,
+        "lathe.outcome": "answered",
+    }
+    assert [(one.name, attributes(one)) for one in collector.stages_of(span)] == [(stage, {}) for stage in STAGES]
 
 
 @pytest.mark.fault(87)

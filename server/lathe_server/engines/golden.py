@@ -70,11 +70,15 @@ def golden_answers(outputs: Mapping[str, NDArray[Any]]) -> list[card_pb2.GoldenA
     ]
 
 
-def check_golden(outputs: Mapping[str, NDArray[Any]], answers: Sequence[card_pb2.GoldenAnswer]) -> None:
+def check_golden(
+    outputs: Mapping[str, NDArray[Any]],
+    answers: Sequence[card_pb2.GoldenAnswer],
+    max_deviation: float = MAX_DEVIATION,
+) -> None:
     """Compares what a network answers here to the golden picture with what its card says.
 
     Raises:
-        BadVariant: an output is missing, of another size, or off by more than `MAX_DEVIATION`.
+        BadVariant: an output is missing, of another size, or off by more than `max_deviation`, a share of its range.
     """
     for answer in answers:
         expected = np.array(answer.values)
@@ -83,10 +87,10 @@ def check_golden(outputs: Mapping[str, NDArray[Any]], answers: Sequence[card_pb2
             raise BadVariant(f"the card's golden answer has another output {answer.output[:64]} than the model")
         reach = max(answer.high - answer.low, 1e-3 * max(abs(answer.low), abs(answer.high)), 1e-6)
         deviation = float(np.sqrt(np.mean((found - expected) ** 2))) / reach
-        if not deviation <= MAX_DEVIATION:  # NaN included
+        if not deviation <= max_deviation:  # NaN included
             raise BadVariant(
                 f"on the golden picture the output {answer.output[:64]} is off by {deviation:.1%} of its range from "
-                f"what its card says; at most {MAX_DEVIATION:.0%} is allowed"
+                f"what its card says; at most {max_deviation:.0%} is allowed"
             )
 
 
