@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import threading
@@ -15,7 +16,7 @@ import pytest
 
 from lathe import Connection
 from lathe.cli import main
-from lathe.client import Client, ServerError
+from lathe.client import AsyncClient, Client, ServerError
 from lathe.embeddings import Embeddings
 from lathe.errors import InvalidInput, LatheError
 from lathe.repository import Repository
@@ -235,6 +236,29 @@ def test_a_server_that_is_killed_while_it_enrols_loses_nobody_who_was_acknowledg
                     acknowledged[f"{number}-{place}"] = vector[0]
             killer.join()
     assert len(acknowledged) > 10
+
+
+def test_many_callers_at_once_are_answered_as_one_after_the_other(server: RunningServer) -> None:
+    """Each enrols, finds and deletes people of its own, while the others do."""
+    vectors = np.linalg.qr(np.random.default_rng(3).standard_normal((8, 8)))[0].astype(np.float32)
+    faces = [Embeddings(vector[None], SPACE, np.zeros(1, np.int64)) for vector in vectors]
+
+    async def caller(client: AsyncClient, own: int) -> None:
+        name, face = f"person {own}", faces[own]
+        for _ in range(15):
+            record = (await client.gallery.enroll(name, face)).record
+            found = await client.gallery.identify(face, limit=5)
+            assert [(one.subject, one.record) for one in found.candidates] == [(name, record)]
+            assert not (await client.gallery.verify(name, faces[own - 1])).match
+            assert await client.gallery.delete(name) == 1
+        await client.gallery.enroll(name, face)
+
+    async def all_at_once() -> None:
+        async with server.async_client() as client:
+            await asyncio.gather(*(caller(client, own) for own in range(8)))
+            assert {one.subject async for one in client.gallery.export()} == {f"person {own}" for own in range(8)}
+
+    asyncio.run(all_at_once())
 
 
 @pytest.mark.parametrize(
