@@ -37,9 +37,14 @@ class _Stem:
     width: int
 
     @property
+    def taps(self) -> int:
+        """Of the kernel, in a row."""
+        return int(self.kernel.shape[3])
+
+    @property
     def columns(self) -> int:
         """Of the output, in a row."""
-        return (self.width - self.kernel.shape[3]) // self.stride + 1
+        return (self.width - self.taps) // self.stride + 1
 
     @property
     def columns_a_group(self) -> int:
@@ -49,7 +54,7 @@ class _Stem:
     @property
     def groups(self) -> int:
         """That the kernel covers, for all the columns of a step."""
-        pixels = self.kernel.shape[3] + self.stride * (self.columns_a_group - 1)
+        pixels = self.taps + self.stride * (self.columns_a_group - 1)
         return ceil(pixels / PIXELS_A_GROUP)
 
     @property
@@ -158,5 +163,5 @@ def _stem(graph: onnx.GraphProto, kept: Collection[str]) -> _Stem | None:
         return None
     kernel, bias = (numpy_helper.to_array(constants[name]) for name in conv.input[1:])
     stem = _Stem(nodes, kernel, bias, stride, sides[2].dim_value)
-    fits = kernel.shape[1] == 3 and stem.width >= kernel.shape[3] and stem.columns % stem.columns_a_group == 0
+    fits = kernel.shape[1] == 3 and stem.width >= stem.taps and stem.columns % stem.columns_a_group == 0
     return stem if fits else None

@@ -14,6 +14,7 @@ from lathe.progress import Progress
 from lathe.repository import Repository
 from lathe.v1 import card_pb2
 from lathe_compression.compress import compress
+from lathe_compression.dlib_face import MEAN, STD
 from lathe_compression.pictures import file_digest
 from lathe_compression.quantize import assert_int8_kernels
 from lathe_compression.recipe import load_recipe
@@ -21,6 +22,7 @@ from lathe_server.engines import OnnxRuntimeEngine
 from lathe_server.engines.golden import check_golden, golden_picture
 from tests.compression.small_faces import RECIPE, publish_detector, write_embedding_recipe
 from tests.compression.small_recipe import RECIPE as DETECTOR
+from tests.conftest import ROOT
 
 
 def write(folder: Path, text: str = RECIPE) -> Path:
@@ -175,3 +177,13 @@ def test_detectors_have_neither_alignment_nor_detector(added: str, tmp_path: Pat
 def test_verification_is_of_embeddings(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"\[verification\] is of the task embedding"):
         load_recipe(write(tmp_path, DETECTOR + '\n[verification]\npairs = "pairs.txt"\n'))
+
+
+@pytest.mark.parametrize("name", ["face-embed.toml", "face-embed-results.toml"])
+def test_the_shipped_recipes_are_of_one_model(name: str) -> None:
+    recipe = load_recipe(ROOT / "recipes" / name).recipe
+    assert (recipe.model.name, recipe.model.alignment_name, recipe.model.fixed_wh) == ("face-embed", "dlib", (150, 150))
+    assert (recipe.model.input.mean, recipe.model.input.std) == (MEAN, STD)
+    assert [variant.name for variant in recipe.variant][:2] == ["fp32", "int8"]
+    assert [variant.name for variant in recipe.variant if variant.recommended] == ["int8"]
+    assert recipe.model.output_names == ("embedding",)
