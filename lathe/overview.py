@@ -259,6 +259,8 @@ def _variants(window: Window) -> list[VariantOverview]:
     of_variant = ("model", "variant", "version")
     outcomes = window.rates("lathe_frames_total", *of_variant, "outcome")
     frames = {key[:3]: rate for key, rate in outcomes.items() if key[3] == "answered"}
+    stages = window.rates("lathe_stage_seconds_count", *of_variant, "stage")
+    frames |= {key[:3]: rate for key, rate in stages.items() if key[3] == "infer"}  # and a pipeline's
     weights = after.totals("lathe_route_weight", *of_variant)
     states = {
         key[:3]: key[3] for key, is_so in after.totals("lathe_variant_state", *of_variant, "state").items() if is_so

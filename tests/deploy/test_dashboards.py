@@ -204,7 +204,7 @@ def test_each_currency_s_cost_is_of_the_frames_that_were_counted_in_it(
     """0.01 a frame in either; a third server has no price."""
     given = {}
     for instance, frames, currency in (("us", 100, "USD"), ("eu", 300, "EUR"), ("free", 500, "")):
-        given |= counted("lathe_frames_total", instance, frames, ',outcome="answered"')
+        given |= counted("lathe_stage_seconds_count", instance, frames, ',stage="infer"')
         if currency:
             given |= counted("lathe_cost_usage_total", instance, frames / 100, f',currency="{currency}"')
     expected = {f'{{{labels}, currency="{currency}"}}': 10_000.0 for currency in ("USD", "EUR")}
@@ -214,7 +214,7 @@ def test_each_currency_s_cost_is_of_the_frames_that_were_counted_in_it(
 def test_energy_and_carbon_of_a_frame_are_of_those_servers_that_tell_them(tmp_path: Path) -> None:
     given = {}
     for instance, frames, source in (("metered", 100, "rapl"), ("guessed", 300, "estimate"), ("dark", 500, "")):
-        given |= counted("lathe_frames_total", instance, frames, ',outcome="answered"')
+        given |= counted("lathe_stage_seconds_count", instance, frames, ',stage="infer"')
         if source:
             given |= counted("lathe_energy_joules_total", instance, 2 * frames, f',source="{source}"')
     given |= counted("lathe_carbon_grams_total", "metered", 1)

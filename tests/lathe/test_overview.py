@@ -107,6 +107,25 @@ def test_what_a_frame_costs_is_the_windows_use_over_its_answered_frames() -> Non
     assert (totals.utilisation, totals.gpu_utilisation) == (pytest.approx(0.25), pytest.approx(0.25))
 
 
+def test_a_pipelines_frames_are_those_of_each_variant_that_judged_them() -> None:
+    embed = 'model="face-embed",variant="c",version="3"'
+
+    def scrape(count: float, embedded: float) -> list[str]:
+        judged = ((A, count), (embed, embedded))
+        return [
+            answered(count, 'model="face-id",variant="",version=""'),
+            *(answered(0, labels) for labels, _ in judged),
+            *(f'lathe_stage_seconds_count{{{labels},stage="infer"}} {frames}' for labels, frames in judged),
+            *(f"lathe_cpu_seconds_total{{{labels}}} {frames * 0.002}" for labels, frames in judged),
+        ]
+
+    found = between(scrape(0, 0), scrape(100, 40))
+    assert found.totals.answered_per_second == 50  # each once
+    assert [(one.name, len(one.variants)) for one in found.models] == [("face", 1), ("face-embed", 1)]
+    assert [variant(found, name).frames_per_second for name in "ac"] == [50, 20]
+    assert [variant(found, name).cpu_ms_per_frame for name in "ac"] == [pytest.approx(2)] * 2
+
+
 def test_a_window_without_frames_has_no_latency_and_no_price_of_a_frame() -> None:
     lines = [
         answered(7),
