@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lathe.v1 import card_pb2
-from lathe_server.gallery.gallery import Gallery, Probe
+from lathe_server.gallery.gallery import Gallery
+from lathe_server.gallery.probe import Probe
 from lathe_server.gallery.store import Store
 
 KEY = bytes(range(32))

@@ -14,9 +14,11 @@ from lathe.errors import InvalidInput, Refused
 from lathe.v1 import gallery_pb2, gallery_pb2_grpc
 from lathe_server.access.gate import Gate
 from lathe_server.calls import deadline_of
+from lathe_server.gallery.decision import Identification, Verdict
 from lathe_server.gallery.desk import Desk, Entry
 from lathe_server.gallery.eyes import Eyes, Seen
-from lathe_server.gallery.gallery import Gallery, Identification, Probe, Verdict, check_subject
+from lathe_server.gallery.gallery import Gallery, check_subject
+from lathe_server.gallery.probe import Probe
 from lathe_server.gallery.store import Record
 from lathe_server.origin import current
 from lathe_server.peer import is_here

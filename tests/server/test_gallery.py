@@ -15,7 +15,8 @@ from lathe.errors import Conflict, DiskFull, InvalidInput, NotFound, Refused
 from lathe.v1 import card_pb2
 from lathe_server.gallery.audit import Audit, audit_file
 from lathe_server.gallery.decision import refuse_strangers, threshold
-from lathe_server.gallery.gallery import DAY_SECONDS, MAX_TEMPLATES, Gallery, GallerySettings, Probe, check_subject
+from lathe_server.gallery.gallery import DAY_SECONDS, MAX_TEMPLATES, Gallery, GallerySettings, check_subject
+from lathe_server.gallery.probe import Probe
 from lathe_server.gallery.store import Store
 
 KEY = bytes(range(32))

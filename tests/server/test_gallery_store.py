@@ -73,6 +73,10 @@ def test_nothing_of_a_person_is_readable_in_the_files(path: Path) -> None:
         assert secret not in everything(path)
 
 
+def test_a_record_as_text_shows_neither_person_nor_face() -> None:
+    assert str(record(7, "Ann")) == f"Record(id='{7:032x}', space='{SPACE}', enrolled_at=1700000007)"
+
+
 def test_only_its_owner_may_read_the_files(path: Path) -> None:
     os.umask(0o000)
     try:

@@ -4,9 +4,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from lathe.errors import Refused
 from lathe.v1 import card_pb2
+from lathe_server.gallery.search import Match
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a face is a person's.
+
+    Attributes:
+        similarity: of the best template; None where it does not match, because it would teach a forger the way.
+        comparisons: templates that it was held against; the false match rate is that of one.
+    """
+
+    match: bool
+    similarity: float | None
+    threshold: card_pb2.MatchThreshold
+    comparisons: int
+
+
+@dataclass(frozen=True, slots=True)
+class Identification:
+    """Whose face it may be.
+
+    Attributes:
+        matches: people above the threshold, the most alike first.
+        comparisons: templates that it was held against. Of a face that is not enrolled, comparisons x fmr templates
+            match on average.
+    """
+
+    matches: list[Match]
+    threshold: card_pb2.MatchThreshold
+    comparisons: int
 
 
 def is_comparable(probes: card_pb2.Embedding, enrolled: str) -> bool:

@@ -17,8 +17,8 @@ from lathe.repository import Repository, VariantRef
 from lathe.v1 import card_pb2
 from lathe_server.calls import Calls
 from lathe_server.frames import Frame, Result
-from lathe_server.gallery.gallery import Probe
 from lathe_server.gallery.kept_face import cut, portrait
+from lathe_server.gallery.probe import Probe
 from lathe_server.manager import Manager
 from lathe_server.origin import current
 from lathe_server.router import Router

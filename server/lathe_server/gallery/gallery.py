@@ -12,59 +12,16 @@ from numpy.typing import NDArray
 
 from lathe.errors import Conflict, InvalidInput, NotFound, Refused
 from lathe.v1 import card_pb2
-from lathe_server.gallery.decision import threshold
-from lathe_server.gallery.search import Index, Match
+from lathe_server.gallery.decision import Identification, Verdict, threshold
+from lathe_server.gallery.probe import Probe, unit_vector
+from lathe_server.gallery.search import Index
 from lathe_server.gallery.store import Record, Store
 
 MAX_SUBJECT = 128
 MAX_TEMPLATES = 32
 """Of one person: each is one more comparison that may err."""
 MAX_CANDIDATES = 100
-LENGTH_TOLERANCE = 1e-2
 DAY_SECONDS = 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """A face that is asked about, or to be enrolled.
-
-    Attributes:
-        vector: D, float32, of length 1.
-        made_by: of the card of the network that made it.
-    """
-
-    vector: NDArray[np.float32]
-    made_by: card_pb2.Embedding
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether a face is a person's.
-
-    Attributes:
-        similarity: of the best template; None where it does not match, because it would teach a forger the way.
-        comparisons: templates that it was held against; the false match rate is that of one.
-    """
-
-    match: bool
-    similarity: float | None
-    threshold: card_pb2.MatchThreshold
-    comparisons: int
-
-
-@dataclass(frozen=True, slots=True)
-class Identification:
-    """Whose face it may be.
-
-    Attributes:
-        matches: people above the threshold, the most alike first.
-        comparisons: templates that it was held against. Of a face that is not enrolled, comparisons x fmr templates
-            match on average.
-    """
-
-    matches: list[Match]
-    threshold: card_pb2.MatchThreshold
-    comparisons: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +105,7 @@ class Gallery:
                 be.
         """
         check_subject(subject)
-        vector = _checked(face)
+        vector = unit_vector(face)
         if self._space not in ("", face.made_by.space):
             raise Refused(
                 f"the gallery's faces are in the embedding space {self._space}, this one is in {face.made_by.space}: "
@@ -172,7 +129,7 @@ class Gallery:
             Refused: the face's space must not be compared with the templates', or no threshold was measured at that
                 false match rate.
         """
-        vector = _checked(face)
+        vector = unit_vector(face)
         decision = threshold(face.made_by, self._space, fmr)
         templates = self._of(subject)
         assert self._index, "whoever has a template has made it"
@@ -192,7 +149,7 @@ class Gallery:
         """
         if not 1 <= limit <= MAX_CANDIDATES:
             raise InvalidInput(f"1 to {MAX_CANDIDATES} people can be asked for")
-        vector = _checked(face)
+        vector = unit_vector(face)
         decision = threshold(face.made_by, self._space, fmr)
         matches = self._index.search(self._fitting(vector), decision.min_similarity, limit) if self._index else []
         return Identification(matches, decision, len(self))
@@ -269,7 +226,7 @@ class Gallery:
         if self.others(vectors):
             raise Conflict("people were enrolled meanwhile; embed their faces, too")
         anew = [
-            replace(record, space=made_by.space, vector=_checked(Probe(vectors[record.id], made_by)))
+            replace(record, space=made_by.space, vector=unit_vector(Probe(vectors[record.id], made_by)))
             for record in self._store.records()
         ]
         self._store.replace(anew)
@@ -333,18 +290,3 @@ def check_subject(subject: str) -> str:
     if not (0 < len(subject) <= MAX_SUBJECT and subject.isprintable() and subject == subject.strip()):
         raise InvalidInput(f"a person is named by 1 to {MAX_SUBJECT} printable characters")
     return subject
-
-
-def _checked(face: Probe) -> NDArray[np.float32]:
-    """Its vector, of length 1 to the last bit.
-
-    Raises:
-        InvalidInput: it is no unit vector of its space.
-    """
-    vector = np.asarray(face.vector, np.float32).ravel()
-    if len(vector) != face.made_by.dimensions:
-        raise InvalidInput(f"the vector has {len(vector)} numbers; those of its space have {face.made_by.dimensions}")
-    length = float(np.linalg.norm(vector))
-    if not abs(length - 1) <= LENGTH_TOLERANCE:  # nor is what is no number
-        raise InvalidInput("an embedding is a vector of length 1")
-    return vector / np.float32(length)

@@ -22,7 +22,7 @@ import sqlite3
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -60,10 +60,10 @@ class Record:
     """
 
     id: str
-    subject: str
+    subject: str = field(repr=False)  # so that it strays into no log
     space: str
     enrolled_at: int
-    vector: NDArray[np.float32]
+    vector: NDArray[np.float32] = field(repr=False)
 
 
 class Store:
