@@ -1,4 +1,4 @@
-"""What a published embedding variant keeps of the quality and what it costs, on pairs of faces of the user's own.
+"""What a published embedding variant keeps of the quality and what it costs, on faces of the user's own.
 
 Beside the variant runs its reference (the first of its lineage) on the same faces, taking turns. A third set of figures
 is across the two: enrolled with the reference and probed with the variant, as after a swap that keeps its gallery.
@@ -124,7 +124,9 @@ class EmbeddingEvaluation:
         }
 
     def _protocol(self) -> dict[str, Any]:
-        cut = f"one fold, cut into {PARTS} parts; " if self.own.accuracy.is_cut else ""
+        decided = "each decided by the threshold that is best on the others; the mean over the folds"
+        if self.own.accuracy.is_cut:
+            decided = f"one fold, cut into {PARTS} parts; {decided}"
         return {
             "data": self.data.name,
             "folds": self.data.folds,
@@ -132,7 +134,7 @@ class EmbeddingEvaluation:
             "size_wh": [self.card.serving_size.width, self.card.serving_size.height],
             "face": "the one nearest the middle of the picture, in sides of its box",
             "failure_to_acquire": "a picture in which no face is found; it matches nothing, and its comparisons count",
-            "accuracy": f"{cut}each decided by the threshold that is best on the others; the mean over the folds",
+            "accuracy": decided if len(self.data.pairs.fold) else "not given, since there are no pairs",
             "fnmr": "all comparisons of the pictures, none with itself; the lowest threshold that keeps the rate; not "
             f"given where fewer than {EXPECTED_FALSE_MATCHES} false matches would be expected",
             "fmrs": [rate_key(fmr) for fmr in self.protocol.fmrs],
@@ -151,7 +153,7 @@ class EmbeddingEvaluation:
 def evaluate_embedding(
     repository: Repository, ref: VariantRef, data: Path, protocol: FaceProtocol, progress: Progress
 ) -> EmbeddingEvaluation:
-    """Judges an embedding variant on a file of pairs.
+    """Judges an embedding variant on a file of pairs or a folder of people.
 
     Pictures that calibrated or trained the variant or its reference are left out, and counted.
 

@@ -72,7 +72,9 @@ def _notes(evaluation: EmbeddingEvaluation) -> Iterator[str]:
     missing = [fmr for fmr in evaluation.protocol.fmrs if fmr not in own.rates.at]
     if missing:
         yield f"too few comparisons to tell the FNMR at FMR {', '.join(map(_rate, missing))} %"
-    if own.accuracy.is_cut:
+    if not len(data.pairs.fold):
+        yield "no accuracy, since there are no pairs"
+    elif own.accuracy.is_cut:
         yield "accuracy: the one fold is cut into parts, each decided by the threshold of the others"
     if own.failures:
         are_several = own.failures > 1

@@ -156,6 +156,19 @@ def test_rates_and_seed_may_be_chosen(models: Path, people: Path, capsys: pytest
     assert (one["protocol"]["seed"], other["protocol"]["seed"]) == (0, 7)
 
 
+def test_folder_of_people_needs_no_pairs(models: Path, people: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (people / "pairs.txt").unlink()
+    figures = evaluate(capsys, models / "face-embed/near", people)
+    assert (figures["pictures"], figures["subjects"], figures["pairs"]) == (ALL, PEOPLE, 0)
+    assert figures["genuine_comparisons"] == 3 * PEOPLE
+    assert list(figures["fnmr"]) == ["0.01", "0.001"]
+    nothing = {"value": None, "low": None, "high": None}
+    assert figures["accuracy"] == nothing | {"standard_error": None, "folds": []}
+    assert (figures["difference"]["accuracy"], figures["protocol"]["folds"]) == (nothing, 0)
+    assert main(["evaluate", str(models / "face-embed/near"), "--data", str(people)]) == 0
+    assert "no accuracy, since there are no pairs" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("columns", ["100", "80"])
 def test_table_for_people(
     columns: str, models: Path, people: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -209,7 +222,7 @@ class TestDetector:
     ("variant", "data", "flags", "told"),
     [
         ("face-embed/fp32", "none", (), "there is no file of pairs"),
-        ("face-embed/fp32", "empty", (), "holds no pairs.txt"),
+        ("face-embed/fp32", "empty", (), "holds neither a pairs.txt nor a folder of pictures for each person"),
         ("face-embed/fp32", "broken.txt", (), "broken.txt, line 1: the header must be"),
         (
             "face-embed/fp32",
