@@ -11,6 +11,7 @@ from lathe.machine import cpu_name
 from lathe.progress import Progress
 from lathe.repository import Repository, VariantRef
 from lathe.v1 import card_pb2
+from lathe_compression.carded_thresholds import measure_thresholds
 from lathe_compression.cards import cards_of
 from lathe_compression.made import Made, make
 from lathe_compression.measure import measure
@@ -64,7 +65,10 @@ def compress(
     repository_root.mkdir(parents=True, exist_ok=True)
     repository = Repository(repository_root)
     published = [_already_published(repository, card, one) for card, one in zip(cards, made, strict=True)]
-    figures = {} if all(published) else measure(cards, made, evaluation, workshop)
+    figures = {}
+    if not all(published):
+        figures = measure(cards, made, evaluation, workshop)
+        measure_thresholds(cards, made, workshop)
     refs = []
     with disk_full_said():
         for card, one, there in zip(cards, made, published, strict=True):

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import copy
 
+import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional
 
 from lathe.errors import BadVariant
 
 LAYER = "unit_length"
+SHORTEST = 1e-12
 
 
 class UnitLength(nn.Module):
-    """N × D to N × D vectors of length 1."""
+    """N × D to N × D vectors of length 1.
+
+    As torch's own function for it, which would leave a graph that does not know how many numbers it gives.
+    """
 
     def forward(self, vectors: Tensor) -> Tensor:
-        return functional.normalize(vectors, dim=1)
+        unit: Tensor = vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True).clamp(min=SHORTEST)
+        return unit
 
 
 def ending_in_unit_vectors(network: fx.GraphModule) -> fx.GraphModule:

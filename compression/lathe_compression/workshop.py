@@ -74,11 +74,15 @@ class Workshop:
     Args:
         cache: folder of the store.
         record: of the run; None where only the plan is wanted.
+
+    Attributes:
+        folder: what the recipe's paths are relative to.
     """
 
     def __init__(self, file: RecipeFile, cache: Path, progress: Progress, record: RunRecord | None = None) -> None:
         self._file = file
         self.recipe = file.recipe
+        self.folder = file.folder
         self._cache = cache
         self.progress = progress
         self.record = record

@@ -184,3 +184,23 @@ class UnsteadyDetector(TinyDetector):
 def unsteady_detector() -> nn.Module:
     torch.manual_seed(0)
     return UnsteadyDetector().eval()
+
+
+class TinyEmbedder(nn.Module):
+    """A residual network to 16 numbers, of 32×32 pixels and no other size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU())
+        self.first, self.bend, self.second = nn.Conv2d(16, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 1, 1)
+        self.down = nn.Sequential(nn.Conv2d(16, 24, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(24 * 64, 16))
+
+    def forward(self, planes: Tensor) -> Tensor:
+        features = self.stem(planes)
+        embedding: Tensor = self.down(features + self.second(self.bend(self.first(features))))
+        return embedding
+
+
+def tiny_embedder() -> nn.Module:
+    torch.manual_seed(0)
+    return TinyEmbedder().eval()

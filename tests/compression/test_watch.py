@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from lathe_compression.watch import DetectionWatch
+from lathe_compression.watch import CosineWatch, DetectionWatch
 from lathe_server.vision.detections import Thresholds
-from tests.compression.networks import OUTPUTS, block_detector, planes, shaken
+from tests.compression.networks import OUTPUTS, block_detector, planes, shaken, tiny_embedder
 
 THRESHOLDS = Thresholds(0.5, 0.3, 100)
 
@@ -42,3 +42,10 @@ def test_the_student_learns_on_as_it_was(freeze_norms: bool) -> None:
     watch(block_detector()).agreement(student)
     assert [module.training for module in student.modules()] == modes
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+
+
+def test_embeddings_are_compared_by_their_cosine() -> None:
+    teacher = tiny_embedder()
+    found = CosineWatch(teacher, [planes(3, 32, 32), planes(2, 32, 32, seed=1)])
+    assert found.agreement(tiny_embedder()) == pytest.approx(1)
+    assert found.agreement(shaken(teacher)) < 0.99

