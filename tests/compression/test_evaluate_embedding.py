@@ -146,6 +146,32 @@ def test_pictures_that_made_the_variant_or_its_reference_are_left_out(
     assert (figures["pictures"], figures["pairs"]) == (2 * PEOPLE - 2, 2 * PEOPLE - 4)
 
 
+def test_thresholds_of_the_card_are_held_against_these_faces(
+    models: Path, people: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the threshold that keeps 1 in 100 here, and at one that lets half of all strangers in."""
+    measured = evaluate(capsys, models / "face-embed/near", people)["fnmr"]["0.01"]
+    card = embedder_card("carded", b"", parent="fp32")
+    for fmr, threshold in ((0.01, measured["threshold"]), (0.001, 0.0)):
+        card.embedding.thresholds.add(fmr=fmr, min_similarity=threshold)
+    across = card.embedding.cross_spaces.add(space=card.embedding.space, variant="fp32")
+    across.thresholds.add(fmr=0.02, min_similarity=0.9)
+    repository = Repository(models)
+    repository.publish(card, repository.model_bytes(repository.newest("face-embed", "near")))
+    figures = evaluate(capsys, models / "face-embed/carded", people)
+    good, bad = (figures["card_thresholds"][fmr] for fmr in ("0.01", "0.001"))
+    assert good["keeps_fmr"]
+    assert good["fmr"]["value"] == measured["fmr_value"]
+    assert good["fnmr"]["value"] == measured["value"]
+    assert not bad["keeps_fmr"]
+    assert 0.3 < bad["fmr"]["low"] < bad["fmr"]["value"] < 0.7
+    assert bad["fnmr"]["value"] == 0
+    assert figures["cross"]["card_thresholds"]["0.02"]["threshold"] == 0.9
+    assert figures["reference"]["card_thresholds"] == {}
+    assert main(["evaluate", str(models / "face-embed/carded"), "--data", str(people)]) == 0
+    assert "the card's thresholds do not keep an FMR of 0.1 % on these faces" in capsys.readouterr().out
+
+
 def test_rates_and_seed_may_be_chosen(models: Path, people: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ("--fmr", "0.1", "--fmr", "0.02", "--seed", "7")
     one, other = (evaluate(capsys, models / "face-embed/near", people, *flags[: 4 + 2 * n]) for n in range(2))
