@@ -139,7 +139,7 @@ class EmbeddingEvaluation:
             "accuracy": decided if len(self.data.pairs.fold) else "not given, since there are no pairs",
             "fnmr": "all comparisons of the pictures, none with itself; the lowest threshold that keeps the rate; not "
             f"given where fewer than {EXPECTED_FALSE_MATCHES} false matches would be expected",
-            "card_thresholds": "those of the card; its fmr is kept where the interval of the one here reaches down to it",
+            "card_thresholds": "the card's; its fmr is kept where the interval of the one here reaches down to it",
             "fmrs": [rate_key(fmr) for fmr in self.protocol.fmrs],
             "identification": f"mean of {DRAWS} draws of one picture a subject; rank-1 with every subject enrolled, "
             "fnir at fpir with half of them, first place asked for",
