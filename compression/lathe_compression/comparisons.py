@@ -18,7 +18,8 @@ from lathe.errors import InvalidInput
 NO_MATCH = -2.0
 """Similarity where one side has no vector: below that of any two vectors, so that no threshold is reached."""
 
-_ROWS = 256
+_BLOCK = 1 << 20
+"""Comparisons made at a time: some tens of megabytes."""
 _LEAST_TAIL = 1 << 17
 
 
@@ -82,8 +83,9 @@ class Faces:
     def blocks(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.intp]]]:
         """All comparisons, none twice and none of a picture with itself: similarities, pictures enrolled and probed."""
         everyone = np.arange(len(self))
-        for start in range(0, len(self), _ROWS):
-            rows = everyone[start : start + _ROWS]
+        step = max(1, _BLOCK // max(1, len(self)))
+        for start in range(0, len(self), step):
+            rows = everyone[start : start + step]
             columns = everyone if self.is_cross else everyone[start:]
             found = self.similarity(rows, columns)
             wanted = rows[:, None] != columns if self.is_cross else rows[:, None] < columns

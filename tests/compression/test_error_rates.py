@@ -141,7 +141,7 @@ class TestRates:
         faces = Faces(*people(100, 5, 0.8, np.random.default_rng(3)))
         whole = error_rates.error_rates(faces, resamples=50)
         monkeypatch.setattr(comparisons, "_LEAST_TAIL", 1)
-        monkeypatch.setattr(comparisons, "_ROWS", 7)
+        monkeypatch.setattr(comparisons, "_BLOCK", 3000)
         short = error_rates.error_rates(faces, resamples=50)
         assert whole.at.keys() == short.at.keys() == {1e-2, 1e-3, 1e-4}
         for fmr, point in whole.at.items():
@@ -150,7 +150,7 @@ class TestRates:
 
     def test_a_low_threshold_lengthens_the_tail(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(comparisons, "_LEAST_TAIL", 1)
-        monkeypatch.setattr(comparisons, "_ROWS", 7)
+        monkeypatch.setattr(comparisons, "_BLOCK", 3000)
         faces = Faces(*people(40, 4, 0.8, np.random.default_rng(12)))
         decided = error_rates.error_rates(faces, (1e-2,), thresholds=(0.0, 0.9), resamples=3).decided
         found = one_by_one(faces)
