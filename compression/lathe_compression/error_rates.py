@@ -166,7 +166,7 @@ class _Counted:
 def _as_float32(threshold: float) -> np.float32:
     """What decides as this threshold does, since similarities are float32."""
     rounded = np.float32(threshold)
-    return rounded if rounded >= threshold else np.float32(np.nextafter(rounded, np.float32(np.inf)))
+    return rounded if float(rounded) >= threshold else np.float32(np.nextafter(rounded, np.float32(np.inf)))
 
 
 def _equal_error_rate(compared: Compared) -> float:

@@ -161,14 +161,14 @@ class TestRates:
         assert decided[0.0].fmr.value > 0.4
 
     def test_a_threshold_decides_as_it_is_written(self) -> None:
-        """0.1 is no float32: the next one above it is above 0.1, the next below is not."""
-        just = [float(np.nextafter(np.float32(0.1), np.float32(way))) for way in (0, 1)]
+        """0.7 is no float32: the nearest one is below it, and must not match."""
+        just = [float(one) for one in (np.float32(0.7), np.nextafter(np.float32(0.7), np.float32(1)))]
         for similarity, matches in zip(just, (False, True), strict=True):
             vectors = np.array([[1, 0], [similarity, np.sqrt(1 - similarity**2)], [-1, 0], [0, -1]])
             faces = Faces(np.array([0, 0, 1, 2]), vectors)
             exactly = float(faces.similarity(slice(0, 1), slice(1, 2))[0, 0])
-            fnmr = error_rates.error_rates(faces, (), thresholds=(0.1,), resamples=1).decided[0.1].fnmr
-            assert (fnmr.value == 0) == matches == (exactly >= 0.1)
+            fnmr = error_rates.error_rates(faces, (), thresholds=(0.7,), resamples=1).decided[0.7].fnmr
+            assert (fnmr.value == 0) == matches == (exactly >= 0.7)
 
     def test_curve_passes_through_the_points(self) -> None:
         rates = error_rates.error_rates(Faces(*people(60, 4, 0.8, np.random.default_rng(4))), (1e-2,), resamples=2)

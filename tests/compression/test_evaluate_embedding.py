@@ -13,10 +13,14 @@ import numpy as np
 import pytest
 
 from lathe.cli import main
-from lathe.repository import Repository
+from lathe.progress import Progress
+from lathe.repository import Repository, VariantRef
 from lathe.used_pictures import UsedPictures
 from lathe.v1 import card_pb2
+from lathe_compression.comparisons import Faces
+from lathe_compression.evaluate_embedding import FaceProtocol, evaluate_embedding
 from lathe_compression.pictures import file_digest
+from lathe_compression.verification import accuracy
 from tests.compression.face_networks import (
     DIMENSIONS,
     SIDE,
@@ -103,6 +107,19 @@ def test_another_space_is_as_good_alone_and_worthless_across(
     assert figures["cross"]["fnmr"]["0.01"]["value"] > 0.9
     assert figures["cross"]["difference"]["fnmr"]["0.01"]["low"] > 0.1
     assert figures["cross"]["identification"]["rank1"] < 0.2
+
+
+def test_reference_is_enrolled_and_the_variant_probes(models: Path, people: Path) -> None:
+    ref = VariantRef("face-embed", "turned", 1)
+    evaluation = evaluate_embedding(Repository(models), ref, people, FaceProtocol(), Progress())
+    probes, enrolled = (evaluation.judged.embedded[str(one)].vectors for one in (ref, evaluation.reference))
+    subjects = np.array(evaluation.data.subjects)
+    one, other = (
+        accuracy(Faces(subjects, *sides), evaluation.data.pairs, resamples=1).mean.value
+        for sides in ((probes, enrolled), (enrolled, probes))
+    )
+    assert evaluation.cross
+    assert evaluation.cross.accuracy.mean.value == one != other
 
 
 def test_reference_itself_has_nothing_across(models: Path, people: Path, capsys: pytest.CaptureFixture[str]) -> None:
