@@ -18,14 +18,12 @@ from torch import Tensor, nn
 
 from lathe.errors import BadVariant, NotFound
 from lathe.packaged import packaged_file
-from lathe_compression.taps import traced
 
 WEIGHTS = "face_recognition_models:face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat"
 SHA256 = "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
 MEAN, STD = (122.782, 117.001, 104.298), (256.0, 256.0, 256.0)
 """Of the network's input, for a recipe."""
 DIMENSIONS = 128
-END_OF_THIRD_BLOCK = "blocks_2_end"
 
 _SPACE_BETWEEN_TENSORS = 4096
 """Bytes of settings between two tensors of the file, at most."""
@@ -104,30 +102,6 @@ def dlib_face() -> nn.Module:
         matrix, _ = tensors.take((256, DIMENSIONS), 0)
         network.embedding.weight.copy_(torch.from_numpy(matrix.T.copy()))
         network.embedding.bias.zero_()
-    return network.eval()
-
-
-def fused_dlib_face() -> nn.Module:
-    """The network with two convolutions in the place of its stem and first three blocks: a student.
-
-    The stem's grid of 72×72 cells is what costs most in INT8. What is new starts at random, sees just as far as what it
-    replaces begins with, 11 pixels in steps of 4, and ends in the same 32 channels of 35×35 cells under the same name,
-    `blocks_2_end`, where features can be compared; all that follows has the teacher's weights.
-    """
-    network = traced(dlib_face())
-    pixels = next(node for node in network.graph.nodes if node.op == "placeholder")
-    replaced = next(node for node in network.graph.nodes if node.name == END_OF_THIRD_BLOCK)
-    value = pixels
-    for place, layer in enumerate((nn.Conv2d(3, 48, 11, 4), nn.ReLU(), nn.Conv2d(48, 32, 3, 1, 1), nn.ReLU())):
-        network.add_module(f"front_{place}", layer)
-        with network.graph.inserting_before(replaced):
-            value = network.graph.call_module(f"front_{place}", (value,))
-    replaced.replace_all_uses_with(value)
-    network.graph.erase_node(replaced)
-    value.name = END_OF_THIRD_BLOCK  # what it stands for, and is compared with
-    network.graph.eliminate_dead_code()
-    network.delete_all_unused_submodules()
-    network.recompile()
     return network.eval()
 
 

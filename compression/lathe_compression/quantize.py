@@ -46,6 +46,7 @@ from lathe_compression.merge_heads import MERGED, head_results, merge_heads
 from lathe_compression.normalised import fold_normalisation
 from lathe_compression.projections import use_matrix_kernel
 from lathe_compression.ranges import Range, activation_ranges, spread
+from lathe_compression.wide_stem import regroup_wide_stem
 from lathe_compression.wiring import name_nodes
 
 HALF_CHECKS = 4
@@ -165,7 +166,7 @@ def quantize(
         done.append(f"equalize: {count} hidden tensors")
     if folded := fold_normalisation(prepared, kept):
         done.append(folded)
-    if size_multiple % PIXELS_A_GROUP == 0 and regroup_stem(prepared, kept):
+    if (size_multiple % PIXELS_A_GROUP == 0 and regroup_stem(prepared, kept)) or regroup_wide_stem(prepared, kept):
         done.append(f"layout: the stem takes {PIXELS_A_GROUP} pixels at a time")
     if count := upsample_by_convolution(prepared):
         done.append(f"layout: {count} transposed convolutions as 1×1 convolutions, for which there are INT8 kernels")

@@ -517,7 +517,7 @@ class Quality(_message.Message):
     PICTURES_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
-    """`ap50` or `agreement`."""
+    """`ap50` or `agreement` of detectors, `cosine` of embedding networks: the mean to the reference's embeddings."""
     data: _builtins.str
     value: _builtins.float
     pictures: _builtins.int

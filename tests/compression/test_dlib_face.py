@@ -12,8 +12,8 @@ from torch import fx, nn
 
 from lathe.errors import BadVariant, NotFound
 from lathe_compression import dlib_face as module
-from lathe_compression.channels import find_groups, macs_by_layer
-from lathe_compression.dlib_face import MEAN, STD, Residual, dlib_face, fused_dlib_face, weights_file
+from lathe_compression.channels import find_groups
+from lathe_compression.dlib_face import MEAN, STD, Residual, dlib_face, weights_file
 from lathe_compression.export import Normalisation, export
 from lathe_compression.hygiene import clean
 from lathe_compression.prune import Prune, cost_of, prune_once
@@ -115,17 +115,3 @@ def test_channels_inside_blocks_can_go_and_block_outputs_stay(whole: fx.GraphMod
     assert cost_of(pruned, step, example) == pytest.approx(target, rel=0.05)
     ends = [f"blocks_{number}_end" for number in range(14)]
     assert [shapes(pruned, example)[end] for end in ends] == [shapes(whole, example)[end] for end in ends]
-
-
-def test_fused_student_ends_where_the_third_block_does(network: nn.Module) -> None:
-    example = planes(1, 150, 150) / 256
-    student, teacher = traced(fused_dlib_face()), traced(network)
-    own, wanted = shapes(student, example), shapes(teacher, example)
-    shared = [name for name in wanted if name.endswith("_end") and name in own]
-    assert shared[0] == "blocks_2_end"
-    assert len(shared) == 12
-    assert all(own[name] == wanted[name] for name in shared)
-    assert sum(macs_by_layer(student, example).values()) < sum(macs_by_layer(teacher, example).values())
-    after = dict(student.named_parameters())
-    assert all(torch.equal(after[name], value) for name, value in teacher.named_parameters() if name in after)
-    assert "front_0" in [group.name for group in find_groups(student, example, "hidden")]

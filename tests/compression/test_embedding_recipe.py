@@ -14,58 +14,15 @@ from lathe.progress import Progress
 from lathe.repository import Repository
 from lathe.v1 import card_pb2
 from lathe_compression.compress import compress
+from lathe_compression.dlib_face import MEAN, STD
 from lathe_compression.pictures import file_digest
 from lathe_compression.quantize import assert_int8_kernels
 from lathe_compression.recipe import load_recipe
 from lathe_server.engines import OnnxRuntimeEngine
 from lathe_server.engines.golden import check_golden, golden_picture
+from tests.compression.small_faces import RECIPE, publish_detector, write_embedding_recipe
 from tests.compression.small_recipe import RECIPE as DETECTOR
-from tests.compression.small_recipe import write_recipe
-
-RECIPE = """\
-[model]
-name = "marks"
-task = "embedding"
-teacher = "tests.compression.networks:tiny_embedder"
-serving_size = [32, 32]
-alignment = "dlib"
-detector = "models/spots/fp32"
-input = { std = [128, 128, 128] }
-
-[[calibration]]
-pictures = ["calibration/*.png"]
-
-[[evaluation]]
-pictures = ["evaluation/*.png"]
-
-[[frames]]
-pictures = ["frames/*.png"]
-
-[training]
-batch = 4
-
-[[variant]]
-name = "fp32"
-
-[[variant]]
-name = "int8"
-parent = "fp32"
-recommended = true
-steps = [{ quantize = {} }]
-
-[[variant]]
-name = "pruned"
-parent = "fp32"
-steps = [
-    { prune = { keep = 0.8, rounds = 2, round_to = 4, least = 4, pictures = 8, probe = 8 } },
-    { distill = { pictures = 16 } },
-]
-
-[[variant]]
-name = "pruned-qat"
-parent = "pruned"
-steps = [{ quantize = { method = "qat", pictures = 8 } }]
-"""
+from tests.conftest import ROOT
 
 
 def write(folder: Path, text: str = RECIPE) -> Path:
@@ -76,11 +33,9 @@ def write(folder: Path, text: str = RECIPE) -> Path:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a finished run: the detector that finds "faces" in noise, the recipe, its pictures, and `models`."""
+    """Folder of a finished run: the recipe, its pictures, and `models`."""
     folder = tmp_path_factory.mktemp("marks")
-    all_found = DETECTOR.replace("min_score = 0.5", "min_score = 0.0")
-    compress(load_recipe(write_recipe(folder, all_found)), folder / "models", Progress(), only=["fp32"])
-    compress(load_recipe(write(folder)), folder / "models", Progress())
+    compress(load_recipe(write_embedding_recipe(folder)), folder / "models", Progress())
     return folder
 
 
@@ -166,10 +121,8 @@ def test_a_second_run_publishes_nothing_new(made: Path) -> None:
 
 
 def test_pictures_without_a_face_are_named(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    blind = DETECTOR.replace("min_score = 0.5", "min_score = 1.0").replace('"spots"', '"blind"')
-    (made / "blind.toml").write_text(blind)
-    compress(load_recipe(made / "blind.toml"), made / "models", Progress(), only=["fp32"])
-    recipe = write(made, RECIPE.replace("models/spots", "models/blind"))
+    publish_detector(made / "models", "blind", min_score=0.95)
+    recipe = write(made, RECIPE.replace("models/middle", "models/blind"))
     with pytest.raises(InvalidInput, match="quantizing needs calibration pictures"):
         compress(load_recipe(recipe), made / "models", Progress(), only=["int8"])
     write(made)
@@ -179,8 +132,8 @@ def test_pictures_without_a_face_are_named(made: Path, capsys: pytest.CaptureFix
 WRONG = {
     "no alignment": ('alignment = "dlib"\n', "", 'the key "alignment" is missing: the task is embedding'),
     "another alignment": ('"dlib"', '"dlob"', 'must be one of "dlib", "arcface"; did you mean "dlib"'),
-    "no detector": ('detector = "models/spots/fp32"\n', "", 'the key "detector" is missing'),
-    "half a detector": ("models/spots/fp32", "spots/fp32", "detector must be repository/model/variant"),
+    "no detector": ('detector = "models/middle/fp32"\n', "", 'the key "detector" is missing'),
+    "half a detector": ("models/middle/fp32", "middle/fp32", "detector must be repository/model/variant"),
     "a decoder": (
         'alignment = "dlib"',
         'alignment = "dlib"\ndecoder = "boxes"',
@@ -224,3 +177,13 @@ def test_detectors_have_neither_alignment_nor_detector(added: str, tmp_path: Pat
 def test_verification_is_of_embeddings(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"\[verification\] is of the task embedding"):
         load_recipe(write(tmp_path, DETECTOR + '\n[verification]\npairs = "pairs.txt"\n'))
+
+
+@pytest.mark.parametrize("name", ["face-embed.toml", "face-embed-results.toml"])
+def test_the_shipped_recipes_are_of_one_model(name: str) -> None:
+    recipe = load_recipe(ROOT / "recipes" / name).recipe
+    assert (recipe.model.name, recipe.model.alignment_name, recipe.model.fixed_wh) == ("face-embed", "dlib", (150, 150))
+    assert (recipe.model.input.mean, recipe.model.input.std) == (MEAN, STD)
+    assert [variant.name for variant in recipe.variant][:2] == ["fp32", "int8"]
+    assert [variant.name for variant in recipe.variant if variant.recommended] == ["int8"]
+    assert recipe.model.output_names == ("embedding",)

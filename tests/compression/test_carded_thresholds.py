@@ -1,0 +1,64 @@
+"""Thresholds in the cards: measured where a recipe's labelled faces are there, by the variants' own vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from lathe.progress import Progress
+from lathe.repository import Repository
+from lathe.v1 import card_pb2
+from lathe_compression.compress import compress
+from lathe_compression.recipe import load_recipe
+from tests.compression.small_faces import RECIPE, write_embedding_recipe
+
+PEOPLE = 6
+VERIFIED = RECIPE + '\n[verification]\npairs = "$TEST_FACES/pairs.txt"\nfmrs = [0.2, 0.001]\n'
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """Two pictures each of six people, whose noise is their own, and a recipe that names them."""
+    random = np.random.default_rng(0)
+    for person in range(PEOPLE):
+        (tmp_path / f"people/P{person}").mkdir(parents=True)
+        own = cv2.resize(random.integers(0, 236, (4, 6, 3), np.uint8), (96, 64))
+        for number in (1, 2):
+            seen = own + random.integers(0, 20, own.shape, np.uint8)
+            cv2.imwrite(str(tmp_path / f"people/P{person}/P{person}_{number:04}.png"), seen)
+    same = [f"P{person}\t1\t2" for person in range(PEOPLE)]
+    different = [f"P{person}\t1\tP{(person + 1) % PEOPLE}\t1" for person in range(PEOPLE)]
+    (tmp_path / "people/pairs.txt").write_text("\n".join([f"1\t{PEOPLE}", *same, *different]))
+    return write_embedding_recipe(tmp_path, VERIFIED)
+
+
+def cards(recipe: Path) -> dict[str, card_pb2.Card]:
+    compress(load_recipe(recipe), recipe.parent / "models", Progress(), only=["int8"])
+    repository = Repository(recipe.parent / "models")
+    return {name: repository.card(repository.newest("marks", name)) for name in ("fp32", "int8")}
+
+
+def test_cards_hold_thresholds_and_the_spaces_that_may_be_compared(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_FACES", str(recipe.parent / "people"))
+    made = cards(recipe)
+    for name, other in (("fp32", "int8"), ("int8", "fp32")):
+        embedding = made[name].embedding
+        # One in a thousand is more than thirty comparisons of two people can say.
+        (threshold,) = embedding.thresholds
+        assert (threshold.fmr, threshold.data, threshold.impostor_comparisons) == (0.2, "people/pairs.txt", 60)
+        assert 0 < threshold.min_similarity < 1
+        assert threshold.fnmr == 0
+        (across,) = embedding.cross_spaces
+        assert (across.space, across.variant) == (made[other].embedding.space, other)
+        assert [one.fmr for one in across.thresholds] == [0.2]
+
+
+def test_without_the_faces_the_cards_hold_none_and_it_is_said(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = cards(recipe)
+    assert not any(one.embedding.thresholds or one.embedding.cross_spaces for one in made.values())
+    assert "the cards hold no thresholds" in " ".join(capsys.readouterr().err.split())
