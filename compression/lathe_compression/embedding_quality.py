@@ -20,14 +20,14 @@ class EmbeddingQuality:
     """Figures of one set of faces; those with the same pictures and seed are paired.
 
     Attributes:
-        carded: by false match rate, a card's threshold and what it gives here.
+        carded: a card's thresholds, each with what it gives here.
         failures: pictures without a vector.
     """
 
     accuracy: Accuracy
     rates: ErrorRates
     identification: Identification
-    carded: Mapping[float, tuple[float, Decided]]
+    carded: Sequence[tuple[card_pb2.MatchThreshold, Decided]]
     failures: int
 
     def as_json(self) -> dict[str, Any]:
@@ -47,13 +47,14 @@ class EmbeddingQuality:
                 for fmr, point in self.rates.at.items()
             },
             "card_thresholds": {
-                rate_key(fmr): {
-                    "threshold": threshold,
+                rate_key(one.fmr): {
+                    "threshold": one.min_similarity,
+                    "measured_on": one.data,
                     "fmr": figure(decided.fmr),
                     "fnmr": figure(decided.fnmr),
-                    "keeps_fmr": keeps(fmr, decided),
+                    "keeps_fmr": keeps(one.fmr, decided),
                 }
-                for fmr, (threshold, decided) in self.carded.items()
+                for one, decided in self.carded
             },
             "roc": [[float(f"{one:.6g}") for one in point] for point in self.rates.roc],
             "identification": {
@@ -123,13 +124,13 @@ def quality_of(
     Raises:
         InvalidInput: a false match rate that is not between 0 and 1.
     """
-    wanted = {one.fmr: one.min_similarity for one in carded}
-    rates = error_rates(faces, fmrs, thresholds=list(wanted.values()), seed=seed)
+    given = list(carded)
+    rates = error_rates(faces, fmrs, thresholds=[one.min_similarity for one in given], seed=seed)
     return EmbeddingQuality(
         accuracy=accuracy(faces, pairs, seed=seed),
         rates=rates,
         identification=identification(faces, FPIRS, seed=seed),
-        carded={fmr: (threshold, rates.decided[threshold]) for fmr, threshold in wanted.items() if rates.decided},
+        carded=[(one, rates.decided[one.min_similarity]) for one in given if rates.decided],
         failures=faces.failures,
     )
 

@@ -49,9 +49,9 @@ def _quality(evaluation: EmbeddingEvaluation) -> Iterator[Row]:
     yield row("rank-1", less.rank1, lambda one: one.identification.rank1)
     for fpir, fnir in less.fnir.items():
         yield row(f"FNIR at FPIR {_rate(fpir)}", fnir, lambda one, at=fpir: one.identification.at[at].fnir)  # type: ignore[misc]
-    for fmr, (_, decided) in evaluation.own.carded.items():
-        yield _carded(f"FMR at card's {_rate(fmr)}", decided.fmr)
-        yield _carded(f"FNMR at card's {_rate(fmr)}", decided.fnmr)
+    for one, decided in evaluation.own.carded:
+        yield _carded(f"FMR at card's {_rate(one.fmr)}", decided.fmr)
+        yield _carded(f"FNMR at card's {_rate(one.fmr)}", decided.fnmr)
     if evaluation.cross:
         yield "cosine", f"{evaluation.cosine:.4f}", "", "", ""
 
@@ -74,9 +74,11 @@ def _notes(evaluation: EmbeddingEvaluation) -> Iterator[str]:
     )
     if evaluation.cross:
         yield f"{ACROSS}: enrolled with {evaluation.reference.variant}, probed with {evaluation.ref.variant}"
-    broken = [fmr for fmr, (_, decided) in own.carded.items() if not keeps(fmr, decided)]
+    broken = [one.fmr for one, decided in own.carded if not keeps(one.fmr, decided)]
     if broken:
         yield f"the card's thresholds do not keep an FMR of {', '.join(map(_rate, broken))} % on these faces"
+    if any(one.data == data.name for one, _ in own.carded):
+        yield "the card's thresholds were measured on these very faces: others tell more"
     missing = [fmr for fmr in evaluation.protocol.fmrs if fmr not in own.rates.at]
     if missing:
         yield f"too few comparisons to tell the FNMR at FMR {', '.join(map(_rate, missing))} %"
