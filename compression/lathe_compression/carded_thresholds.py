@@ -36,9 +36,9 @@ def measure_thresholds(cards: Sequence[card_pb2.Card], made: Sequence[Made], wor
     faces = load_faces(workshop.folder / place, reduce(or_, (one.pictures for one in made)))
     embedders = {card.variant: build_embedder(card, one.content) for card, one in zip(cards, made, strict=True)}
     with workshop.progress.bar("variants: embed the labelled faces", len(faces.paths)) as advance:
-        judged = judge_embeddings(embedders, workshop.reader().detector, faces.paths, advance)
+        judged = judge_embeddings(embedders, workshop.faces.reader.detector, faces.paths, advance)
     vectors = {name: one.vectors for name, one in judged.embedded.items()}
-    workshop.say_without_face([path.name for path in judged.missed])
+    workshop.faces.say_missed([path.name for path in judged.missed])
     people = np.array(faces.subjects)
     with workshop.progress.bar("variants: thresholds", len(cards) ** 2) as advance:
         for card in cards:

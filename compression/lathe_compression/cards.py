@@ -10,9 +10,10 @@ import torch
 
 from lathe.embedding_space import space_id
 from lathe.v1 import card_pb2
+from lathe_compression.contract import Model
 from lathe_compression.made import Made
 from lathe_compression.pictures import file_digest
-from lathe_compression.recipe import Model, RecipeFile
+from lathe_compression.recipe import RecipeFile
 from lathe_server.engines import RUNTIME
 
 

@@ -116,7 +116,7 @@ def _cosines(
 ) -> dict[str, _Kept]:
     """Of embedding networks: the mean cosine to the reference's embeddings. What comes before the network is a face's
     alignment."""
-    reader = workshop.reader()
+    reader = workshop.faces.reader
     faces, missed, seconds = [], [], []
     for picture in pictures:
         landmarks = reader.landmarks(picture.pixels)
@@ -126,7 +126,7 @@ def _cosines(
         began = time.perf_counter()
         faces.append(reader.align(picture.pixels, landmarks)[None])
         seconds.append(time.perf_counter() - began)
-    workshop.say_without_face(missed)
+    workshop.faces.say_missed(missed)
     if not faces:
         raise InvalidInput("no evaluation picture shows a face")
     around = {"preprocess": float(np.median(seconds))}

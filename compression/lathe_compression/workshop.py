@@ -27,8 +27,7 @@ from lathe_compression.channels import fit_to
 from lathe_compression.distill import Distill, Lesson
 from lathe_compression.embedding_losses import embedding_loss
 from lathe_compression.export import TOLERANCE, Normalisation, export
-from lathe_compression.face_scenes import face_scene, margin_of
-from lathe_compression.faces import FaceReader, face_detector
+from lathe_compression.face_scenes import face_scene
 from lathe_compression.hygiene import clean
 from lathe_compression.label_losses import LABEL_LOSSES
 from lathe_compression.labels import Objects, read_labels
@@ -38,6 +37,7 @@ from lathe_compression.plan import Inputs, Task
 from lathe_compression.prune import Prune
 from lathe_compression.quantize import Quantize
 from lathe_compression.recipe import TEACHER, FrameSet, RecipeFile
+from lathe_compression.recipe_faces import RecipeFaces
 from lathe_compression.runs import RunRecord
 from lathe_compression.scenes import Scene, scene
 from lathe_compression.store import StepStore, digest
@@ -48,13 +48,10 @@ from lathe_compression.teacher_labels import TEACHER_LABELS_REVISION, TeacherLab
 from lathe_compression.training import SHARD
 from lathe_compression.unit_vectors import ending_in_unit_vectors
 from lathe_compression.watch import CosineWatch, DetectionWatch, Watch
-from lathe_server.vision import Detector
 from lathe_server.vision.detections import Thresholds
 
 PROBE_SEED, LESSON_PROBE, WATCHED = 0, 64, 32
 SHARD_OF_FACES = 16
-FACES_REVISION = 1
-"""One goes up when the same pictures come to give other faces."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +74,7 @@ class Workshop:
 
     Attributes:
         folder: what the recipe's paths are relative to.
+        faces: of an embedding network's pictures.
     """
 
     def __init__(self, file: RecipeFile, cache: Path, progress: Progress, record: RunRecord | None = None) -> None:
@@ -87,12 +85,13 @@ class Workshop:
         self.progress = progress
         self.record = record
         self.store = StepStore(cache / "steps")
+        self.faces = RecipeFaces(file.recipe.model, file.folder, progress)
         self._float_graphs: dict[str, tuple[onnx.ModelProto, str]] = {}
 
     @cached_property
     def teacher(self) -> fx.GraphModule:
         with self.progress.step("teacher: load"):
-            return self._complete(traced(load_teacher(self.recipe.model.teacher, self._file.folder)).eval())
+            return self._complete(traced(load_teacher(self.recipe.model.teacher, self.folder)).eval())
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -106,35 +105,21 @@ class Workshop:
             skipped: list[str] = []
             with self.progress.step("calibration pictures: read"):
                 for chosen in self.recipe.calibration:
-                    pictures = list(load_pictures(chosen, self._file.folder, skipped))
+                    pictures = list(load_pictures(chosen, self.folder, skipped))
                     used |= {picture.sha256 for picture in pictures}
-                    inputs += self.inputs_of(pictures, chosen.grid)
+                    if self.recipe.model.embeds:
+                        inputs += self.faces.inputs(pictures)
+                    else:
+                        inputs += canvases(pictures, chosen.grid, self.serving_size)
             self.say_skipped("calibration", skipped)
             if skipped and not inputs:
                 raise BadPicture("none of the calibration pictures can be decoded")
         return Calibration(inputs, sorted(used))
 
-    def inputs_of(self, pictures: Sequence[NamedPicture], grid: int = 1) -> list[NDArray[np.uint8]]:
-        """What the network sees of pictures, 1 × H × W × 3 each: canvases, or the aligned faces of those with one."""
-        if not self.recipe.model.embeds:
-            return list(canvases(pictures, grid, self.serving_size))
-        missed: list[str] = []
-        faces = [face.pixels[None] for face in self.reader().faces(pictures, missed)]
-        self.say_without_face(missed)
-        return faces
-
-    def reader(self, margin: int = 0) -> FaceReader:
-        """Finds and aligns the faces of an embedding network's pictures, with a margin in pixels."""
-        return FaceReader(self._detector[0], self.recipe.model.alignment_name, self.serving_size, margin)
-
-    @cached_property
-    def _detector(self) -> tuple[Detector, str]:
-        return face_detector(self.recipe.model.detector, self._file.folder)
-
     @cached_property
     def _frames_key(self) -> str:
         """Digest of the training frames with their groups, weights and labels."""
-        base = self._file.folder
+        base = self.folder
 
         def key(one: FrameSet) -> list[Any]:
             pictures = [file_digest(path) for path in picture_files(one.as_pictures(), base)]
@@ -142,16 +127,8 @@ class Workshop:
             labels += self._teacher_labels_key if one.labels == TEACHER else []
             return [one.every, one.weight, pictures, *labels]
 
-        found = [key(one) for one in self.recipe.frames]
-        model = self.recipe.model
-        if model.embeds:
-            found.append([FACES_REVISION, model.alignment_name, model.serving_size, self._margin, self._detector[1]])
-        return digest(found)
-
-    @property
-    def _margin(self) -> int:
-        """Pixels around the faces that are learnt from."""
-        return margin_of(self.serving_size)
+        faces = [self.faces.key] if self.recipe.model.embeds else []
+        return digest([*(key(one) for one in self.recipe.frames), *faces])
 
     @cached_property
     def _teacher_labels_key(self) -> list[Any]:
@@ -164,10 +141,7 @@ class Workshop:
 
     def _label_files(self, sets: Sequence[FrameSet]) -> list[Path]:
         return [
-            path
-            for one in sets
-            if one.label_file
-            for path in picture_files(PictureSet((one.label_file,)), self._file.folder)
+            path for one in sets if one.label_file for path in picture_files(PictureSet((one.label_file,)), self.folder)
         ]
 
     @cached_property
@@ -184,16 +158,14 @@ class Workshop:
 
         def make(folder: Path) -> None:
             skipped: list[str] = []
-            missed: list[str] = []
             embeds = self.recipe.model.embeds
             groups = []
             for one in self.recipe.frames:
-                pictures = load_pictures(one.as_pictures(), self._file.folder, skipped)
-                shown = self.reader(self._margin).faces(pictures, missed) if embeds else pictures
+                pictures = load_pictures(one.as_pictures(), self.folder, skipped)
+                shown = self.faces.to_learn_from(pictures) if embeds else pictures
                 groups.append(frames.Group(shown, one.weight, self._known_of(one)))
             with self.progress.step(f"training frames: decode{', and align their faces' if embeds else ''}"):
                 frames.write(groups, folder, skipped)
-            self.say_without_face(missed)
 
         pool = frames.FramePool(StepStore(self._cache / "frames").obtain(self._frames_key, make))
         self.say_skipped("training", pool.skipped)
@@ -207,11 +179,6 @@ class Workshop:
             self.progress.warn(
                 f"{len(names)} {purpose} pictures cannot be read and are left out: {', '.join(names[:5])}"
             )
-
-    def say_without_face(self, names: Sequence[str]) -> None:
-        """Warns of pictures that the detector found no face in."""
-        if names:
-            self.progress.warn(f"{len(names)} pictures show no face and are left out: {', '.join(names[:5])}")
 
     def _known_of(self, chosen: FrameSet) -> Callable[[NamedPicture], Objects | None]:
         """Looks up what people drew, or what the teacher finds."""
@@ -347,7 +314,7 @@ class Workshop:
     def student(self, settings: Distill) -> fx.GraphModule:
         assert settings.student
         seed = self.recipe.training.seed
-        return self._complete(build_student(settings.student, self.teacher, self.example, self._file.folder, seed))
+        return self._complete(build_student(settings.student, self.teacher, self.example, self.folder, seed))
 
     def _complete(self, network: fx.GraphModule) -> fx.GraphModule:
         """With what the task says that every network ends in."""

@@ -288,3 +288,16 @@ def test_networks_are_not_shared_between_runs(tmp_path: Path) -> None:
     schedule = Schedule(PICTURES, 4)
     (first, _), (second, _) = learn(tmp_path, schedule), learn(tmp_path, schedule)
     assert same(first, copy.deepcopy(second))
+
+
+@pytest.mark.parametrize(("shard", "sizes"), [(3, [2, 3, 3]), (8, [8]), (20, [8])])
+def test_parts_of_a_batch_are_as_large_as_they_are_told(shard: int, sizes: list[int], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    student, seen = nn.Conv2d(3, 2, 3), list[int]()
+
+    def loss(planes: Tensor, objects: Sequence[Objects]) -> Tensor:
+        seen.append(len(planes))
+        return loss_of(student)(planes, objects)
+
+    train(student, loss, scenes, Schedule(8, 8), tmp_path / "checkpoint.pt", lambda moment: None, shard=shard)
+    assert sorted(seen) == sizes
