@@ -6,6 +6,7 @@ kept is all that are of one person, the top of the others, and how many of the o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,7 +18,8 @@ from lathe.errors import InvalidInput
 NO_MATCH = -2.0
 """Similarity where one side has no vector: below that of any two vectors, so that no threshold is reached."""
 
-_ROWS = 256
+_BLOCK = 1 << 20
+"""Comparisons made at a time: some tens of megabytes."""
 _LEAST_TAIL = 1 << 17
 
 
@@ -81,8 +83,9 @@ class Faces:
     def blocks(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.intp]]]:
         """All comparisons, none twice and none of a picture with itself: similarities, pictures enrolled and probed."""
         everyone = np.arange(len(self))
-        for start in range(0, len(self), _ROWS):
-            rows = everyone[start : start + _ROWS]
+        step = max(1, _BLOCK // max(1, len(self)))
+        for start in range(0, len(self), step):
+            rows = everyone[start : start + step]
             columns = everyone if self.is_cross else everyone[start:]
             found = self.similarity(rows, columns)
             wanted = rows[:, None] != columns if self.is_cross else rows[:, None] < columns
@@ -99,8 +102,9 @@ class Compared:
         genuine: of one person, lowest first.
         genuine_subject: whose each is.
         reached: how many comparisons of two people are at least as high as each of `genuine`.
-        tail: the highest comparisons of two people, highest first.
-        tail_subjects: K × 2, whose each is.
+        negated_tail: the highest comparisons of two people, highest first; below 0, so that they rise and can be
+            searched.
+        tail_subjects: 2 × K, whose each is.
         impostors: how many comparisons of two people there were.
     """
 
@@ -108,21 +112,22 @@ class Compared:
     genuine: NDArray[np.float32]
     genuine_subject: NDArray[np.int64]
     reached: NDArray[np.int64]
-    tail: NDArray[np.float32]
+    negated_tail: NDArray[np.float32]
     tail_subjects: NDArray[np.int64]
     impostors: int
 
 
-def compare(faces: Faces, tail_share: float) -> Compared:
+def compare(faces: Faces, tail_share: float, down_to: float = math.inf) -> Compared:
     """Makes all comparisons.
 
     Args:
         tail_share: of those of two people, so many are kept, the highest; all of them where they are few.
+        down_to: all that reach this similarity are kept, too.
     """
     genuine, genuine_subject = _genuine(faces)
     wanted = max(_LEAST_TAIL, int(faces.impostors() * tail_share))
     below = np.zeros(len(genuine) + 1, np.int64)
-    tail = _Tail(wanted)
+    tail = _Tail(wanted, down_to)
     for similarity, enrolled, probes in faces.blocks():
         one, other = faces.subjects[enrolled], faces.subjects[probes]
         is_impostor = one != other
@@ -130,8 +135,8 @@ def compare(faces: Faces, tail_share: float) -> Compared:
         below += np.bincount(np.searchsorted(genuine, impostor, side="right"), minlength=len(below))
         tail.add(impostor, one[is_impostor], other[is_impostor])
     reached = below[::-1].cumsum()[::-1][1:]
-    scores, subjects = tail.highest()
-    return Compared(faces, genuine, genuine_subject, reached, scores, subjects, faces.impostors())
+    negated, subjects = tail.highest()
+    return Compared(faces, genuine, genuine_subject, reached, negated, subjects, faces.impostors())
 
 
 def _genuine(faces: Faces) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -146,35 +151,41 @@ def _genuine(faces: Faces) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
 
 class _Tail:
-    """The highest of many similarities, with their subjects; holds at most twice as many as are wanted, and a block."""
+    """The highest of many similarities, with their subjects.
 
-    def __init__(self, wanted: int) -> None:
+    Holds those that are wanted, as many again, and a block; more where very many are equal.
+    """
+
+    def __init__(self, wanted: int, down_to: float) -> None:
         self._wanted = wanted
-        self._least = -np.inf
-        self._held = 0
+        self._down_to = down_to
+        self._least = -math.inf
+        self._held, self._room = 0, 2 * wanted
         self._parts: list[tuple[NDArray[np.float32], NDArray[np.int32]]] = []
 
     def add(self, score: NDArray[np.float32], one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
         high = np.flatnonzero(score >= self._least)
         self._parts.append((score[high], np.stack((one[high], other[high]), axis=1).astype(np.int32)))
         self._held += len(high)
-        if self._held > 2 * self._wanted:
+        if self._held > self._room:
             self._shrink()
+            self._room = 2 * max(self._wanted, self._held)
 
     def _shrink(self) -> None:
         score = np.concatenate([np.empty(0, np.float32), *(part[0] for part in self._parts)])
         subjects = np.concatenate([np.empty((0, 2), np.int32), *(part[1] for part in self._parts)])
         if len(score) > self._wanted:
-            best = np.argpartition(score, -self._wanted)[-self._wanted :]
-            score, subjects = score[best], subjects[best]
-            self._least = float(score.min())
+            self._least = min(self._down_to, float(np.partition(score, -self._wanted)[-self._wanted]))
+            kept = score >= self._least
+            score, subjects = score[kept], subjects[kept]
         self._parts, self._held = [(score, subjects)], len(score)
 
     def highest(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Negated similarities, and 2 × K subjects."""
         self._shrink()
         ((score, subjects),) = self._parts
         order = np.argsort(-score, kind="stable")
-        return score[order], subjects[order].astype(np.int64)
+        return -score[order], np.ascontiguousarray(subjects[order].T, np.int64)
 
 
 def _unit(vectors: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

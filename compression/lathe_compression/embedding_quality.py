@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lathe.evidence import Resampled
+from lathe.v1 import card_pb2
 from lathe_compression.comparisons import Faces
-from lathe_compression.error_rates import FMRS, ErrorRates, error_rates
+from lathe_compression.error_rates import FMRS, Decided, ErrorRates, error_rates
 from lathe_compression.identification import FPIRS, Identification, identification
 from lathe_compression.verification import Accuracy, LabelledPairs, accuracy
 
@@ -19,12 +20,14 @@ class EmbeddingQuality:
     """Figures of one set of faces; those with the same pictures and seed are paired.
 
     Attributes:
+        carded: a card's thresholds, each with what it gives here.
         failures: pictures without a vector.
     """
 
     accuracy: Accuracy
     rates: ErrorRates
     identification: Identification
+    carded: Sequence[tuple[card_pb2.MatchThreshold, Decided]]
     failures: int
 
     def as_json(self) -> dict[str, Any]:
@@ -42,6 +45,16 @@ class EmbeddingQuality:
                 | {"threshold": point.min_similarity, "impostor_comparisons": point.impostor_comparisons}
                 | {f"fmr_{name}": value for name, value in figure(point.measured_fmr).items()}
                 for fmr, point in self.rates.at.items()
+            },
+            "card_thresholds": {
+                rate_key(one.fmr): {
+                    "threshold": one.min_similarity,
+                    "measured_on": one.data,
+                    "fmr": figure(decided.fmr),
+                    "fnmr": figure(decided.fnmr),
+                    "keeps_fmr": keeps(one.fmr, decided),
+                }
+                for one, decided in self.carded
             },
             "roc": [[float(f"{one:.6g}") for one in point] for point in self.rates.roc],
             "identification": {
@@ -95,18 +108,36 @@ class Difference:
         }
 
 
-def quality_of(faces: Faces, pairs: LabelledPairs, fmrs: Sequence[float] = FMRS, *, seed: int = 0) -> EmbeddingQuality:
+def quality_of(
+    faces: Faces,
+    pairs: LabelledPairs,
+    fmrs: Sequence[float] = FMRS,
+    *,
+    carded: Iterable[card_pb2.MatchThreshold] = (),
+    seed: int = 0,
+) -> EmbeddingQuality:
     """Measures everything.
+
+    Args:
+        carded: thresholds of a card, to see what they give on these faces.
 
     Raises:
         InvalidInput: a false match rate that is not between 0 and 1.
     """
+    given = list(carded)
+    rates = error_rates(faces, fmrs, thresholds=[one.min_similarity for one in given], seed=seed)
     return EmbeddingQuality(
         accuracy=accuracy(faces, pairs, seed=seed),
-        rates=error_rates(faces, fmrs, seed=seed),
+        rates=rates,
         identification=identification(faces, FPIRS, seed=seed),
+        carded=[(one, rates.decided[one.min_similarity]) for one in given if rates.decided],
         failures=faces.failures,
     )
+
+
+def keeps(fmr: float, decided: Decided) -> bool:
+    """Whether a threshold keeps its false match rate on these faces, as far as they can tell."""
+    return decided.fmr.interval().low <= fmr
 
 
 def rate_key(rate: float) -> str:

@@ -53,40 +53,77 @@ class OperatingPoint:
 
 
 @dataclass(frozen=True)
+class Decided:
+    """The two rates at a threshold that was set before."""
+
+    fmr: Resampled
+    fnmr: Resampled
+
+
+@dataclass(frozen=True)
 class ErrorRates:
     """Attributes:
     at: by false match rate, those that the comparisons are enough for.
+    decided: by threshold, those that were given; none where one of the two kinds of comparison is missing.
     eer: the smallest rate that both errors can be kept to, NaN where one of the two kinds of comparison is missing.
     roc: false match and false non-match rates, K × 2, the lowest false match rate first.
     genuine, impostors: how many comparisons there were of one person and of two.
     """
 
     at: Mapping[float, OperatingPoint]
+    decided: Mapping[float, Decided]
     eer: float
     roc: NDArray[np.float64]
     genuine: int
     impostors: int
 
 
-def error_rates(faces: Faces, fmrs: Sequence[float] = FMRS, *, resamples: int = RESAMPLES, seed: int = 0) -> ErrorRates:
+def error_rates(
+    faces: Faces,
+    fmrs: Sequence[float] = FMRS,
+    *,
+    thresholds: Sequence[float] = (),
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> ErrorRates:
     """All rates of some faces.
 
     With the same seed and the same subjects the resamples are the same, so that two networks can be paired.
 
     Args:
         fmrs: the rates that are asked for; those that the comparisons are too few for are left out.
+        thresholds: set before, such as those of a card, at which both rates are wanted.
 
     Raises:
         InvalidInput: a rate that is not between 0 and 1.
     """
     if not all(0 < fmr < 1 for fmr in fmrs):
         raise InvalidInput("a false match rate must lie between 0 and 1")
-    compared = compare(faces, _TAIL * max(fmrs, default=0.0))
+    compared = compare(faces, _TAIL * max(fmrs, default=0.0), min(thresholds, default=math.inf))
     pairs_of_pictures = compared.impostors // 2 if faces.is_cross else compared.impostors
     has_both = len(compared.genuine) > 0 and compared.impostors > 0
     known = [fmr for fmr in fmrs if has_both and fmr * pairs_of_pictures >= EXPECTED_FALSE_MATCHES]
+    given = {one: _as_float32(one) for one in thresholds if has_both}
+    subjects = len(faces.counts)
+    once = _Counted(compared, np.ones(subjects, np.int64))
+    found = {fmr: once.threshold(fmr) for fmr in known}
+
+    def figures(counted: _Counted) -> list[float]:
+        anew = [counted.fnmr(counted.threshold(fmr)) for fmr in known]
+        at_found = [counted.fmr(threshold) for threshold in found.values()]
+        at_given = [of(threshold) for threshold in given.values() for of in (counted.fmr, counted.fnmr)]
+        return anew + at_found + at_given
+
+    values = figures(once)
+    resampled = [figures(_Counted(compared, counts)) for counts in resamples_of(subjects, resamples, seed)]
+    columns = [Resampled(value, np.array([row[place] for row in resampled])) for place, value in enumerate(values)]
+    anew, at_found, at_given = columns[: len(known)], columns[len(known) : 2 * len(known)], columns[2 * len(known) :]
     return ErrorRates(
-        at=_operating_points(compared, known, resamples, seed),
+        at={
+            fmr: OperatingPoint(fmr, float(found[fmr]), fnmr, measured_fmr, compared.impostors)
+            for fmr, fnmr, measured_fmr in zip(known, anew, at_found, strict=True)
+        },
+        decided={one: Decided(fmr, fnmr) for one, fmr, fnmr in zip(given, at_given[::2], at_given[1::2], strict=True)},
         eer=_equal_error_rate(compared),
         roc=_roc(compared, pairs_of_pictures),
         genuine=len(compared.genuine),
@@ -94,69 +131,42 @@ def error_rates(faces: Faces, fmrs: Sequence[float] = FMRS, *, resamples: int = 
     )
 
 
-def _operating_points(
-    compared: Compared, fmrs: Sequence[float], resamples: int, seed: int
-) -> dict[float, OperatingPoint]:
-    if not fmrs:
-        return {}
-    weighted = _Weighted(compared, fmrs)
-    subjects = len(compared.faces.counts)
-    once = weighted.rates(np.ones(subjects, np.int64))
-    found = np.array([weighted.rates(counts) for counts in resamples_of(subjects, resamples, seed)])
-    return {
-        fmr: OperatingPoint(
-            fmr,
-            float(weighted.thresholds[number]),
-            Resampled(float(once[0, number]), found[:, 0, number]),
-            Resampled(float(once[1, number]), found[:, 1, number]),
-            compared.impostors,
-        )
-        for number, fmr in enumerate(fmrs)
-    }
+class _Counted:
+    """Rates where each subject counts any number of times; NaN where no comparison of the kind counts."""
 
-
-class _Weighted:
-    """Rates at some thresholds, where subjects count any number of times.
-
-    Attributes:
-        thresholds: just above the highest similarities that do not match, where everyone counts once.
-    """
-
-    def __init__(self, compared: Compared, fmrs: Sequence[float]) -> None:
+    def __init__(self, compared: Compared, counts: NDArray[np.int64]) -> None:
         self._compared = compared
-        self._fmrs = np.array(fmrs)
-        self._one, self._other = (np.ascontiguousarray(column) for column in compared.tail_subjects.T)
-        everyone = np.ones(len(compared.faces.counts), np.int64)
-        highest = self._highest_excluded(self._reached(everyone), everyone)
-        self.thresholds = np.nextafter(highest, np.float32(np.inf))
-        self._matching = np.searchsorted(-compared.tail, -highest, side="left")
+        self._impostors = compared.faces.impostors(counts)
+        one, other = compared.tail_subjects
+        self._matching = np.concatenate(([0], np.cumsum(counts[one] * counts[other])))
+        self._refused = np.concatenate(([0], np.cumsum(counts[compared.genuine_subject])))
 
-    def rates(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
-        """2 × K: false non-match rates at thresholds found anew, and false match rates at `thresholds`; NaN where
-        there is no comparison of the one kind or the other."""
-        compared = self._compared
-        reached = self._reached(counts)
-        refused = np.searchsorted(compared.genuine, self._highest_excluded(reached, counts), side="right")
-        weights = np.concatenate(([0], np.cumsum(counts[compared.genuine_subject])))
-        impostors = compared.faces.impostors(counts)
-        nothing = np.full(len(self._fmrs), np.nan)
-        fnmr = weights[refused] / weights[-1] if weights[-1] else nothing
-        fmr = np.concatenate(([0], reached))[self._matching] / impostors if impostors else nothing
-        return np.stack((fnmr, fmr))
+    def fmr(self, threshold: np.float32) -> float:
+        """Share of the comparisons of two people that reach a threshold within the tail."""
+        place = np.searchsorted(self._compared.negated_tail, -threshold, side="right")
+        return float(self._matching[place] / self._impostors) if self._impostors else math.nan
 
-    def _reached(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Of the tail, how much of its weight stands at each place or before."""
-        found: NDArray[np.int64] = np.cumsum(counts[self._one] * counts[self._other])
-        return found
+    def fnmr(self, threshold: np.float32) -> float:
+        """Share of the comparisons of one person that do not reach a threshold."""
+        place = np.searchsorted(self._compared.genuine, threshold, side="left")
+        return float(self._refused[place] / self._refused[-1]) if self._refused[-1] else math.nan
 
-    def _highest_excluded(self, reached: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The highest similarity that must not match, by rate. Where the tail ends before the rate is reached it is
-        its end: higher than need be, and so on the safe side."""
+    def threshold(self, fmr: float) -> np.float32:
+        """The lowest that keeps a false match rate: just above the highest similarity that must not match.
+
+        Where the tail ends before the rate is reached it is above its end: higher than need be, so on the safe side.
+        """
         # A whole number that the product comes an ulp short of is meant.
-        allowed = np.floor(self._fmrs * self._compared.faces.impostors(counts) * (1 + 1e-12))
-        excluded = np.searchsorted(reached, allowed, side="right")
-        tail = self._compared.tail
-        return tail[np.minimum(excluded, len(tail) - 1)]
+        allowed = math.floor(fmr * self._impostors * (1 + 1e-12))
+        excluded = int(np.searchsorted(self._matching, allowed, side="right")) - 1
+        tail = self._compared.negated_tail
+        return np.float32(np.nextafter(-tail[min(excluded, len(tail) - 1)], np.float32(np.inf)))
+
+
+def _as_float32(threshold: float) -> np.float32:
+    """What decides as this threshold does, since similarities are float32."""
+    rounded = np.float32(threshold)
+    return rounded if float(rounded) >= threshold else np.float32(np.nextafter(rounded, np.float32(np.inf)))
 
 
 def _equal_error_rate(compared: Compared) -> float:

@@ -1,4 +1,4 @@
-"""What a published embedding variant keeps of the quality and what it costs, on pairs of faces of the user's own.
+"""What a published embedding variant keeps of the quality and what it costs, on faces of the user's own.
 
 Beside the variant runs its reference (the first of its lineage) on the same faces, taking turns. A third set of figures
 is across the two: enrolled with the reference and probed with the variant, as after a swap that keeps its gallery.
@@ -7,7 +7,7 @@ is across the two: enrolled with the reference and probed with the variant, as a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from lathe_compression.judge import build_detector
 from lathe_compression.judge_embeddings import JudgedFaces, build_embedder, judge_embeddings
 from lathe_compression.verification import PARTS
 from lathe_server.engines import RUNTIME
+
+Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,9 @@ class EmbeddingEvaluation:
         }
 
     def _protocol(self) -> dict[str, Any]:
-        cut = f"one fold, cut into {PARTS} parts; " if self.own.accuracy.is_cut else ""
+        decided = "each decided by the threshold that is best on the others; the mean over the folds"
+        if self.own.accuracy.is_cut:
+            decided = f"one fold, cut into {PARTS} parts; {decided}"
         return {
             "data": self.data.name,
             "folds": self.data.folds,
@@ -132,9 +136,10 @@ class EmbeddingEvaluation:
             "size_wh": [self.card.serving_size.width, self.card.serving_size.height],
             "face": "the one nearest the middle of the picture, in sides of its box",
             "failure_to_acquire": "a picture in which no face is found; it matches nothing, and its comparisons count",
-            "accuracy": f"{cut}each decided by the threshold that is best on the others; the mean over the folds",
+            "accuracy": decided if len(self.data.pairs.fold) else "not given, since there are no pairs",
             "fnmr": "all comparisons of the pictures, none with itself; the lowest threshold that keeps the rate; not "
             f"given where fewer than {EXPECTED_FALSE_MATCHES} false matches would be expected",
+            "card_thresholds": "the card's; its fmr is kept where the interval of the one here reaches down to it",
             "fmrs": [rate_key(fmr) for fmr in self.protocol.fmrs],
             "identification": f"mean of {DRAWS} draws of one picture a subject; rank-1 with every subject enrolled, "
             "fnir at fpir with half of them, first place asked for",
@@ -151,7 +156,7 @@ class EmbeddingEvaluation:
 def evaluate_embedding(
     repository: Repository, ref: VariantRef, data: Path, protocol: FaceProtocol, progress: Progress
 ) -> EmbeddingEvaluation:
-    """Judges an embedding variant on a file of pairs.
+    """Judges an embedding variant on a file of pairs or a folder of people.
 
     Pictures that calibrated or trained the variant or its reference are left out, and counted.
 
@@ -172,18 +177,24 @@ def evaluate_embedding(
     own, its = judged.embedded[str(ref)].vectors, judged.embedded[str(reference)].vectors
     subjects = np.array(faces.subjects)
 
-    def measured(probes: NDArray[np.float32], enrolled: NDArray[np.float32] | None = None) -> EmbeddingQuality:
-        return quality_of(Faces(subjects, probes, enrolled), faces.pairs, protocol.fmrs, seed=protocol.seed)
+    card, reference_card = repository.card(ref), repository.card(reference)
+
+    def measured(
+        probes: Vectors, enrolled: Vectors | None, carded: Iterable[card_pb2.MatchThreshold]
+    ) -> EmbeddingQuality:
+        among = Faces(subjects, probes, enrolled)
+        return quality_of(among, faces.pairs, protocol.fmrs, carded=carded, seed=protocol.seed)
 
     is_comparable = own.shape == its.shape
     with progress.step(f"error rates: {RESAMPLES} resamples"):
-        quality = measured(own)
-        reference_quality = quality if ref == reference else measured(its)
-        cross = measured(own, its) if is_comparable and ref != reference else None
+        quality = measured(own, None, card.embedding.thresholds)
+        reference_quality = quality if ref == reference else measured(its, None, reference_card.embedding.thresholds)
+        across = is_comparable and ref != reference
+        cross = measured(own, its, _across(card, reference_card.embedding.space)) if across else None
     return EmbeddingEvaluation(
         ref=ref,
         reference=reference,
-        card=repository.card(ref),
+        card=card,
         detector=detector_ref,
         protocol=protocol,
         data=faces,
@@ -193,6 +204,11 @@ def evaluate_embedding(
         cross=cross,
         cosine=float(np.nanmean((own * its).sum(axis=1))) if is_comparable else float("nan"),
     )
+
+
+def _across(card: card_pb2.Card, space: str) -> Iterable[card_pb2.MatchThreshold]:
+    """A card's thresholds for vectors enrolled in another space."""
+    return next((other.thresholds for other in card.embedding.cross_spaces if other.space == space), ())
 
 
 def _detector(repository: Repository, named: Path | None) -> tuple[Repository, VariantRef]:

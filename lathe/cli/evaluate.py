@@ -22,7 +22,7 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "evaluate",
         help="judge a variant on labelled or unlabelled pictures",
-        description="Judges a detector on pictures with or without labels, an embedding network on pairs of faces.",
+        description="Judges a detector on pictures with or without labels, an embedding network on known faces.",
     )
     parser.add_argument("variant", type=Path, help="REPOSITORY/MODEL/VARIANT[/VERSION]")
     parser.add_argument(
@@ -30,7 +30,7 @@ def add_command(commands: Any) -> None:
         type=Path,
         required=True,
         help="folder of pictures, or COCO labels (file or folder); for an embedding network a pairs.txt with its "
-        "pictures beside it, as of Labeled Faces in the Wild",
+        "pictures beside it, as of Labeled Faces in the Wild, or a folder with a folder of pictures for each person",
     )
     detection = parser.add_argument_group("of detectors")
     detection.add_argument(

@@ -49,6 +49,9 @@ def _quality(evaluation: EmbeddingEvaluation) -> Iterator[Row]:
     yield row("rank-1", less.rank1, lambda one: one.identification.rank1)
     for fpir, fnir in less.fnir.items():
         yield row(f"FNIR at FPIR {_rate(fpir)}", fnir, lambda one, at=fpir: one.identification.at[at].fnir)  # type: ignore[misc]
+    for one, decided in evaluation.own.carded:
+        yield _carded(f"FMR at card's {_rate(one.fmr)}", decided.fmr)
+        yield _carded(f"FNMR at card's {_rate(one.fmr)}", decided.fnmr)
     if evaluation.cross:
         yield "cosine", f"{evaluation.cosine:.4f}", "", "", ""
 
@@ -61,6 +64,8 @@ def _costs(evaluation: EmbeddingEvaluation) -> Iterator[Row]:
 
 
 def _notes(evaluation: EmbeddingEvaluation) -> Iterator[str]:
+    from lathe_compression.embedding_quality import keeps
+
     data, own = evaluation.data, evaluation.own
     yield (
         f"{len(data.paths)} pictures of {len(set(data.subjects))} people, {len(data.pairs.fold)} pairs; "
@@ -69,10 +74,17 @@ def _notes(evaluation: EmbeddingEvaluation) -> Iterator[str]:
     )
     if evaluation.cross:
         yield f"{ACROSS}: enrolled with {evaluation.reference.variant}, probed with {evaluation.ref.variant}"
+    broken = [one.fmr for one, decided in own.carded if not keeps(one.fmr, decided)]
+    if broken:
+        yield f"the card's thresholds do not keep an FMR of {', '.join(map(_rate, broken))} % on these faces"
+    if any(one.data == data.name for one, _ in own.carded):
+        yield "the card's thresholds were measured on these very faces: others tell more"
     missing = [fmr for fmr in evaluation.protocol.fmrs if fmr not in own.rates.at]
     if missing:
         yield f"too few comparisons to tell the FNMR at FMR {', '.join(map(_rate, missing))} %"
-    if own.accuracy.is_cut:
+    if not len(data.pairs.fold):
+        yield "no accuracy, since there are no pairs"
+    elif own.accuracy.is_cut:
         yield "accuracy: the one fold is cut into parts, each decided by the threshold of the others"
     if own.failures:
         are_several = own.failures > 1
@@ -93,6 +105,10 @@ def _row(name: str, difference: Resampled, *sides: Resampled | None) -> Row:
         f"{100 * difference.value:+.2f} ({_bounds(difference, '+.1f', ' to ')})" if _exists(difference) else "–",
         _percent(cross) if cross is not None else "",
     )
+
+
+def _carded(name: str, one: Resampled) -> Row:
+    return name, f"{_rate(one.value, '.2g')} ({_bounds(one, '.2g', '–')})", "", "", ""
 
 
 def _exists(one: Resampled | None) -> TypeGuard[Resampled]:

@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> None:
     if any(card.task == card_pb2.TASK_EMBEDDING for card in cards.values()):
         raise InvalidInput(
             f"{model} is an embedding network, and reports are of detectors; "
-            "lathe evaluate judges one of its variants on pairs of faces"
+            "lathe evaluate judges one of its variants on faces of known people"
         )
     for name, card in cards.items():
         ref = VariantRef(model, name, card.version)

@@ -49,10 +49,16 @@ def fnmr_the_long_way(found: list[Comparison], fmr: float, counts: NDArray[np.in
     raise AssertionError
 
 
-def fmr_the_long_way(found: list[Comparison], threshold: float, counts: NDArray[np.int64]) -> float:
-    impostor = [(score, counts[one] * counts[other]) for score, one, other in found if one != other]
-    matching = sum(weight for score, weight in impostor if score >= threshold)
-    return float(matching / sum(weight for _, weight in impostor))
+def rate_the_long_way(found: list[Comparison], threshold: float, counts: NDArray[np.int64], is_of_one: bool) -> float:
+    """Errors of the comparisons of one person, or of those of two."""
+    chosen = [
+        (score, counts[one] if is_of_one else counts[one] * counts[other])
+        for score, one, other in found
+        if (one == other) == is_of_one
+    ]
+    wrong = sum(weight for score, weight in chosen if (score < threshold) == is_of_one)
+    total = sum(weight for _, weight in chosen)
+    return float(wrong / total) if total else math.nan
 
 
 class TestRates:
@@ -67,7 +73,7 @@ class TestRates:
             faces = Faces(subjects, probes, enrolled if is_cross else None)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(error_rates, "EXPECTED_FALSE_MATCHES", 1e-9)
-                rates = error_rates.error_rates(faces, FMRS, resamples=4)
+                rates = error_rates.error_rates(faces, FMRS, thresholds=(0.3, 0.5), resamples=4)
             found = one_by_one(faces)
             impostors = sum(one != other for _, one, other in found)
             assert (rates.impostors, rates.genuine) == (impostors, len(found) - impostors)
@@ -87,8 +93,14 @@ class TestRates:
                         expected = fnmr_the_long_way(found, fmr, counts)
                         assert point.fnmr.values[number] == pytest.approx(expected, nan_ok=True)
                         assert point.measured_fmr.values[number] == pytest.approx(
-                            fmr_the_long_way(found, point.min_similarity, counts)
+                            rate_the_long_way(found, point.min_similarity, counts, is_of_one=False)
                         )
+            for threshold, decided in rates.decided.items():
+                for number, counts in enumerate((people_once, *resampled)):
+                    values = [(one.value, *one.values)[number] for one in (decided.fmr, decided.fnmr)]
+                    for value, is_of_one in zip(values, (False, True), strict=True):
+                        expected = rate_the_long_way(found, threshold, counts, is_of_one)
+                        assert value == pytest.approx(expected, nan_ok=True)
             thresholds = sorted({score for score, _, _ in found} - {NO_MATCH})
             both = [
                 max(
@@ -129,12 +141,34 @@ class TestRates:
         faces = Faces(*people(100, 5, 0.8, np.random.default_rng(3)))
         whole = error_rates.error_rates(faces, resamples=50)
         monkeypatch.setattr(comparisons, "_LEAST_TAIL", 1)
-        monkeypatch.setattr(comparisons, "_ROWS", 7)
+        monkeypatch.setattr(comparisons, "_BLOCK", 3000)
         short = error_rates.error_rates(faces, resamples=50)
         assert whole.at.keys() == short.at.keys() == {1e-2, 1e-3, 1e-4}
         for fmr, point in whole.at.items():
-            assert short.at[fmr].fnmr.values.tolist() == point.fnmr.values.tolist()
-            assert short.at[fmr].min_similarity == point.min_similarity
+            assert short.at[fmr].fnmr.values == pytest.approx(point.fnmr.values, abs=2e-3)
+            assert short.at[fmr].min_similarity == pytest.approx(point.min_similarity, abs=1e-6)
+
+    def test_a_low_threshold_lengthens_the_tail(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(comparisons, "_LEAST_TAIL", 1)
+        monkeypatch.setattr(comparisons, "_BLOCK", 3000)
+        faces = Faces(*people(40, 4, 0.8, np.random.default_rng(12)))
+        decided = error_rates.error_rates(faces, (1e-2,), thresholds=(0.0, 0.9), resamples=3).decided
+        found = one_by_one(faces)
+        for number, counts in enumerate(resamples_of(40, 3)):
+            for threshold, one in decided.items():
+                expected = rate_the_long_way(found, threshold, counts, is_of_one=False)
+                assert one.fmr.values[number] == pytest.approx(expected, abs=1e-5)
+        assert decided[0.0].fmr.value > 0.4
+
+    def test_a_threshold_decides_as_it_is_written(self) -> None:
+        """0.7 is no float32: the nearest one is below it, and must not match."""
+        just = [float(one) for one in (np.float32(0.7), np.nextafter(np.float32(0.7), np.float32(1)))]
+        for similarity, matches in zip(just, (False, True), strict=True):
+            vectors = np.array([[1, 0], [similarity, np.sqrt(1 - similarity**2)], [-1, 0], [0, -1]])
+            faces = Faces(np.array([0, 0, 1, 2]), vectors)
+            exactly = float(faces.similarity(slice(0, 1), slice(1, 2))[0, 0])
+            fnmr = error_rates.error_rates(faces, (), thresholds=(0.7,), resamples=1).decided[0.7].fnmr
+            assert (fnmr.value == 0) == matches == (exactly >= 0.7)
 
     def test_curve_passes_through_the_points(self) -> None:
         rates = error_rates.error_rates(Faces(*people(60, 4, 0.8, np.random.default_rng(4))), (1e-2,), resamples=2)

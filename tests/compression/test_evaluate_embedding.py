@@ -13,10 +13,14 @@ import numpy as np
 import pytest
 
 from lathe.cli import main
-from lathe.repository import Repository
+from lathe.progress import Progress
+from lathe.repository import Repository, VariantRef
 from lathe.used_pictures import UsedPictures
 from lathe.v1 import card_pb2
+from lathe_compression.comparisons import Faces
+from lathe_compression.evaluate_embedding import FaceProtocol, evaluate_embedding
 from lathe_compression.pictures import file_digest
+from lathe_compression.verification import accuracy
 from tests.compression.face_networks import (
     DIMENSIONS,
     SIDE,
@@ -105,6 +109,19 @@ def test_another_space_is_as_good_alone_and_worthless_across(
     assert figures["cross"]["identification"]["rank1"] < 0.2
 
 
+def test_reference_is_enrolled_and_the_variant_probes(models: Path, people: Path) -> None:
+    ref = VariantRef("face-embed", "turned", 1)
+    evaluation = evaluate_embedding(Repository(models), ref, people, FaceProtocol(), Progress())
+    probes, enrolled = (evaluation.judged.embedded[str(one)].vectors for one in (ref, evaluation.reference))
+    subjects = np.array(evaluation.data.subjects)
+    one, other = (
+        accuracy(Faces(subjects, *sides), evaluation.data.pairs, resamples=1).mean.value
+        for sides in ((probes, enrolled), (enrolled, probes))
+    )
+    assert evaluation.cross
+    assert evaluation.cross.accuracy.mean.value == one != other
+
+
 def test_reference_itself_has_nothing_across(models: Path, people: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = evaluate(capsys, models / "face-embed/fp32", people)
     assert figures["cross"] is None
@@ -146,6 +163,34 @@ def test_pictures_that_made_the_variant_or_its_reference_are_left_out(
     assert (figures["pictures"], figures["pairs"]) == (2 * PEOPLE - 2, 2 * PEOPLE - 4)
 
 
+def test_thresholds_of_the_card_are_held_against_these_faces(
+    models: Path, people: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the threshold that keeps 1 in 100 here, and at one that lets half of all strangers in."""
+    measured = evaluate(capsys, models / "face-embed/near", people)["fnmr"]["0.01"]
+    card = embedder_card("carded", b"", parent="fp32")
+    for fmr, threshold in ((0.01, measured["threshold"]), (0.001, 0.0)):
+        card.embedding.thresholds.add(fmr=fmr, min_similarity=threshold, data="people/pairs.txt")
+    across = card.embedding.cross_spaces.add(space=card.embedding.space, variant="fp32")
+    across.thresholds.add(fmr=0.02, min_similarity=0.9)
+    repository = Repository(models)
+    repository.publish(card, repository.model_bytes(repository.newest("face-embed", "near")))
+    figures = evaluate(capsys, models / "face-embed/carded", people)
+    good, bad = (figures["card_thresholds"][fmr] for fmr in ("0.01", "0.001"))
+    assert good["keeps_fmr"]
+    assert good["fmr"]["value"] == measured["fmr_value"]
+    assert good["fnmr"]["value"] == measured["value"]
+    assert not bad["keeps_fmr"]
+    assert 0.3 < bad["fmr"]["low"] < bad["fmr"]["value"] < 0.7
+    assert bad["fnmr"]["value"] == 0
+    assert figures["cross"]["card_thresholds"]["0.02"]["threshold"] == 0.9
+    assert figures["reference"]["card_thresholds"] == {}
+    assert main(["evaluate", str(models / "face-embed/carded"), "--data", str(people)]) == 0
+    shown = capsys.readouterr().out
+    assert "the card's thresholds do not keep an FMR of 0.1 % on these faces" in shown
+    assert "the card's thresholds were measured on these very faces" in shown
+
+
 def test_rates_and_seed_may_be_chosen(models: Path, people: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ("--fmr", "0.1", "--fmr", "0.02", "--seed", "7")
     one, other = (evaluate(capsys, models / "face-embed/near", people, *flags[: 4 + 2 * n]) for n in range(2))
@@ -154,6 +199,19 @@ def test_rates_and_seed_may_be_chosen(models: Path, people: Path, capsys: pytest
     assert one["accuracy"]["value"] == other["accuracy"]["value"]
     assert one["accuracy"]["low"] != other["accuracy"]["low"]
     assert (one["protocol"]["seed"], other["protocol"]["seed"]) == (0, 7)
+
+
+def test_folder_of_people_needs_no_pairs(models: Path, people: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (people / "pairs.txt").unlink()
+    figures = evaluate(capsys, models / "face-embed/near", people)
+    assert (figures["pictures"], figures["subjects"], figures["pairs"]) == (ALL, PEOPLE, 0)
+    assert figures["genuine_comparisons"] == 3 * PEOPLE
+    assert list(figures["fnmr"]) == ["0.01", "0.001"]
+    nothing = {"value": None, "low": None, "high": None}
+    assert figures["accuracy"] == nothing | {"standard_error": None, "folds": []}
+    assert (figures["difference"]["accuracy"], figures["protocol"]["folds"]) == (nothing, 0)
+    assert main(["evaluate", str(models / "face-embed/near"), "--data", str(people)]) == 0
+    assert "no accuracy, since there are no pairs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("columns", ["100", "80"])
@@ -209,7 +267,7 @@ class TestDetector:
     ("variant", "data", "flags", "told"),
     [
         ("face-embed/fp32", "none", (), "there is no file of pairs"),
-        ("face-embed/fp32", "empty", (), "holds no pairs.txt"),
+        ("face-embed/fp32", "empty", (), "holds neither a pairs.txt nor a folder of pictures for each person"),
         ("face-embed/fp32", "broken.txt", (), "broken.txt, line 1: the header must be"),
         (
             "face-embed/fp32",
