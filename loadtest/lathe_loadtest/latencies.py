@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ from lathe_loadtest.histogram import decoded
 
 if TYPE_CHECKING:
     from hdrh.histogram import HdrHistogram
+
+    from lathe_loadtest.result import CameraResult
 
 _MICRO = 1e-6
 
@@ -98,6 +100,11 @@ class Latencies:
         """Each share with its percentile, as far as there is at least one frame beyond it."""
         told = [share for share in shares if self.total * (1 - share) >= 1 - 1e-9]
         return list(zip(told, self._percentiles(np.cumsum(self.counts.sum(0)), told), strict=True))
+
+
+def latencies_of(cameras: Iterable[CameraResult]) -> Latencies:
+    """Of all their answered frames, a stretch a camera."""
+    return Latencies.decoded([camera.latencies for camera in cameras])
 
 
 def block_starts(stretches: int, length: int) -> NDArray[np.int64]:
