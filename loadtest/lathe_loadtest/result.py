@@ -4,7 +4,8 @@ Frames belong to the second in which they were to be sent, counted from the star
 Every frame that was due has one outcome: that of the contract, or one that only the sender sees. `lost` was sent and
 never answered though its call stood. `dropped_disconnected` was due or under way when the connection was cut.
 `dropped_unsent` still waited for room at the end. `dropped_unfinished` was on its way at the end, in a stream whose
-answers kept coming: that of a slow reader, or one that the server brakes. `dropped_overloaded` is a unary call's RESOURCE_EXHAUSTED.
+answers kept coming: that of a slow reader, or one that the server brakes.
+`dropped_overloaded` is a unary call's RESOURCE_EXHAUSTED.
 """
 
 from __future__ import annotations
