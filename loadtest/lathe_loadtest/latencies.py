@@ -61,6 +61,11 @@ class Latencies:
         both = np.concatenate([self.values, other.values])
         return Latencies.of([(both, np.concatenate(pair)) for pair in pairs])
 
+    @property
+    def together(self) -> Latencies:
+        """All stretches as one."""
+        return Latencies(self.values, self.counts.sum(0, keepdims=True, dtype=np.int32))
+
     @cached_property
     def _as_floats(self) -> NDArray[np.float64]:
         """Products of matrices of whole numbers are slow."""
@@ -105,6 +110,13 @@ class Latencies:
 def latencies_of(cameras: Iterable[CameraResult]) -> Latencies:
     """Of all their answered frames, a stretch a camera."""
     return Latencies.decoded([camera.latencies for camera in cameras])
+
+
+def latencies_by_group(cameras: Sequence[CameraResult]) -> dict[str, Latencies]:
+    """Of each group of cameras as one stretch; none where there is one group, which says no more than all."""
+    names = list(dict.fromkeys(camera.group for camera in cameras))
+    groups = {name: latencies_of(camera for camera in cameras if camera.group == name) for name in names}
+    return {name: one.together for name, one in groups.items()} if len(names) > 1 else {}
 
 
 def block_starts(stretches: int, length: int) -> NDArray[np.int64]:

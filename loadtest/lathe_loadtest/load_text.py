@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lathe.figure_text import milli, share, short
 from lathe_loadtest.figures import Figures, figures, judged_timeline, server_rows
-from lathe_loadtest.latencies import Latencies, latencies_of
+from lathe_loadtest.latencies import Latencies, latencies_by_group
 from lathe_loadtest.result import ANSWERED, Event, LoadResult
 
 SHARES = (0.5, 0.9, 0.99, 0.999, 0.9999)
@@ -76,11 +76,7 @@ def _latencies(result: LoadResult, variants: Mapping[str, Latencies], together: 
     rows = {"all": together}
     if len(variants) > 1:
         rows |= {name or "(no variant told)": latencies for name, latencies in variants.items()}
-    groups = dict.fromkeys(camera.group for camera in result.cameras)
-    if len(groups) > 1:
-        rows |= {
-            f"cameras: {name}": latencies_of(one for one in result.cameras if one.group == name) for name in groups
-        }
+    rows |= {f"cameras: {name}": latencies for name, latencies in latencies_by_group(result.cameras).items()}
     for name, latencies in rows.items():
         if latencies.total:
             table.add_row(name, *_percentiles(latencies))
