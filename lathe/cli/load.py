@@ -145,10 +145,9 @@ def tell(result: LoadResult, checks: Sequence[Check]) -> int:
 
 
 def _write_page(result: LoadResult, checks: Sequence[Check], path: Path) -> None:
-    from lathe_loadtest.judge_text import lines
     from lathe_loadtest.load_page import page
 
-    page(result, lines(checks) if result.scenario.expect else ()).save(path)
+    page(result, checks if result.scenario.expect else ()).save(path)
 
 
 def _overrides(options: argparse.Namespace) -> Overrides:

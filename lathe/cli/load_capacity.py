@@ -82,10 +82,9 @@ def run(options: argparse.Namespace, scenario: Scenario, stage: Stage, stop: thr
     warm = max(scenario.warmup_seconds, WARM_SHARE * scenario.seconds)
     scenario = _replaced(scenario, warmup_seconds=warm, drain_seconds=1.0)
     demand = Demand(0.1 if options.p99 is None else options.p99, options.drops or 0.0)
-    found: list[Capacity] = []
-    for _ in range(options.searches or 1):
-        one = search(scenario, stage, demand, processes=options.processes, stop=stop, on_run=_tell_run)
-        found.append(one)
+    times = options.searches or 1
+    found = search(scenario, stage, demand, searches=times, processes=options.processes, stop=stop, on_run=_tell_run)
+    for one in found:
         print(sentence(one, scenario, demand), flush=True)
     if len(found) > 1:
         loads = [one.load for one in found]

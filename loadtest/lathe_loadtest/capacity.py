@@ -9,8 +9,9 @@ by one run. Before, it doubles the load until that is not carried, so that no ru
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -57,15 +58,37 @@ class Capacity:
         return not self.why_not
 
 
-def find_capacity(
-    meets: Callable[[float], bool | None], start: float, *, precision: float = 0.022, most_runs: int = 60
-) -> Capacity:
-    """Searches for the highest load that is carried.
+def find_capacities(
+    meets: Callable[[float], bool | None], start: float, searches: int = 1, **settings: Any
+) -> tuple[Capacity, ...]:
+    """Searches for the highest load that is carried, so often. The searches know nothing of each other, but their runs
+    take turns: a machine that is slower for a while is so for all of them.
 
     Args:
         meets: makes a run at a load, and says whether it was carried, or None (see `Run`).
         start: the load of the first run; best one that is carried for sure.
-        precision: half the width of the interval at which the search ends, as a share.
+        settings: see `searching`.
+    """
+    under_way = {number: searching(start, **settings) for number in range(searches)}
+    loads = {number: next(search) for number, search in under_way.items()}
+    found: dict[int, Capacity] = {}
+    while under_way:
+        for number, search in list(under_way.items()):
+            try:
+                loads[number] = search.send(meets(loads[number]))
+            except StopIteration as ended:
+                found[number] = ended.value
+                del under_way[number]
+    return tuple(found[number] for number in range(searches))
+
+
+def searching(
+    start: float, *, precision: float = 0.022, most_runs: int = 60
+) -> Generator[float, bool | None, Capacity]:
+    """One search: gives the load of the next run, is sent whether it was carried, and returns the capacity.
+
+    Args:
+        precision: half the width of the interval at which it ends, as a share.
     """
     belief = _Belief(start)
     runs: list[Run] = []
@@ -83,7 +106,7 @@ def find_capacity(
         load = next_load(runs, start, belief)
         if not start / SPAN < load < start * SPAN:
             return ended("every load was carried" if load > start else "no load was carried, however small")
-        met = meets(load)
+        met = yield load
         runs.append(Run(load, met))
         if met is None:
             if {run.met for run in runs[-MOST_INVALID:]} == {None} and len(runs) >= MOST_INVALID:

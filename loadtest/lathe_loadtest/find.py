@@ -9,8 +9,8 @@ from threading import Event as Flag
 
 from lathe.errors import Unavailable
 from lathe_loadtest.boxed import with_cameras
-from lathe_loadtest.capacity import Capacity, Run, find_capacity
-from lathe_loadtest.histogram import merged
+from lathe_loadtest.capacity import Capacity, Run, find_capacities
+from lathe_loadtest.latencies import latencies_of
 from lathe_loadtest.play import play, prepared, saturated
 from lathe_loadtest.result import ANSWERED, LoadResult
 from lathe_loadtest.scenario import Scenario
@@ -44,9 +44,8 @@ def carries(result: LoadResult, demand: Demand) -> bool | None:
     """
     due = sum(camera.due for camera in result.cameras)
     answered = result.outcomes[ANSWERED]
-    latencies = merged(camera.latencies for camera in result.cameras)
-    p99_seconds = latencies.get_value_at_percentile(99) / 1e6
-    if not answered or due - answered > demand.drops * due or p99_seconds > demand.p99_seconds:
+    is_late = latencies_of(result.cameras).percentile(0.99) > demand.p99_seconds
+    if not answered or due - answered > demand.drops * due or is_late:
         return False
     return True if result.is_valid else None
 
@@ -56,14 +55,16 @@ def search(
     stage: Stage,
     demand: Demand,
     *,
+    searches: int = 1,
     processes: int = 0,
     stop: Flag | None = None,
     on_run: Callable[[Run, LoadResult], None] = lambda *_: None,
-) -> Capacity:
+) -> tuple[Capacity, ...]:
     """How many cameras of the scenario's first group the server carries, beside the others.
 
     Args:
         scenario: each run is one of it, with another number of cameras; parts of one are lower rates of all.
+        searches: how often it is searched for.
         on_run: told about each.
 
     Raises:
@@ -82,4 +83,4 @@ def search(
         on_run(Run(count, met), result)
         return met
 
-    return find_capacity(meets, FIRST_SHARE * able / scenario.cameras[0].fps)
+    return find_capacities(meets, FIRST_SHARE * able / scenario.cameras[0].fps, searches)

@@ -55,20 +55,3 @@ def decoded(text: str) -> HdrHistogram:
     if found != (LOWEST_US, HIGHEST_US, DIGITS):
         raise InvalidInput(f"a histogram is of {LOWEST_US} to {HIGHEST_US} µs with {DIGITS} digits")
     return made
-
-
-def merged(texts: Iterable[str]) -> HdrHistogram:
-    """All of them in one."""
-    total = histogram()
-    for text in texts:
-        total.add(decoded(text))
-    return total
-
-
-def counts(text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Its values (µs, rising, each the highest of its cell, as percentiles are) and how often each was."""
-    cells = [
-        (item.value_iterated_to, item.count_at_value_iterated_to) for item in decoded(text).get_recorded_iterator()
-    ]
-    table = np.array(cells, np.int64).reshape(-1, 2)
-    return table[:, 0], table[:, 1]

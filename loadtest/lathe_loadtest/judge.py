@@ -10,7 +10,7 @@ from statistics import median
 
 from lathe.evidence import binomial_bounds
 from lathe_loadtest.expect import Expect
-from lathe_loadtest.histogram import merged
+from lathe_loadtest.latencies import latencies_of
 from lathe_loadtest.result import ANSWERED, LOST, CameraResult, LoadResult
 
 SPLIT_LEVEL = 0.99
@@ -88,13 +88,12 @@ def _latencies(cameras: Sequence[CameraResult], expect: Expect) -> Iterator[Chec
     bounds = {50: expect.p50_seconds, 99: expect.p99_seconds}
     if all(bound is None for bound in bounds.values()):
         return
-    total = merged(camera.latencies for camera in cameras)
+    found = latencies_of(cameras)
     for percent, bound in bounds.items():
         if bound is not None:
-            seconds = total.get_value_at_percentile(percent) / 1e6
-            measured = f"{seconds * 1e3:.1f} ms" if total.get_total_count() else "no answers"
-            holds = bool(total.get_total_count()) and seconds <= bound
-            yield Check(expect.of, f"p{percent} latency", f"≤ {bound * 1e3:g} ms", measured, holds)
+            seconds = found.percentile(percent / 100)
+            measured = f"{seconds * 1e3:.1f} ms" if found.total else "no answers"
+            yield Check(expect.of, f"p{percent} latency", f"≤ {bound * 1e3:g} ms", measured, seconds <= bound)
 
 
 def _by_variant(cameras: Sequence[CameraResult], expect: Expect) -> Iterator[Check]:

@@ -9,24 +9,18 @@ from rich.table import Table
 
 from lathe_loadtest.judge import Check
 
+HEADINGS = ("", "of", "what", "expected", "measured")
+
 
 def show(checks: Sequence[Check], console: Console) -> None:
     table = Table(title="expected and measured", title_justify="left")
-    for name in ("", "of", "what", "expected", "measured"):
+    for name in HEADINGS:
         table.add_column(name)
     for check in checks:
-        cells = ("ok" if check.holds else "NO", check.of or "all", check.what, check.expected, check.measured)
-        table.add_row(*cells, style=None if check.holds else "bold")
+        table.add_row(*row(check), style=None if check.holds else "bold")
     console.print(table)
 
 
-def lines(checks: Sequence[Check]) -> list[tuple[bool, str]]:
-    """Whether each holds, and a line of it.
-
-    >>> lines([Check("hot", "answered", "≥ 10.0%", "34.20%", True)])
-    [(True, 'hot: answered 34.20%, expected ≥ 10.0%')]
-    """
-    return [
-        (check.holds, f"{f'{check.of}: ' if check.of else ''}{check.what} {check.measured}, expected {check.expected}")
-        for check in checks
-    ]
+def row(check: Check) -> list[str]:
+    """Its cells below `HEADINGS`."""
+    return ["ok" if check.holds else "NO", check.of or "all", check.what, check.expected, check.measured]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ from lathe_loadtest.histogram import decoded
 
 if TYPE_CHECKING:
     from hdrh.histogram import HdrHistogram
+
+    from lathe_loadtest.result import CameraResult
 
 _MICRO = 1e-6
 
@@ -59,6 +61,11 @@ class Latencies:
         both = np.concatenate([self.values, other.values])
         return Latencies.of([(both, np.concatenate(pair)) for pair in pairs])
 
+    @property
+    def together(self) -> Latencies:
+        """All stretches as one."""
+        return Latencies(self.values, self.counts.sum(0, keepdims=True, dtype=np.int32))
+
     @cached_property
     def _as_floats(self) -> NDArray[np.float64]:
         """Products of matrices of whole numbers are slow."""
@@ -98,6 +105,18 @@ class Latencies:
         """Each share with its percentile, as far as there is at least one frame beyond it."""
         told = [share for share in shares if self.total * (1 - share) >= 1 - 1e-9]
         return list(zip(told, self._percentiles(np.cumsum(self.counts.sum(0)), told), strict=True))
+
+
+def latencies_of(cameras: Iterable[CameraResult]) -> Latencies:
+    """Of all their answered frames, a stretch a camera."""
+    return Latencies.decoded([camera.latencies for camera in cameras])
+
+
+def latencies_by_group(cameras: Sequence[CameraResult]) -> dict[str, Latencies]:
+    """Of each group of cameras as one stretch; none where there is one group, which says no more than all."""
+    names = list(dict.fromkeys(camera.group for camera in cameras))
+    groups = {name: latencies_of(camera for camera in cameras if camera.group == name) for name in names}
+    return {name: one.together for name, one in groups.items()} if len(names) > 1 else {}
 
 
 def block_starts(stretches: int, length: int) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,7 +20,7 @@ from lathe_loadtest.http2_call import Call
 from lathe_loadtest.http2_frames import DEADLINE_EXCEEDED, OK, WIDE_WINDOW, request_headers
 from lathe_loadtest.messages import Messages, outcome_of
 from lathe_loadtest.notes import Notes
-from lathe_loadtest.result import DISCONNECTED, LOST, UNSENT
+from lathe_loadtest.result import DISCONNECTED, LOST, UNFINISHED, UNSENT
 from lathe_loadtest.schedule import CameraPlan
 
 CONNECT_SECONDS = 5.0
@@ -28,6 +29,8 @@ NARROW_WINDOW = 1 << 15
 """Of a slow reader: some hundred answers, and room for the largest."""
 DEADLINE_GRACE_SECONDS = 0.5
 """After a call's deadline, for the server to say so itself."""
+PROGRESS_SECONDS = 2.0
+"""A stream that was answered so recently is at work."""
 _HOPELESS = {
     5: "NOT_FOUND",
     9: "FAILED_PRECONDITION",
@@ -84,6 +87,7 @@ class Link:
         self._unread: deque[tuple[Call, bytes]] = deque()  # of a slow reader
         self.attempts = 0
         self._has_answered = False
+        self._last_answer = 0.0
         self._opened: asyncio.Future[None] | None = None
         self._connecting: asyncio.Task[None] | None = None
         metadata = [("authorization", f"Bearer {peer.token}")] if peer.token else []
@@ -148,10 +152,13 @@ class Link:
                 self._connection.cancel(call)
 
     def end(self) -> None:
-        """Whatever has no outcome now has been lost, or was never sent."""
+        """Whatever has no outcome now has been lost, was never sent, or would have needed more time."""
         self._wanted = self.is_open = False
+        is_at_work = self._messages.is_stream and time.monotonic() - self._last_answer < PROGRESS_SECONDS
+        self._leave_unread()
+        unanswered = UNFINISHED if is_at_work else LOST
         for row in (*self._owed, *self._waiting):
-            self._notes.settle(row, LOST if self._notes.was_sent(row) else UNSENT)
+            self._notes.settle(row, unanswered if self._notes.was_sent(row) else UNSENT)
         self._owed.clear()
         self._waiting.clear()
         if self._connecting:
@@ -174,6 +181,7 @@ class Link:
     def on_end(self, call: Call, code: int, text: str) -> None:
         if call is self._call:
             self._call, self.is_open = None, False
+            self._leave_unread()
             outcome = LOST if code == OK else DISCONNECTED
             for row in tuple(self._owed):
                 self._settle(row, outcome)
@@ -260,6 +268,13 @@ class Link:
         if self._unread:
             asyncio.get_running_loop().call_later(self._plan.cameras.read_seconds, self._read_next)
 
+    def _leave_unread(self) -> None:
+        """Answers that are here, and that a slow reader will not come to."""
+        for call, message in self._unread:
+            with suppress(ValueError):
+                self._settle(self._messages.answer(message)[0] if call.tag < 0 else call.tag, UNFINISHED)
+        self._unread.clear()
+
     def _read(self, call: Call, message: bytes) -> None:
         now = time.monotonic()
         try:
@@ -270,7 +285,7 @@ class Link:
         row = index if call.tag < 0 else call.tag
         if row not in self._owed:
             return
-        self._has_answered = True
+        self._has_answered, self._last_answer = True, now
         self.attempts = 0
         del self._owed[row]
         self._notes.settle(row, outcome, variant, now - self._start - self._notes.due[row])

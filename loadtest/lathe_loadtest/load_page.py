@@ -22,7 +22,9 @@ from lathe_loadtest.figures import (
     share_text,
     with_interval,
 )
-from lathe_loadtest.latencies import Latencies
+from lathe_loadtest.judge import Check
+from lathe_loadtest.judge_text import HEADINGS, row
+from lathe_loadtest.latencies import Latencies, latencies_by_group, latencies_of
 from lathe_loadtest.phases import Phase, phases, told
 from lathe_loadtest.result import ANSWERED, CameraResult, LoadResult
 from lathe_loadtest.timeline import FEWEST_BLOCKS, Timeline
@@ -30,12 +32,13 @@ from lathe_loadtest.timeline import FEWEST_BLOCKS, Timeline
 MOST_STRETCHES = 300
 """Of a drawing over time; longer runs are drawn in stretches of several seconds."""
 MOST_CAMERAS = 20
+FRAME_HEADINGS = ("due", "answered", "unanswered", "p50, ms", "p99, ms")
 _RED = " What was done to the server is dashed in red."
 
 
-def page(result: LoadResult, expectations: Sequence[tuple[bool, str]] = ()) -> Report:
+def page(result: LoadResult, checks: Sequence[Check] = ()) -> Report:
     """Args:
-    expectations: of the scenario, whether each was met and what it says.
+    checks: of what the scenario expects.
     """
     whole = Timeline.of(result)
     judged = whole.after(result.scenario.warmup_seconds)
@@ -46,20 +49,24 @@ def page(result: LoadResult, expectations: Sequence[tuple[bool, str]] = ()) -> R
         f"Load test: {scenario.name or scenario.model}",
         " ".join([*([scenario.about] if scenario.about else []), f"{began:%Y-%m-%d %H:%M:%S} UTC."]),
     )
-    _add_validity(report, result, expectations)
+    _add_validity(report, result, checks)
     report.facts(_facts(result, found))
+    if checks:
+        report.subheading("Expected and measured")
+        report.table(HEADINGS, list(map(row, checks)))
     timeline = whole.grouped(max(1, math.ceil(len(whole) / MOST_STRETCHES)))
     _add_latency(report, judged, timeline, found, events)
     if len(found.variants) > 1:
         _add_variants(report, timeline, found, events)
     _add_frames(report, timeline, found, events)
     _add_server(report, result, timeline, found, events)
+    _add_groups(report, result)
     _add_cameras(report, result)
     _add_sender(report, result, found)
     return report
 
 
-def _add_validity(report: Report, result: LoadResult, expectations: Sequence[tuple[bool, str]]) -> None:
+def _add_validity(report: Report, result: LoadResult, checks: Sequence[Check]) -> None:
     if result.is_valid:
         report.paragraph("Valid: the sender kept to its times, so the figures are the server's.", "big good")
     else:
@@ -69,13 +76,15 @@ def _add_validity(report: Report, result: LoadResult, expectations: Sequence[tup
         how = "The server was lost" if result.ended == "server_lost" else "The run was interrupted"
         why = f": {result.error}" if result.error else ""
         report.paragraph(f"{how} after {result.seconds:.0f} of {result.scenario.seconds:.0f} s{why}.", "bad")
-    for text in (text for is_met, text in expectations if not is_met):
-        report.paragraph(f"Not met: {text}", "bad")
-    if met := [text for is_met, text in expectations if is_met]:
-        report.paragraph(f"Met: {'; '.join(met)}", "good")
-    failed = [one for one in result.events if one.error]
-    for one in failed:
-        report.paragraph(f"At {one.at_seconds:.0f} s {one.text or one.do} failed: {one.error}", "bad")
+    for one in checks:
+        if not one.holds:
+            of = f"{one.of}: " if one.of else ""
+            report.paragraph(f"Not met: {of}{one.what} {one.measured}, expected {one.expected}", "bad")
+    if checks and all(one.holds for one in checks):
+        report.paragraph("As expected.", "good")
+    for event in result.events:
+        if event.error:
+            report.paragraph(f"At {event.at_seconds:.0f} s {event.text or event.do} failed: {event.error}", "bad")
 
 
 def _facts(result: LoadResult, found: Figures) -> list[tuple[str, str]]:
@@ -236,19 +245,41 @@ def _known(result: LoadResult, timeline: Timeline) -> tuple[float, float]:
     return times[0], times[-1]
 
 
+def _add_groups(report: Report, result: LoadResult) -> None:
+    groups = latencies_by_group(result.cameras)
+    if not groups:
+        return
+    report.heading("By group of cameras")
+    answered = {name: one for name, one in groups.items() if one.total}
+    if answered:
+        report.plot(
+            load_plots.distribution({name: (one, one) for name, one in answered.items()}),
+            "The latencies of each.",
+            load_plots.key(answered),
+        )
+    rows = []
+    for name, latencies in groups.items():
+        own = [camera for camera in result.cameras if camera.group == name]
+        rows.append([name, str(len(own)), *_frames_of(own, latencies)])
+    report.table(["group", "cameras", *FRAME_HEADINGS], rows)
+
+
+def _frames_of(cameras: Sequence[CameraResult], latencies: Latencies) -> list[str]:
+    """Cells below `FRAME_HEADINGS`."""
+    due = sum(one.due for one in cameras)
+    answered = sum(one.outcomes.get(ANSWERED, 0) for one in cameras)
+    ms = [milli(latencies.percentile(share)) if latencies.total else "–" for share in (0.5, 0.99)]
+    return [f"{due:,}", f"{answered:,}", f"{1 - answered / due:.2%}" if due else "–", *ms]
+
+
 def _add_cameras(report: Report, result: LoadResult) -> None:
     report.heading("Cameras")
     worst = sorted(result.cameras, key=_badness, reverse=True)
     with report.details(f"{min(MOST_CAMERAS, len(worst))} of {len(worst)}, those with most unanswered frames first"):
-        rows = []
-        for one in worst[:MOST_CAMERAS]:
-            latencies = Latencies.decoded([one.latencies])
-            ms = [f"{latencies.percentile(share) * 1e3:.1f}" if latencies.total else "–" for share in (0.5, 0.99)]
-            answered = one.outcomes.get(ANSWERED, 0)
-            unanswered = f"{1 - answered / one.due:.2%}" if one.due else "–"
-            rows.append([one.name, f"{one.due:,}", f"{answered:,}", unanswered, *ms, str(one.connections)])
-        report.table(["camera", "due", "answered", "unanswered", "p50, ms", "p99, ms", "connections"], rows)
-        report.paragraph("Warm-up included.", "note")
+        rows = [
+            [one.name, *_frames_of([one], latencies_of([one])), str(one.connections)] for one in worst[:MOST_CAMERAS]
+        ]
+        report.table(["camera", *FRAME_HEADINGS, "connections"], rows)
 
 
 def _badness(one: CameraResult) -> float:

@@ -1,74 +1,97 @@
-"""A load test's result as a terminal shows it."""
+"""A load test's result as a terminal shows it: the figures of its page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
 
 from rich.console import Console
 from rich.table import Table
 
-from lathe.figure_text import share, short
-from lathe_loadtest.histogram import merged
-from lathe_loadtest.result import ANSWERED, LoadResult
+from lathe.figure_text import milli, share, short
+from lathe_loadtest.figures import Figures, figures, judged_timeline, server_rows
+from lathe_loadtest.latencies import Latencies, latencies_by_group
+from lathe_loadtest.result import ANSWERED, Event, LoadResult
 
-PERCENTILES = (50.0, 90.0, 99.0, 99.9, 99.99)
-_MILLI = 1e3
-
-
-def tables(result: LoadResult) -> tuple[Table, ...]:
-    """What became of the frames, and how long the answers took."""
-    frames = _frames(result)
-    return (frames, _latencies(result)) if result.variants else (frames,)
+SHARES = (0.5, 0.9, 0.99, 0.999, 0.9999)
+MOST_EVENTS = 8
+"""Of one kind that are told one by one."""
 
 
 def show(result: LoadResult, console: Console) -> None:
-    for table in tables(result):
-        console.print(table)
+    judged = judged_timeline(result)
+    found = figures(result, judged=judged)
+    console.print(_frames(result, found))
+    if found.all.frames:
+        console.print(_latencies(result, judged.latencies, judged.together))
+    if found.server:
+        console.print(_server(found))
     sender = result.sender
-    late = merged([sender.lateness]).get_value_at_percentile(99) / _MILLI
     processes = "1 process" if sender.processes == 1 else f"{sender.processes} processes"
     console.print(
-        f"driver: {processes}, {sender.cpu_us_per_frame:.0f} µs of CPU a frame, p99 of its lateness {short(late)} ms",
+        f"driver: {processes}, {found.sender_us_per_frame:.0f} µs of CPU a frame, p99 of its lateness "
+        f"{milli(found.late_p99_seconds)} ms",
         highlight=False,
     )
-    for event in result.events:
-        outcome = f"failed: {event.error}" if event.error else f"done in {event.took_seconds:.2f} s"
-        console.print(f"{event.at_seconds:.1f} s: {event.do} {event.text} – {outcome}", markup=False, highlight=False)
+    for line in told(result.events):
+        console.print(line, markup=False, highlight=False)
 
 
-def _frames(result: LoadResult) -> Table:
-    table = Table(title=f"{result.scenario.name or 'load'}: {result.seconds:.0f} s", title_justify="left")
+def told(events: Sequence[Event]) -> Iterator[str]:
+    """What was done to the server, a line each; where one thing was done again and again, those that failed."""
+    kinds: dict[str, list[Event]] = defaultdict(list)
+    for event in events:
+        kinds[event.do].append(event)
+    for do, own in kinds.items():
+        is_long = len(own) > MOST_EVENTS
+        if is_long:
+            took = [event.took_seconds for event in own]
+            yield f"{len(own)} times {do} – {median(took):.2f} s at the median, {max(took):.2f} at most"
+        for event in own:
+            if event.error:
+                yield f"{event.at_seconds:.1f} s: {event.do} {event.text} – failed: {event.error}"
+            elif not is_long:
+                yield f"{event.at_seconds:.1f} s: {event.do} {event.text} – done in {event.took_seconds:.2f} s"
+
+
+def _frames(result: LoadResult, found: Figures) -> Table:
+    table = Table(title=f"{result.scenario.name or 'load'}: {found.judged_seconds} s judged", title_justify="left")
     for name in ("frames", "number", "a second", "share"):
         table.add_column(name, justify="left" if name == "frames" else "right")
-    due = sum(one.due for one in result.per_second)
-    rows = [("due", due), ("sent", sum(one.sent for one in result.per_second))]
-    rows += sorted(result.outcomes.items(), key=lambda one: (one[0] != ANSWERED, -one[1]))
+    rows = [("due", found.due), ("sent", sum(one.sent for one in result.per_second))]
+    rows += sorted(found.outcomes.items(), key=lambda one: (one[0] != ANSWERED, -one[1]))
     for name, number in rows:
-        rate = number / result.seconds if result.seconds else None
-        table.add_row(name, str(number), short(rate), share(number / due) if due else "–")
+        rate = number / found.judged_seconds if found.judged_seconds else None
+        table.add_row(name, str(number), short(rate), share(number / found.due) if found.due else "–")
     return table
 
 
-def _latencies(result: LoadResult) -> Table:
+def _latencies(result: LoadResult, variants: Mapping[str, Latencies], together: Latencies) -> Table:
     table = Table(title="latency from when frames were to be sent, ms", title_justify="left")
-    table.add_column("variant")
-    for percent in PERCENTILES:
-        table.add_column(f"p{percent:g}", justify="right")
+    table.add_column("of")
+    for one in SHARES:
+        table.add_column(f"p{one * 100:g}", justify="right")
     table.add_column("max", justify="right")
-    by = {name: [one.latencies[name] for one in result.per_second if name in one.latencies] for name in result.variants}
-    for name, texts in by.items():
-        table.add_row(name or "(not told)", *_percentiles(texts))
-    if len(by) > 1:
-        table.add_row("all", *_percentiles([text for texts in by.values() for text in texts]))
+    rows = {"all": together}
+    if len(variants) > 1:
+        rows |= {name or "(no variant told)": latencies for name, latencies in variants.items()}
+    rows |= {f"cameras: {name}": latencies for name, latencies in latencies_by_group(result.cameras).items()}
+    for name, latencies in rows.items():
+        if latencies.total:
+            table.add_row(name, *_percentiles(latencies))
     return table
 
 
-def _percentiles(texts: Iterable[str]) -> list[str]:
+def _percentiles(latencies: Latencies) -> list[str]:
     """A dash where there are too few frames for a percentile to be one."""
-    found = merged(texts)
-    total = found.get_total_count()
-    told = [
-        short(found.get_value_at_percentile(percent) / _MILLI) if total * (1 - percent / 100) >= 1 else "–"
-        for percent in PERCENTILES
-    ]
-    return [*told, short(found.get_max_value() / _MILLI)]
+    known = dict(latencies.curve(SHARES))
+    return [milli(known[one]) if one in known else "–" for one in SHARES] + [milli(latencies.percentile(1.0))]
+
+
+def _server(found: Figures) -> Table:
+    table = Table(title="the server, by its own metrics", title_justify="left", show_header=False)
+    assert found.server
+    for name, value in server_rows(found.server):
+        table.add_row(name, value)
+    return table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lathe_loadtest.result import LoadResult
+from lathe_loadtest.result import Event, LoadResult
 from lathe_loadtest.scenario import Scenario, Shape
 
 MOST_TOLD = 12
@@ -30,11 +30,22 @@ def phases(result: LoadResult) -> list[Phase]:
     found = [Phase(scenario.warmup_seconds, "warm-up ends, judged from here")] if scenario.warmup_seconds else []
     found += _of_the_shape(scenario.shape, scenario.seconds)
     found += _of_cameras(scenario)
-    found += [
-        Phase(one.at_seconds, f"{one.text or one.do}{f': {one.error}' if one.error else ''}", True)
-        for one in result.events
-    ]
+    found += _of_actions(result.events)
     return sorted((one for one in found if one.at_seconds <= result.seconds), key=lambda one: one.at_seconds)
+
+
+def _of_actions(events: Sequence[Event]) -> list[Phase]:
+    """Each of its own, or, of one thing that was done again and again, the first."""
+    found = []
+    for do in dict.fromkeys(event.do for event in events):
+        own = [event for event in events if event.do == do]
+        if len(own) > MOST_TOLD:
+            found.append(Phase(own[0].at_seconds, f"the first of {len(own)} times {do}", True))
+            own = [event for event in own if event.error]
+        found += [
+            Phase(one.at_seconds, f"{one.text or one.do}{f': {one.error}' if one.error else ''}", True) for one in own
+        ]
+    return found
 
 
 def told(found: Sequence[Phase]) -> str:

@@ -3,7 +3,9 @@
 Frames belong to the second in which they were to be sent, counted from the start, whenever they were sent or answered.
 Every frame that was due has one outcome: that of the contract, or one that only the sender sees. `lost` was sent and
 never answered though its call stood. `dropped_disconnected` was due or under way when the connection was cut.
-`dropped_unsent` still waited for room at the end. `dropped_overloaded` is a unary call's RESOURCE_EXHAUSTED.
+`dropped_unsent` still waited for room at the end. `dropped_unfinished` was on its way at the end, in a stream whose
+answers kept coming: that of a slow reader, or one that the server brakes.
+`dropped_overloaded` is a unary call's RESOURCE_EXHAUSTED.
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ from lathe_loadtest.histogram import decoded
 from lathe_loadtest.scenario import Scenario
 
 FORMAT = 1
-ANSWERED, LOST, DISCONNECTED, UNSENT = "answered", "lost", "dropped_disconnected", "dropped_unsent"
+ANSWERED, LOST = "answered", "lost"
+DISCONNECTED, UNSENT, UNFINISHED = "dropped_disconnected", "dropped_unsent", "dropped_unfinished"
 OUTCOMES = (
     *(name.removeprefix("OUTCOME_").lower() for name, number in inference_pb2.Outcome.items() if number),
     DISCONNECTED,
     UNSENT,
+    UNFINISHED,
     "dropped_overloaded",
     LOST,
 )

@@ -155,9 +155,10 @@ class Action:
     """What is done to the server in mid-run.
 
     Attributes:
-        do: `route` gives the model these weights, and may be degraded; `swap` gives it to one variant after another
-            of those in `weights`; `rollback`. `restart` and `kill` are for who has started the server, which begins
-            anew after it has drained, or was killed. `cut` is of the proxy before the server, which there then is.
+        do: `route` gives the model these weights, and variants to `degrade` to when streams wait longer for their turn
+            than `degrade_after_seconds`; `swap` gives it to one variant after another of those in `weights`;
+            `rollback`. `restart` and `kill` are for who has started the server, which begins anew after it has drained,
+            or was killed. `cut` is of the proxy before the server, which there then is.
         how, share: connections are cut, and which share of them.
         every_seconds: again and again; 0 once.
     """
@@ -168,10 +169,12 @@ class Action:
     share: float = 1.0
     weights: Mapping[str, int] = field(default_factory=dict)
     degrade: tuple[str, ...] = ()
+    degrade_after_seconds: float = 0.1
     every_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         _not_below_zero(self, "at_seconds", "every_seconds")
+        _above_zero(self, "degrade_after_seconds")
         if not 0 < self.share <= 1:
             raise ValueError('"share" must be above 0, and 1 at most')
         if self.do in ("route", "swap") and not self.weights:

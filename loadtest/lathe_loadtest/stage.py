@@ -115,7 +115,13 @@ class Stage:
             if moment.action.do == "rollback":
                 await client.rollback(model, author=AUTHOR)
             else:
-                await client.set_route(model, weights_of(moment), author=AUTHOR, degrade=moment.action.degrade)
+                await client.set_route(
+                    model,
+                    weights_of(moment),
+                    author=AUTHOR,
+                    degrade=moment.action.degrade,
+                    degrade_after_seconds=moment.action.degrade_after_seconds,
+                )
 
 
 def needs_proxy(scenario: Scenario) -> bool:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lathe_loadtest.capacity import SPAN, Run, find_capacity
+from lathe_loadtest.capacity import SPAN, Capacity, Run, find_capacities
+
+
+def find_capacity(meets: Callable[[float], bool | None], start: float, **settings: Any) -> Capacity:
+    [found] = find_capacities(meets, start, **settings)
+    return found
 
 
 def noisy(truth: float, width: float, surprise: float, seed: int) -> Callable[[float], bool]:
@@ -120,3 +126,17 @@ def test_runs_that_never_agree_end() -> None:
     random = np.random.default_rng(0)
     found = find_capacity(lambda _: bool(random.random() < 0.5), 10.0, most_runs=8)
     assert len(found.runs) <= 8
+
+
+def test_searches_take_turns_so_that_a_machine_that_slows_down_does_so_for_all() -> None:
+    runs: list[float] = []
+
+    def meets(load: float) -> bool:
+        runs.append(load)
+        return load <= 100 * 0.9995 ** len(runs)  # by a twentieth over a hundred runs
+
+    first, second = find_capacities(meets, 30.0, 2)
+    assert runs[0] == runs[1] == 30.0
+    assert runs[2] == runs[3] == 60.0
+    assert max(first.load, second.load) / min(first.load, second.load) < 1.02
+    assert len(first.runs) + len(second.runs) == len(runs)

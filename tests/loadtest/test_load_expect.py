@@ -111,7 +111,7 @@ class Server:
 def test_a_search_finds_the_cameras_that_are_carried(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(monkeypatch, 37.4)
     told: list[Run] = []
-    found = find.search(SCENARIO, STAGE, Demand(0.1), on_run=lambda run, _: told.append(run))
+    [found] = find.search(SCENARIO, STAGE, Demand(0.1), on_run=lambda run, _: told.append(run))
     assert found.load == pytest.approx(37.4, rel=0.02)
     assert tuple(told) == found.runs
     assert server.played[0].cameras[0].count == 25  # half of what it can do when it is never idle: 24.3
@@ -141,9 +141,9 @@ def test_a_search_is_written_as_json(
     Server(monkeypatch, 12.0)
     (tmp_path / "mine.toml").write_text('model = "face"\n[[cameras]]\nfps = 10\n', "utf-8")
     output = tmp_path / "capacity.json"
-    flags = ["--find-capacity", "--p99", "50ms", "--searches", "2", "--output", str(output)]
+    flags = ["--find-capacity", "--p99", "80ms", "--searches", "2", "--output", str(output)]
     assert main(["load", str(tmp_path / "mine.toml"), *flags]) == 0
     table = json.loads(output.read_text("utf-8"))
-    assert (table["p99_seconds"], table["fps"], len(table["searches"])) == (0.05, 10.0, 2)
+    assert (table["p99_seconds"], table["fps"], len(table["searches"])) == (0.08, 10.0, 2)
     assert table["searches"][0]["load"] == pytest.approx(12.0, rel=0.02)
     assert "2 searches: 1" in capsys.readouterr().out

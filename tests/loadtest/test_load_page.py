@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lathe_loadtest import load_plots
+from lathe_loadtest.judge import Check
 from lathe_loadtest.latencies import Latencies
 from lathe_loadtest.load_page import page
 from lathe_loadtest.phases import Phase, phases, told
@@ -70,11 +71,13 @@ def test_validity_comes_before_any_figure() -> None:
 
 def test_what_went_wrong_is_said_at_the_top() -> None:
     lost = replace(eventful(), ended="server_lost", seconds=33.0, error="connection refused")
-    html = page(lost, [(True, "lost = 0"), (True, "failed = 0"), (False, "p99 <= 50 ms: it was 140")]).html()
+    checks = [Check("", "lost frames", "0", "0", True), Check("hot", "p99 latency", "≤ 50 ms", "140.0 ms", False)]
+    html = page(lost, checks).html()
     top = html[: html.index("<svg")]
     assert "The server was lost after 33 of 40 s: connection refused." in top
-    assert '<p class="good">Met: lost = 0; failed = 0</p>' in top
-    assert '<p class="bad">Not met: p99 &lt;= 50 ms: it was 140</p>' in top
+    assert '<p class="bad">Not met: hot: p99 latency 140.0 ms, expected ≤ 50 ms</p>' in top
+    assert "As expected." not in top
+    assert "As expected." in page(eventful(), checks[:1]).html()
     assert "int8 answers alone failed: no such variant" in top
 
 
@@ -85,6 +88,21 @@ def test_unknown_figures_are_said_to_be_unknown() -> None:
     assert "Every frame was answered." in html
     assert "The server has no price" in page(synthetic_result(price_per_hour=None)).html()
     assert not re.search(r"\bnan\b", html)
+
+
+def test_groups_of_cameras_stand_beside_each_other() -> None:
+    result = synthetic_result()
+    hot = replace(result.cameras[0], group="hot")
+    html = page(replace(result, cameras=(hot, *result.cameras[1:]))).html()
+    assert "By group of cameras" in html
+    assert f"<td>hot</td><td>1</td><td>{hot.due:,}</td>" in re.sub(r' class="[^"]*"', "", html)
+    assert "By group of cameras" not in page(result).html()
+
+
+def test_an_action_that_is_done_again_and_again_is_told_once() -> None:
+    swaps = tuple(Event(0.5 * at, "swap", "a=1", 0.1, "gone" if at == 7 else "") for at in range(20))
+    found = phases(replace(synthetic_result(), events=(*swaps, Event(3.2, "rollback", ""))))
+    assert [one.text for one in found if one.is_action] == ["the first of 20 times swap", "rollback", "a=1: gone"]
 
 
 def test_a_run_without_answers_has_a_page() -> None:

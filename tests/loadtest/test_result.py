@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lathe.errors import InvalidInput, NotFound
-from lathe_loadtest.histogram import counts, decoded, encoded, merged
+from lathe_loadtest.histogram import decoded, encoded
 from lathe_loadtest.result import as_json, from_json, read_result, write_result
 from tests.loadtest.synthetic import synthetic_result
 
@@ -30,9 +30,8 @@ def test_a_histogram_holds_three_digits_of_each_value() -> None:
     for percent in (1, 50, 99, 100):
         exact = np.percentile(values, percent, method="inverted_cdf")
         assert found.get_value_at_percentile(percent) == pytest.approx(exact, rel=2e-3)
-    assert counts(encoded([7.0, 7.0, 9.0]))[0].tolist() == [7, 9]
-    assert counts(encoded([7.0, 7.0, 9.0]))[1].tolist() == [2, 1]
-    assert merged([encoded([7.0]), encoded([9e12]), encoded([])]).get_total_count() == 2
+    assert decoded(encoded([7.0, 9e12])).get_total_count() == 2
+    assert decoded(encoded([])).get_total_count() == 0
 
 
 def _set(*way: str | int, to: Any) -> Callable[[Any], None]:

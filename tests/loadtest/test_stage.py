@@ -33,7 +33,7 @@ OF_TIME = {"p50_seconds": None, "p99_seconds": None}
 def played(name: str, repository: Repository, folder: Path, seconds: float, fps: float) -> LoadResult:
     """A scenario of the box, at a small rate, that nothing is expected of but what no busy machine spoils."""
     scenario = boxed.at_rate(boxed.stretched(boxed.find(name), seconds), fps)
-    expect = tuple(replace(one, **OF_TIME, dropped_share=None) for one in scenario.expect)
+    expect = tuple(replace(one, **OF_TIME, dropped_share=None, answered_share=None) for one in scenario.expect)
     with staged(scenario, serve=repository.root, folder=folder) as stage:
         return play(replace(scenario, expect=expect), stage)
 

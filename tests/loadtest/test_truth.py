@@ -6,6 +6,8 @@ some runs, and one of them must agree; what the driver gets wrong by itself, it 
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,11 @@ import numpy as np
 import pytest
 
 from lathe import Client
+from lathe.v1 import inference_pb2
+from lathe_loadtest.bench.h2load import GRPC_HEADERS, H2LOAD, grpc_message
 from lathe_loadtest.drive import drive
 from lathe_loadtest.footage import jpegs
-from lathe_loadtest.histogram import merged
+from lathe_loadtest.latencies import latencies_of
 from lathe_loadtest.result import LoadResult
 from lathe_loadtest.scenario import Cameras, Protocol, Scenario
 from tests.loadtest.truth import truth_server
@@ -33,8 +37,8 @@ def scenario(protocol: Protocol = "stream", seconds: float = 3.0, **cameras: Any
 
 
 def percentiles_ms(result: LoadResult) -> dict[int, float]:
-    found = merged(text for second in result.per_second for text in second.latencies.values())
-    return {percent: found.get_value_at_percentile(percent) / 1e3 for percent in PERCENTILES}
+    found = latencies_of(result.cameras)
+    return {percent: found.percentile(percent / 100) * 1e3 for percent in PERCENTILES}
 
 
 def true_percentiles_ms(seconds: np.ndarray) -> dict[int, float]:
@@ -70,6 +74,45 @@ def test_percentiles_are_the_true_ones(tmp_path: Path, protocol: Protocol, servi
 
 def agree(told_ms: float, true_ms: float) -> bool:
     return abs(told_ms - true_ms) <= max(0.02 * true_ms, 2.0)
+
+
+def test_unary_calls_take_as_long_as_h2load_says(tmp_path: Path) -> None:
+    """At the same rate, of a server that draws the same service times for both."""
+    if not shutil.which(H2LOAD):
+        pytest.skip("h2load, of Debian's package nghttp2-client, is not installed")
+    service = {"kind": "exponential", "seconds": 0.05}
+    for _ in range(RUNS):
+        with truth_server(tmp_path, **service) as truth:
+            told = percentiles_ms(drive(scenario("unary"), truth.target))
+        with truth_server(tmp_path, **service) as truth:
+            other = _h2load_percentiles_ms(truth.address, tmp_path)
+        if all(agree(told[percent], other[percent]) for percent in PERCENTILES):
+            break
+    else:
+        pytest.fail(f"after {RUNS} runs: told {told}, h2load {other}")
+
+
+def _h2load_percentiles_ms(address: str, folder: Path) -> dict[int, float]:
+    """Of as many calls as `scenario` makes, of as many connections at the same rate."""
+    [kind] = scenario().cameras
+    count = round(kind.count * kind.fps * scenario().seconds)
+    body, log = folder / "body", folder / "calls.tsv"
+    body.write_bytes(grpc_message(inference_pb2.DetectRequest(model="any").SerializeToString()))
+    log.unlink(missing_ok=True)
+    command = [
+        H2LOAD,
+        f"http://{address}/lathe.v1.InferenceService/Detect",
+        "--data",
+        str(body),
+        "--log-file",
+        str(log),
+    ]
+    command += [f"--requests={count}", f"--clients={kind.count}", f"--rps={kind.fps}", "--max-concurrent-streams=50"]
+    command += [word for header in GRPC_HEADERS for word in ("--header", header)]
+    subprocess.run(command, check=True, capture_output=True)
+    taken = [int(line.split("\t")[2]) * 1e-6 for line in log.read_text("ascii").splitlines()]
+    assert len(taken) == count
+    return true_percentiles_ms(np.array(taken))
 
 
 def test_a_stall_is_seen_that_a_closed_loop_hides(tmp_path: Path) -> None:
