@@ -67,7 +67,7 @@ def problems(repository: Repository, verifier: Verifier | None = None) -> Iterat
                 yield Problem(f"{model}, experiment {name}", error.message)
     for name in repository.pipelines():
         try:
-            spec = repository.pipeline(name)
+            spec = repository.pipeline(repository.check_pipeline_name(name))
         except LatheError as error:
             yield Problem(f"{name}, pipeline", error.message)
             continue

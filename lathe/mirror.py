@@ -161,6 +161,7 @@ class Mirror(Repository):
         files = contents(card, model, making, pictures)
         with self._turn:
             self.refresh()
+            self.check_model_name(card.model)
             card.version = max(self.versions(card.model, card.variant), default=0) + 1
             while not self._store.create(f"{variant}/{card.version}/{CLAIM}", uuid.uuid4().bytes):
                 card.version += 1
@@ -195,6 +196,7 @@ class Mirror(Repository):
 
     def write_pipeline(self, name: str, spec: PipelineSpec) -> None:
         with self._turn:
+            self.refresh()
             self._store.put(f"{self.check_pipeline_name(name)}/{PIPELINE_FILE}", spec.as_json())
             super().write_pipeline(name, spec)
 

@@ -59,9 +59,9 @@ def read_pipeline(path: Path, name: str) -> PipelineSpec:
         NotFound: there is no such file.
         BadVariant: a link, too large, or not what a pipeline's file says.
     """
-    if path.is_symlink() or (path.exists() and not path.is_file()):  # a pipe would be waited for without end
-        raise BadVariant(f"{PIPELINE_FILE} of {name} is not a plain file", detail=str(path))
     try:
+        if path.is_symlink() or (path.exists() and not path.is_file()):  # a pipe would be waited for without end
+            raise BadVariant(f"{PIPELINE_FILE} of {name} is not a plain file", detail=str(path))
         with path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
     except FileNotFoundError as error:

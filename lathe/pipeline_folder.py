@@ -58,6 +58,17 @@ class PipelineFolder(ABC):
             with contextlib.suppress(OSError):
                 staging.unlink(missing_ok=True)
 
+    def check_model_name(self, name: str) -> str:
+        """Returns a model's name if it may have it.
+
+        Raises:
+            InvalidInput: it is none.
+            Refused: a pipeline has it.
+        """
+        if (self.root / check_name(name, "model") / PIPELINE_FILE).exists():
+            raise Refused(f"a pipeline has the name {name}; a model needs one of its own")
+        return name
+
     def check_pipeline_name(self, name: str) -> str:
         """Returns a pipeline's name if it may have it.
 

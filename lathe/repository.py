@@ -213,8 +213,9 @@ class Repository(PipelineFolder):
 
         Raises:
             InvalidInput: the model or the variant cannot have its name.
+            Refused: a pipeline has the model's.
         """
-        folder = self.root / check_name(card.model, "model") / check_variant_name(card.variant)
+        folder = self.root / self.check_model_name(card.model) / check_variant_name(card.variant)
         files = contents(card, model, making, pictures)
         staging = self.root / f".staging-{uuid.uuid4().hex}"
         staging.mkdir()

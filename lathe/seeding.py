@@ -18,7 +18,14 @@ from lathe.message_file import write_durably
 from lathe.repository import Repository, VariantRef
 from lathe.version_files import FILES
 
-Outcome = Literal["copied", "there already", "copied again: the one there is damaged", "left: another one is there"]
+Outcome = Literal[
+    "copied",
+    "there already",
+    "copied again: the one there is damaged",
+    "left: another one is there",
+    "left: a pipeline has the name",
+    "left: a model has the name",
+]
 
 
 def seed(source: Repository, target: Repository) -> Iterator[tuple[VariantRef, Outcome | LatheError]]:
@@ -33,7 +40,11 @@ def seed(source: Repository, target: Repository) -> Iterator[tuple[VariantRef, O
     Raises:
         Refused: the target's disk is full, or its folder may not be written.
     """
+    taken = set(target.pipelines())
     for ref in versions(source):
+        if ref.model in taken:
+            yield ref, "left: a pipeline has the name"
+            continue
         try:
             files = _files(source, ref)
         except LatheError as error:
@@ -56,6 +67,9 @@ def seed(source: Repository, target: Repository) -> Iterator[tuple[VariantRef, O
 def seed_pipelines(source: Repository, target: Repository) -> Iterator[tuple[str, Outcome | LatheError]]:
     """Publishes every pipeline whose name `target` has not; as `seed`."""
     for name in source.pipelines():
+        if target.variants(name):
+            yield name, "left: a model has the name"
+            continue
         try:
             spec = source.pipeline(name)
             if name not in target.pipelines():

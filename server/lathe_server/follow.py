@@ -17,7 +17,7 @@ from lathe_server.boundary import detail_of
 from lathe_server.metrics import Metrics
 from lathe_server.route_message import Named, is_latest, named_ref, to_route
 from lathe_server.router import Route, Router
-from lathe_server.routes import Routes
+from lathe_server.routes import Routes, Unwished
 from lathe_server.threads import beside
 
 log = logging.getLogger(__name__)
@@ -55,14 +55,28 @@ class Follower:
             raise Refused("no model of the repository could be loaded; the log says why")
 
     async def _resume(self, model: str) -> None:
-        """Serves a model by the newest of its routes that can be carried out, or else by what its cards recommend."""
+        """Serves a model by the newest of its routes that can be carried out, or else by what its cards recommend;
+        by one that is not wished for only where there is no other."""
         newest_first = (await asyncio.to_thread(self._repository.revisions, model))[: -STEPS_BACK - 1 : -1]
+        unwished = []
         for revision in (*newest_first, 0):
-            try:
-                await self._routes.apply(await asyncio.to_thread(self._stored, model, revision))
+            error = await self._carry_out(model, revision)
+            if error is None:
                 return
-            except LatheError as error:
-                self._put_off(model, revision, error)
+            if isinstance(error, Unwished):
+                unwished.append(revision)
+        for revision in unwished[:1]:
+            await self._carry_out(model, revision, at_any_rate=True)
+
+    async def _carry_out(self, model: str, revision: int, *, at_any_rate: bool = False) -> LatheError | None:
+        """Lets one revision serve; or what is wrong with it, which is logged."""
+        try:
+            route = await asyncio.to_thread(self._stored, model, revision)
+            await self._routes.apply(route, at_any_rate=at_any_rate)
+        except LatheError as error:
+            self._put_off(model, revision, error)
+            return error
+        return None
 
     async def follow(self) -> None:
         """Carries out what other servers, or hands, write into the repository, until it is cancelled."""
@@ -93,11 +107,8 @@ class Follower:
             if not is_new or (tried == revision and monotonic() < again_at):
                 continue
             behind = True
-            try:
-                await self._routes.apply(await asyncio.to_thread(self._stored, model, revision))
+            if await self._carry_out(model, revision, at_any_rate=held is None) is None:
                 self._metrics.swaps.labels(model, "followed").inc()
-            except LatheError as error:
-                self._put_off(model, revision, error)
         if behind:
             await self._routes.settle()
 

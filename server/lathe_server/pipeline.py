@@ -166,7 +166,7 @@ class Pipeline:
     def _degraded(self, meant: VariantRef, pinned: str) -> _Chosen:
         level = None if pinned else self._router.level(meant.model)
         ref = self._router.degraded(meant, level) if level else meant
-        return _Chosen(ref, level, ref is not meant)
+        return _Chosen(ref, level, ref != meant)
 
     def _leased(self, model: str, chosen: Sequence[_Chosen]) -> tuple[Servable | Passage, Callable[[], None]]:
         """What judges, all of it leased or nothing, and what ends the leases.

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from lathe.errors import BadVariant, InvalidInput, LatheError, NotFound, Refused
+from lathe.errors import InvalidInput, LatheError, NotFound, Refused
 from lathe.pipeline_file import PipelineSpec
 from lathe.repository import Repository
 from lathe_server.boundary import detail_of
@@ -34,6 +34,7 @@ class Pipelines:
         self._manager = manager
         self._on_change = on_change
         self._told: dict[str, str] = {}  # by name: what is wrong with its file, as the log has been told
+        self._is_away = False  # the repository is gone
 
     async def follow(self) -> None:
         """Looks until it is cancelled."""
@@ -45,14 +46,21 @@ class Pipelines:
                 log.exception("looking for pipelines failed; the next look comes")
 
     async def look(self) -> None:
-        """Serves what the repository has; one whose file cannot be read any more is served as it was."""
+        """Serves what the repository has; one that cannot be read any more, or whose name a model has taken, is served
+        as it was, and so are all while the repository is gone."""
         held, found = self._router.pipelines, await asyncio.to_thread(self._read)
+        if held and not found and not await asyncio.to_thread(self._repository.models):
+            if not self._is_away:
+                log.error("the repository holds nothing any more; the pipelines that are known of serve on")
+            self._is_away = True
+            return
+        self._is_away = False
         specs = {name: read for name, read in found.items() if isinstance(read, PipelineSpec)}
         wrong = {name: read for name, read in found.items() if isinstance(read, LatheError)}
         for name, problem in wrong.items():
             if self._told.get(name) != problem.message:
                 log.error("pipeline %s cannot be served: %s", name, problem.message, extra=detail_of(problem))
-            if name in held and isinstance(problem, BadVariant):  # of its file
+            if name in held and isinstance(problem, Refused):  # of its file or its name
                 specs[name] = held[name]
         self._told = {name: problem.message for name, problem in wrong.items()}
         self._router.pipelines = specs
@@ -78,14 +86,11 @@ class Pipelines:
         return found
 
     def guard(self, route: Route) -> None:
-        """Asked about a route whose variants are in memory. At the start of a server nothing depends on a model yet: it
-        is served, and the pipeline's frames are refused.
+        """Asked about a route whose variants are in memory.
 
         Raises:
             Refused: a pipeline could not go on with one of them.
         """
-        if self._router.route(route.model) is None:
-            return
         for name, check in self._checks(route.model):
             for ref in route.needs():
                 with self._manager.lease(ref) as servable:

@@ -19,6 +19,10 @@ from lathe_server.router import Route, Router, RunningExperiment
 from lathe_server.threads import beside
 
 
+class Unwished(Refused):
+    """A route that could be carried out, and would break what depends on the model."""
+
+
 class Routes:
     """Keeps the router and the manager in step with the repository. One change at a time.
 
@@ -28,6 +32,7 @@ class Routes:
         on_route: told of every route that begins to serve.
         guards: asked, on the event loop, about each route before it serves, when all that it needs is in memory; what
             depends on a model raises `Refused` where the route would break it.
+        wishes: guards of what can be broken: not heeded where a model would not be served at all.
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class Routes:
         self.server_name = server_name
         self.on_route: Callable[[Route], Awaitable[None]] = _ignore
         self.guards: list[Callable[[Route], None]] = []
+        self.wishes: list[Callable[[Route], None]] = []
         self._router = router
         self._manager = manager
         self._metrics = metrics
@@ -234,7 +240,7 @@ class Routes:
         message.author, message.reason = author, reason
         message.created_at.FromDatetime(datetime.now(UTC))
         await asyncio.to_thread(self._repository.add_route, message)
-        await self.apply(route)
+        await self._serve(route)
         return message
 
     def _resolve(self, request: control_pb2.SetRouteRequest, revision: int) -> Route:
@@ -250,14 +256,21 @@ class Routes:
         self._repository.folder(ref)
         return ref
 
-    async def apply(self, route: Route) -> None:
+    async def apply(self, route: Route, *, at_any_rate: bool = False) -> None:
         """Lets a route serve that is written down; the caller has the turn.
+
+        Args:
+            at_any_rate: whatever the wishes say.
 
         Raises:
             BadVariant: a variant on it fails a check; the old route serves on.
-            Refused: what depends on the model does not go with it.
+            Refused: what depends on the model does not go with it; `Unwished` where that can be broken.
         """
-        await self._prepare(route)
+        await self._prepare(route, at_any_rate=at_any_rate)
+        await self._serve(route)
+
+    async def _serve(self, route: Route) -> None:
+        """Nothing refuses it any more: it is prepared, and it is written down."""
         before = self._router.route(route.model)
         self._router.replace(route)
         for ref, _ in before.weights if before else ():
@@ -268,11 +281,16 @@ class Routes:
         self._events.tell(control_pb2.EVENT_KIND_ROUTED, route.model, words(route), revision=route.revision)
         await self.on_route(route)
 
-    async def _prepare(self, route: Route) -> None:
+    async def _prepare(self, route: Route, *, at_any_rate: bool = False) -> None:
         """Brings a route's variants into memory and asks whether it may serve."""
         await self.settle(route)
         for guard in self.guards:
             guard(route)
+        for wish in () if at_any_rate else self.wishes:
+            try:
+                wish(route)
+            except Refused as error:
+                raise Unwished(error.message) from None
 
     async def settle(self, coming: Route | None = None) -> None:
         """Brings memory to hold what the routes need, with one that is about to serve; the caller has the turn.

@@ -143,7 +143,7 @@ class Server:
         self._routes = Routes(repository, self._router, self._manager, self.metrics, self._events, name)
         self._follower = Follower(repository, self._router, self._routes, self.metrics)
         self._pipelines = Pipelines(repository, self._router, self._manager, self._on_pipeline)
-        self._routes.guards.append(self._pipelines.guard)
+        self._routes.wishes.append(self._pipelines.guard)
         self._accountant = open_books(settings, self.metrics.registry, self._router.routed, self._scheduler)
         self._batches = BatchMetrics(self.metrics.registry) if settings.max_batch > 1 else None
         self._experiments = Experiments(

@@ -145,6 +145,11 @@ def test_pipelines_change_and_go(bucket: str, tmp_path: Path) -> None:
     assert Mirror(bucket, tmp_path / "there").pipelines() == ["face-id"]
     with pytest.raises(Refused, match="a model has the name face"):
         here.write_pipeline("face", PipelineSpec("face", "face-embed"))
+    with pytest.raises(Refused, match="a pipeline has the name face-id"):
+        there.publish(card_for("face-id", "a"), bright_spots())
+    there.publish(card_for("new", "a"), bright_spots())
+    with pytest.raises(Refused, match="a model has the name new"):
+        here.write_pipeline("new", PipelineSpec("face", "face-embed"))
     here.remove_pipeline("face-id")
     there.refresh()
     assert there.pipelines() == here.pipelines() == []

@@ -9,9 +9,10 @@ import pytest
 
 from lathe.cli import main
 from lathe.errors import BadVariant, InvalidInput, NotFound, Refused
-from lathe.housekeeping import problems
+from lathe.housekeeping import Problem, problems
 from lathe.pipeline_file import PIPELINE_FILE, PipelineSpec
 from lathe.repository import Repository
+from tests.models import card_for
 from tests.server.faces import publish_faces
 
 SPEC = PipelineSpec("face", "face-embed", 3, 24.0)
@@ -43,6 +44,14 @@ def test_a_pipeline_and_a_model_share_no_name(repository: Repository) -> None:
         repository.write_pipeline("face", SPEC)
     with pytest.raises(InvalidInput, match="a pipeline is named by"):
         repository.write_pipeline("../face", SPEC)
+    repository.write_pipeline("face-id", SPEC)
+    with pytest.raises(Refused, match="a pipeline has the name face-id;"):
+        repository.publish(card_for("face-id", "a"), b"a network")
+    assert repository.models() == ["face", "face-embed"]
+    (repository.root / "face" / "a").rename(repository.root / "face-id" / "a")
+    assert Problem("face-id, pipeline", "a model has the name face-id; a pipeline needs one of its own") in [
+        *problems(repository)
+    ]
 
 
 @pytest.mark.parametrize(

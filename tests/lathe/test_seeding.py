@@ -70,6 +70,23 @@ def test_pipelines_come_too_where_their_names_are_free(
     assert dict(seed_pipelines(target, target)) == {"face-id": "there already", "ours": "there already"}
 
 
+def test_whoever_has_a_name_keeps_it(
+    source: Repository, target: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A start that seeds goes on."""
+    spec = PipelineSpec("face", "face-embed")
+    source.write_pipeline("face-id", spec)
+    target.publish(card_for("face-id", "a"), b"a network")
+    target.write_pipeline("spots", spec)
+    assert main(["repo", "seed", str(source.root), str(target.root)]) == 0
+    named = "left: a pipeline has the name"
+    assert capsys.readouterr().out.splitlines() == [
+        *(f"{ref}: {named}" for ref in (A1, A2, B1)),
+        "face-id: left: a model has the name",
+    ]
+    assert (target.models(), target.pipelines()) == (["face-id"], ["spots"])
+
+
 def test_what_is_there_stays_whether_it_is_the_same_or_another(source: Repository, target: Repository) -> None:
     target.publish(card_for("spots", "a"), b"of its own")
     route = control_pb2.Route(model="spots", revision=1, weights=[{"variant": "a", "version": 1, "weight": 1}])
