@@ -73,7 +73,8 @@ class Result:
     """What became of a frame.
 
     Attributes:
-        ref: the variant that answered, or would have; of a pipeline the one that detects.
+        ref: the variant that answered, or would have; of a pipeline the one that detects,
+            or it itself under no variant where it lacks one.
         queue_seconds: from the arrival to a worker's taking it.
         cpu_seconds: of the thread that judged it.
         gpu_seconds: of the graphics processor, where that judged it.

@@ -6,7 +6,7 @@ State lives on the event loop; loading and closing happen on low-priority thread
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
@@ -54,11 +54,6 @@ class Lease:
 
     def __exit__(self, *_: object) -> None:
         self.release()
-
-
-def release_all(leases: Sequence[Lease]) -> None:
-    for lease in leases:
-        lease.release()
 
 
 class Manager:
@@ -180,21 +175,6 @@ class Manager:
             raise Refused(f"variant {ref.variant} of {ref.model} is not loaded; put it on the route first")
         entry.leases += 1
         return Lease(entry.servable, lambda: self._end_lease(entry))
-
-    def lease_all(self, refs: Sequence[VariantRef]) -> list[Lease]:
-        """Lends a set of servables, or none.
-
-        Raises:
-            Refused: one of them is not in memory, or on its way out.
-        """
-        leases: list[Lease] = []
-        try:
-            for ref in refs:
-                leases.append(self.lease(ref))  # noqa: PERF401  those before the one that fails are to be ended
-        except Refused:
-            release_all(leases)
-            raise
-        return leases
 
     def _end_lease(self, entry: _Entry) -> None:
         entry.leases -= 1

@@ -53,9 +53,14 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """One variant's frames, and the seconds of all that were answered, in all and by stage."""
+    """One variant's frames, and the seconds of all that were answered, in all and by stage.
+
+    Attributes:
+        judged: those of its stages; of a pipeline's frames, too, which are answered by the pipeline.
+    """
 
     answered: int
+    judged: int
     failed: int
     seconds: float
     queue_seconds: float
@@ -323,6 +328,7 @@ class Metrics:
         decode, queue, preprocess, infer, postprocess = (stage.total for stage in children.stages)
         return Totals(
             answered=round(children.frames["answered"].value),
+            judged=sum(children.stages[STAGES.index("infer")].counts),
             failed=round(children.frames["failed"].value + children.frames["rejected"].value),
             seconds=children.request.total,
             queue_seconds=queue,

@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import thread_time
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lathe.embeddings import Embeddings
 from lathe.errors import Refused
 from lathe.pipeline_file import PipelineSpec
@@ -68,15 +71,16 @@ class Passage:
 
         Args:
             asked: a picture.
-            before_infer: called when each network could run; what it raises ends the work there.
+            before_infer: called before each network runs, and each decoding; what it raises ends the work there.
 
         Raises:
             BadPicture: it cannot be decoded.
             NetworkFails: the embedding of a face is no vector.
         """
         assert isinstance(asked, EncodedPicture | RawPicture), "pipelines are asked for pictures only"
-        found = self._detector.judge(asked, before_infer)
-        assert isinstance(found, Answer), "a picture's answer is detections"
+        assert self._detector.detector, "the detector was checked"
+        decoded: list[NDArray[np.uint8]] = []
+        found = self._detector.detector.detect(asked, before_infer, decoded.append)
         self._detected = found
         faces = largest(found.detections, self._spec.largest, self._spec.min_side)
         if not len(faces):
@@ -85,7 +89,8 @@ class Passage:
         self._is_embedding = True
         began, began_gpu = thread_time(), gpu_seconds()
         try:
-            embedded = self._embedder.embed(asked, found.detections.landmarks[faces], faces, before_infer)
+            landmarks = found.detections.landmarks[faces]
+            embedded = self._embedder.embed(asked, landmarks, faces, before_infer, decoded[0])
             self._embedded = embedded
         finally:
             self._cpu_seconds, self._gpu_seconds = thread_time() - began, gpu_seconds() - began_gpu
@@ -103,6 +108,7 @@ class Passage:
         of_embedder = replace(
             result,
             ref=self._embedder.ref,
+            queue_seconds=0.0,  # the frame waited once, for its detector
             answer=self._embedded,
             cpu_seconds=self._cpu_seconds,
             gpu_seconds=self._gpu_seconds,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from time import monotonic
 from typing import NamedTuple
 
-from lathe.errors import InvalidInput, LatheError, NotFound, Overloaded, Refused, TooLate, Unavailable
+from lathe.errors import InvalidInput, LatheError, NotFound, Overloaded, TooLate, Unavailable
+from lathe.pipeline_file import PipelineSpec
 from lathe.repository import VariantRef
 from lathe_server.frames import Frame, Outcome, Result
 from lathe_server.judgement import Judgement
-from lathe_server.manager import Manager, release_all
+from lathe_server.manager import Manager
 from lathe_server.origin import Headers
 from lathe_server.passage import Passage
 from lathe_server.router import Router
@@ -77,10 +78,12 @@ class Pipeline:
         def begin() -> Judgement | None:
             chosen: Sequence[_Chosen] = ()
             try:
-                chosen = self._chosen(frame)
-                judge, release = self._leased(frame.model, chosen)
+                spec, meant = self._meant(frame)
+                chosen = [self._degraded(ref, frame.variant) for ref in meant]
+                judge, release = self._leased(spec, chosen)
             except LatheError as error:
-                finish(self._result(frame, "rejected", [one.ref for one in chosen], error))
+                refs = [one.ref for one in chosen] or self._refs_or_none(frame)
+                finish(self._result(frame, "rejected", refs, error))
                 return None
 
             def judged(result: Result, seconds: float) -> None:
@@ -114,14 +117,14 @@ class Pipeline:
         """The variant that answers a stream now; of a pipeline the one that detects.
 
         Raises:
-            NotFound: no such model is served.
+            NotFound: no such model is served, or not the one that detects.
             Refused: the pinned variant is not loaded.
             InvalidInput: a pipeline's variant is pinned.
         """
         if spec := self._router.pipeline(model):
             if pinned:
                 raise InvalidInput(f"{model} is a pipeline: the routes of {spec.detector} and {spec.embedder} decide")
-            model = spec.detector
+            return self._of_stage(model, spec.detector, stream_id, headers)
         choice = self._router.choice(model)
         if choice is None:
             raise NotFound("no such model is served here")
@@ -145,46 +148,49 @@ class Pipeline:
         spec = self._router.pipeline(model)
         if spec is None:
             raise InvalidInput(f"model {model} is no pipeline, and a stream's embeddings are a pipeline's")
-        refs = [self.choose(stage, stream_id, "", headers) for stage in (spec.detector, spec.embedder)]
-        _, release = self._leased(model, [_Chosen(ref, None, degraded=False) for ref in refs])
+        refs = self._of_stages(model, spec, stream_id, headers)
+        _, release = self._leased(spec, [_Chosen(ref, None, degraded=False) for ref in refs])
         release()
 
     def is_pipeline(self, model: str) -> bool:
         return self._router.pipeline(model) is not None
 
-    def _chosen(self, frame: Frame) -> list[_Chosen]:
-        """Who judges a frame now, one after the other, degraded as each model is."""
-        return [self._degraded(meant, frame.variant) for meant in self._meant(frame)]
-
-    def _meant(self, frame: Frame) -> list[VariantRef]:
+    def _meant(self, frame: Frame) -> tuple[PipelineSpec | None, list[VariantRef]]:
+        """Who judges a frame by the routes, one after the other; and the pipeline that makes several of them one."""
         stream_id, headers = frame.stream_id, frame.origin.headers
         spec = self._router.pipeline(frame.model) if frame.embeddings else None
         if spec:
-            return [self.choose(stage, stream_id, "", headers) for stage in (spec.detector, spec.embedder)]
-        return [self.choose(frame.model, stream_id, frame.variant, headers)]
+            return spec, self._of_stages(frame.model, spec, stream_id, headers)
+        return None, [self.choose(frame.model, stream_id, frame.variant, headers)]
+
+    def _of_stages(self, name: str, spec: PipelineSpec, stream_id: str, headers: Headers) -> list[VariantRef]:
+        return [self._of_stage(name, stage, stream_id, headers) for stage in (spec.detector, spec.embedder)]
+
+    def _of_stage(self, name: str, stage: str, stream_id: str, headers: Headers) -> VariantRef:
+        choice = self._router.choice(stage)
+        if choice is None:
+            raise NotFound(f"pipeline {name} needs the model {stage}, which is not served here")
+        return choice.pick(stream_id, headers)
 
     def _degraded(self, meant: VariantRef, pinned: str) -> _Chosen:
         level = None if pinned else self._router.level(meant.model)
         ref = self._router.degraded(meant, level) if level else meant
         return _Chosen(ref, level, ref != meant)
 
-    def _leased(self, model: str, chosen: Sequence[_Chosen]) -> tuple[Servable | Passage, Callable[[], None]]:
+    def _leased(
+        self, spec: PipelineSpec | None, chosen: Sequence[_Chosen]
+    ) -> tuple[Servable | Passage, Callable[[], None]]:
         """What judges, all of it leased or nothing, and what ends the leases.
 
         Raises:
             Refused: a variant is not in memory, or several make no pipeline.
         """
-        if len(chosen) == 1:
+        if spec is None:
             lease = self._manager.lease(chosen[0].ref)
             return lease.servable, lease.release
-        spec = self._router.pipeline(model)
-        assert spec, "only pipelines have several"
-        leases = self._manager.lease_all([one.ref for one in chosen])
-        try:
-            return Passage(spec, *(lease.servable for lease in leases)), partial(release_all, leases)
-        except Refused:
-            release_all(leases)
-            raise
+        with ExitStack() as leases:
+            passage = Passage(spec, *(leases.enter_context(self._manager.lease(one.ref)) for one in chosen))
+            return passage, leases.pop_all().close
 
     def _tell_worked(self, result: Result, seconds: float, chosen: Sequence[_Chosen]) -> None:
         """What a frame took of a worker, and of that each variant by its part of the processor's time."""
@@ -204,9 +210,9 @@ class Pipeline:
 
     def _refs_or_none(self, frame: Frame) -> list[VariantRef]:
         try:
-            return self._meant(frame)
+            return self._meant(frame)[1]
         except LatheError:
-            return []
+            return [VariantRef(frame.model, "", 0)] if self.is_pipeline(frame.model) else []
 
     @staticmethod
     def _result(frame: Frame, outcome: Outcome, refs: Sequence[VariantRef], error: LatheError | None = None) -> Result:

@@ -257,11 +257,16 @@ class Router:
         route = self._routes.get(ref.model)
         return route.degraded(ref, level) if route else ref
 
-    def turn(self, model: str, waited: float, now: float) -> None:
-        """A stream of a model, or of a pipeline and so of its models, got its turn after so many seconds."""
+    def turn(self, model: str, waited: float, now: float, *, embeds: bool = False) -> None:
+        """A stream of a model, or of a pipeline and so of its models, got its turn after so many seconds.
+
+        Args:
+            embeds: what the pipeline detects, too.
+        """
         spec = self.pipelines.get(model)
-        for stage in (spec.detector, spec.embedder) if spec else (model,):
-            self._turn(stage, waited, now)
+        self._turn(spec.detector if spec else model, waited, now)
+        if spec and embeds:
+            self._turn(spec.embedder, waited, now)
 
     def _turn(self, model: str, waited: float, now: float) -> None:
         if degrader := self._degraders.get(model):

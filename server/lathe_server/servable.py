@@ -30,7 +30,7 @@ from lathe_server.vision import Answer, Detector, Embedder, Picture, Portrait, R
 from lathe_server.vision.align import TEMPLATES
 from lathe_server.vision.decoders import OUTPUT_NAMES, Outputs, Shape, needed_shapes
 from lathe_server.vision.detections import Thresholds
-from lathe_server.vision.faces import embed_faces
+from lathe_server.vision.faces import check_portrait, embed_faces
 
 WARM_UP_RUNS, TIMED_RUNS = 3, 5
 _NO_SIZES = frozenset({"float16", "float32", "float64", "bool"})
@@ -89,6 +89,8 @@ class Servable:
         if isinstance(asked, Tensors):
             return infer(self.engine, asked, before_infer)
         if isinstance(asked, Portrait):
+            if self.embedder:
+                check_portrait(asked, self.embedder.max_pixels)
             return self.embed(asked.picture, asked.landmarks, np.empty(0, np.int64), before_infer)
         if self.embedder:
             raise InvalidInput(f"model {self.ref.model} detects nothing; Embed asks it for the embedding of a face")
@@ -102,11 +104,12 @@ class Servable:
         landmarks: NDArray[np.float32] | None,
         detection: NDArray[np.int64],
         before_infer: Callable[[], None] = lambda: None,
+        decoded: NDArray[np.uint8] | None = None,
     ) -> Answer:
         """Embeddings of some faces of a picture, and no detections.
 
         Args:
-            landmarks: as of `embed_faces`.
+            landmarks, before_infer, decoded: as of `embed_faces`.
             detection: the faces' places among the picture's detections.
 
         Raises:
@@ -115,7 +118,7 @@ class Servable:
         """
         if self.embedder is None:
             raise InvalidInput(f"model {self.ref.model} embeds nothing; an embedding network or a pipeline does")
-        vectors, stages = embed_faces(self.embedder, picture, landmarks, before_infer)
+        vectors, stages = embed_faces(self.embedder, picture, landmarks, before_infer, decoded)
         if not np.isfinite(vectors).all():
             raise NetworkFails("the network gives NaN or infinity for this face")
         return Answer(Detections.none(), stages, Embeddings(vectors, self.card.embedding.space, detection))

@@ -137,7 +137,7 @@ class Server:
             max_waiting=settings.max_streams * WAITING_FRAMES_PER_STREAM,
             brake_above=settings.brake_above,
             cores=allowed_cores() if settings.worker_cores == OWN_CORES else (),
-            on_turn=lambda frame, waited, now: self._router.turn(frame.model, waited, now),
+            on_turn=lambda frame, waited, now: self._router.turn(frame.model, waited, now, embeds=frame.embeddings),
         )
         self._heartbeat = Heartbeat(guard, self.metrics, resident)
         self._routes = Routes(repository, self._router, self._manager, self.metrics, self._events, name)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lathe.pipeline_file import PipelineSpec
-from lathe.repository import Repository
+from lathe.repository import Repository, VariantRef
 from lathe_server.engines import OnnxRuntimeEngine
-from lathe_server.vision import Detector, Embedder
+from lathe_server.frames import Frame
+from lathe_server.servable import Servable, load_servable
+from lathe_server.vision import Detector, Embedder, EncodedPicture
 from lathe_server.vision.detections import Thresholds
 from tests.models import card_for, embedding_card, face_vectors, spots_without_landmarks, spotted_faces
 from tests.pictures import jpeg, scene
@@ -19,6 +22,12 @@ NETWORK, OTHER = face_vectors(0), face_vectors(1)
 DETECTOR = Detector(OnnxRuntimeEngine(spotted_faces()), "heatmap", Thresholds(0.5, 0.3, 100), (160, 128), 32)
 EMBEDDER = Embedder(OnnxRuntimeEngine(NETWORK), "dlib", (32, 32))
 """What the variants `a` are, in this process."""
+
+
+FACE, EMBED, OTHER_EMBED = (
+    VariantRef(model, variant, 1) for model, variant in (("face", "a"), ("face-embed", "a"), ("face-embed", "b"))
+)
+SPEC = PipelineSpec("face", "face-embed", largest=2)
 
 
 def publish_faces(root: Path, *, largest: int = 2) -> Repository:
@@ -39,6 +48,14 @@ def publish_without_landmarks(repository: Repository, model: str, variant: str) 
     repository.publish(card, spots_without_landmarks())
 
 
+def faces_in_memory(folder: Path) -> dict[VariantRef, Servable]:
+    """All of these models' variants."""
+    repository = publish_faces(folder / "models")
+    publish_without_landmarks(repository, "spots", "a")
+    refs = [FACE, EMBED, OTHER_EMBED, VariantRef("spots", "a", 1)]
+    return {ref: load_servable(repository, ref, max_pixels=10**7, max_model_bytes=10**8) for ref in refs}
+
+
 def crowd(*places: tuple[int, int]) -> NDArray[np.uint8]:
     """640 × 480, dim colours with a white spot at each place, left and top: faces of 160 × 160 around it."""
     pixels = scene(640, 480) // 4
@@ -49,3 +66,12 @@ def crowd(*places: tuple[int, int]) -> NDArray[np.uint8]:
 
 def crowd_jpeg(*places: tuple[int, int]) -> bytes:
     return jpeg(crowd(*places))
+
+
+ONE = crowd_jpeg((320, 240))
+
+
+def frame(picture: bytes = ONE, **how: float) -> Frame:
+    """Of a camera whose faces are to be embedded."""
+    now = time.monotonic()
+    return Frame("face-id", "camera", "", 0, EncodedPicture(picture), now, now, embeddings=True, **how)

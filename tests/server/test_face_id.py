@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,24 +17,31 @@ from lathe.embeddings import Embeddings
 from lathe.errors import InvalidInput
 from lathe.pipeline_file import PIPELINE_FILE, PipelineSpec
 from lathe.v1 import control_pb2, experiment_pb2
+from lathe_server.frames import Result
+from lathe_server.server import Server
+from lathe_server.settings import Settings
 from lathe_server.vision import EncodedPicture
 from lathe_server.vision.align import TEMPLATES
 from lathe_server.vision.decode import decode
 from lathe_server.vision.picture import read_header
 from tests.calls import channel, control, exposition, metric, refusal, until
 from tests.conftest import RunningServer, start_server
-from tests.models import embedding_card, face_vectors
+from tests.models import card_for, embedding_card, face_vectors, spotted_faces
 from tests.pictures import png, scene
 from tests.server.faces import (
     DETECTOR,
+    EMBED,
     EMBEDDER,
+    FACE,
     NETWORK,
     OTHER,
     crowd_jpeg,
+    frame,
     publish_faces,
     publish_without_landmarks,
 )
 
+FREE = "127.0.0.1:0"
 SPACE, OTHER_SPACE = (embedding_card("face-embed", "", network).embedding.space for network in (NETWORK, OTHER))
 THREE = crowd_jpeg((160, 160), (320, 240), (480, 320))
 NOBODY = crowd_jpeg()
@@ -116,6 +126,16 @@ REFUSED: dict[str, tuple[Callable[[Client], object], str, str]] = {
         "INVALID_ARGUMENT",
         "five landmarks, x and y, that do not all lie on one spot",
     ),
+    "a face outside the picture": (
+        lambda client: client.embed("face-embed", THREE, landmarks=EYES + 700),
+        "INVALID_ARGUMENT",
+        "the landmarks lie outside the picture, which is 640 x 480",
+    ),
+    "a face of a pixel": (
+        lambda client: client.embed("face-embed", THREE, landmarks=EYES / 8 + 50),
+        "INVALID_ARGUMENT",
+        "spread over less than 2 pixels cannot be seen",
+    ),
     "a face of NaN": (
         lambda client: client.embed("face-embed", THREE, landmarks=np.full((5, 2), np.nan)),
         "INVALID_ARGUMENT",
@@ -195,8 +215,48 @@ def test_a_frame_counts_once_for_its_pipeline_and_each_stage_for_its_own_variant
             assert all(of(name, model, variant="a", version="1") > 0 for model in ("face", "face-embed"))
             assert of(name, "face-id") == 0
         spent = [of("lathe_cpu_seconds_total", model) for model in ("face", "face-embed")]
+        waited = [of("lathe_stage_seconds_sum", model, stage="queue") for model in ("face", "face-embed")]
+        assert (waited[0] > 0, waited[1]) == (True, 0)
+        for model, count in (("face", 3), ("face-embed", 2)):
+            (told,) = json.loads(page(server, f"/v2/models/{model}/stats"))["model_stats"]
+            stats = told["inference_stats"]
+            assert [stats[kind]["count"] for kind in ("success", "compute_input", "compute_infer")] == [0, count, count]
         assert sum(spent) == pytest.approx(sum(of("lathe_cost_usage_total", model) for model in ("face", "face-embed")))
         assert metric(server, "lathe_requests_total", method="lathe.v1.InferenceService/Embed", status="OK") == 3
+
+
+def test_energy_and_carbon_go_to_each_variant_by_its_own_time(tmp_path: Path) -> None:
+    """Which are shared out by what the accountant is told."""
+    used: list[tuple[str, float]] = []
+
+    async def act() -> None:
+        server = Server(publish_faces(tmp_path / "models"), Settings(grpc=FREE, http=FREE, control=FREE, workers=1))
+        server._accountant.used = lambda ref, seconds, gpu=0.0: used.append((ref.model, seconds))  # type: ignore[method-assign]
+        whole = Result(frame(), "answered", FACE, cpu_seconds=5.0)
+        shares = (replace(whole, cpu_seconds=3.0), replace(whole, ref=EMBED, cpu_seconds=2.0))
+        server._observe(replace(whole, shares=shares))
+
+    asyncio.run(act())
+    assert used == [("face", 3.0), ("face-embed", 2.0)]
+
+
+def test_a_shadow_of_the_detector_sees_the_pipelines_frames(tmp_path: Path) -> None:
+    repository = publish_faces(tmp_path / "models")
+    repository.publish(card_for("face", "b"), spotted_faces())
+    request = control_pb2.SetRouteRequest(model="face", shadow={"variant": {"variant": "b"}, "share": 1})
+    request.weights.add(variant="a", weight=1)
+    with start_server(repository.root, tmp_path / "log") as server, server.client() as client:
+        with channel(server.control) as opened:
+            control(opened).SetRoute(request)
+
+        def compared() -> bool:
+            client.embed("face-id", THREE)
+            return metric(server, "lathe_shadow_frames_total", model="face", variant="b", outcome="compared") >= 2
+
+        until(compared)
+        boxes = [metric(server, "lathe_shadow_boxes_total", model="face", kind=kind) for kind in ("matched", "found")]
+        assert 2 * boxes[0] == boxes[1] > 0
+        assert metric(server, "lathe_shadow_frames_total", outcome="failed") == 0
 
 
 def test_swaps_of_either_model_reach_the_pipeline_by_their_own_routes(tmp_path: Path) -> None:
@@ -260,7 +320,7 @@ def test_a_pipeline_is_followed_in_the_repository_while_the_server_runs(tmp_path
         until(lambda: "pipeline face-id cannot be served: face-id is a pipeline itself" in server.log.read_text())
         assert embedded() == "NOT_FOUND no such model is served here"
         repository.write_pipeline("face-id", PipelineSpec("face", "nobody"))
-        until(lambda: embedded() == "NOT_FOUND no such model is served here")
+        until(lambda: embedded() == "NOT_FOUND pipeline face-id needs the model nobody, which is not served here")
         repository.remove_pipeline("face-id")
         until(lambda: "pipeline face-id: served no more" in server.log.read_text())
 

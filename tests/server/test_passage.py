@@ -2,53 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from lathe.detections import Detections
-from lathe.errors import LatheError, Refused
-from lathe.pipeline_file import PipelineSpec
+from lathe.errors import Refused
 from lathe.repository import VariantRef
-from lathe.v1 import control_pb2
-from lathe_server.events import Events
 from lathe_server.frames import Frame, Result
 from lathe_server.judgement import Judgement
-from lathe_server.manager import Manager
-from lathe_server.metrics import Metrics
 from lathe_server.passage import Passage
-from lathe_server.pipeline import Pipeline
-from lathe_server.router import Route, Router
-from lathe_server.routes import Routes
-from lathe_server.scheduler import Lane, Scheduler
-from lathe_server.servable import Servable, load_servable
-from lathe_server.vision import EncodedPicture
+from lathe_server.servable import Servable
+from lathe_server.vision import Answer, EncodedPicture, detector, faces
 from lathe_server.vision.align import TEMPLATES
+from lathe_server.vision.decode import decode
 from lathe_server.vision.decoders import Outputs
 from lathe_server.vision.faces import largest
-from tests.server.faces import crowd_jpeg, publish_faces, publish_without_landmarks
-
-FACE, EMBED, OTHER = VariantRef("face", "a", 1), VariantRef("face-embed", "a", 1), VariantRef("face-embed", "b", 1)
-SPEC = PipelineSpec("face", "face-embed", largest=2)
-ONE = crowd_jpeg((320, 240))
+from lathe_server.vision.picture import read_header
+from tests.pictures import jpeg, png
+from tests.server.faces import EMBED, FACE, SPEC, crowd, crowd_jpeg, faces_in_memory, frame
 
 
 @pytest.fixture(scope="module")
 def servables(tmp_path_factory: pytest.TempPathFactory) -> dict[VariantRef, Servable]:
-    repository = publish_faces(tmp_path_factory.mktemp("faces") / "models")
-    publish_without_landmarks(repository, "spots", "a")
-    refs = [FACE, EMBED, OTHER, VariantRef("spots", "a", 1)]
-    return {ref: load_servable(repository, ref, max_pixels=10**7, max_model_bytes=10**8) for ref in refs}
-
-
-def frame(picture: bytes = ONE, **how: float) -> Frame:
-    now = time.monotonic()
-    return Frame("face-id", "camera", "", 0, EncodedPicture(picture), now, now, embeddings=True, **how)
+    return faces_in_memory(tmp_path_factory.mktemp("faces"))
 
 
 def judged(passage: Passage, one: Frame, cpu_seconds: float = 1.0) -> Result:
@@ -130,11 +111,11 @@ def test_what_breaks_while_a_face_is_embedded_is_the_embedders_failure(
 def test_a_frame_that_becomes_late_while_its_faces_are_found_is_not_embedded(
     servables: dict[VariantRef, Servable],
 ) -> None:
-    detector = servables[FACE]
-    assert detector.detector
+    detects = servables[FACE]
+    assert detects.detector
     one = frame(deadline=time.monotonic() + 60)
-    late = Network(detector.detector.network, lambda: object.__setattr__(one, "deadline", 0.0))
-    slow = replace(detector, detector=replace(detector.detector, network=late))
+    late = Network(detects.detector.network, lambda: object.__setattr__(one, "deadline", 0.0))
+    slow = replace(detects, detector=replace(detects.detector, network=late))
     result = judged(Passage(SPEC, slow, changed(servables[EMBED], raising(AssertionError("too late")))), one)
     assert (result.outcome, result.answer) == ("dropped_deadline", None)
     assert [part.outcome for part in result.parts] == ["answered", "dropped_deadline"]
@@ -142,13 +123,13 @@ def test_a_frame_that_becomes_late_while_its_faces_are_found_is_not_embedded(
 
 def test_variants_that_make_no_pipeline_are_refused(servables: dict[VariantRef, Servable]) -> None:
     spots = servables[VariantRef("spots", "a", 1)]
-    for detector, embedder, reason in (
+    for detects, embeds, reason in (
         (spots, servables[EMBED], "gives 0 landmarks"),
         (servables[EMBED], servables[EMBED], "detects nothing"),
         (servables[FACE], spots, "embeds nothing"),
     ):
         with pytest.raises(Refused, match=reason):
-            Passage(SPEC, detector, embedder)
+            Passage(SPEC, detects, embeds)
 
 
 def test_the_largest_faces_that_can_be_aligned_are_embedded() -> None:
@@ -164,100 +145,54 @@ def test_the_largest_faces_that_can_be_aligned_are_embedded() -> None:
     assert largest(Detections.none(5), 4, 32).tolist() == []
 
 
-def test_variants_are_leased_as_a_set_and_a_swap_of_either_waits(servables: dict[VariantRef, Servable]) -> None:
-    async def act() -> None:
-        manager = Manager(lambda ref, reached: servables[ref], load_seconds=5)
-        await manager.load(FACE)
-        with pytest.raises(Refused, match="face-embed is not loaded"):
-            manager.lease_all([FACE, EMBED])
-        await asyncio.wait_for(manager.unload(FACE), 5)  # nobody holds it
-        for ref in (FACE, EMBED):
-            await manager.load(ref)
-        leases = manager.lease_all([FACE, EMBED])
-        unloads = [asyncio.create_task(manager.unload(ref)) for ref in (FACE, EMBED)]
-        await asyncio.sleep(0)
-        assert set(manager.states().values()) == {"draining"}
-        for lease in leases:
-            lease.release()
-        await asyncio.wait_for(asyncio.gather(*unloads), 5)
-
-    asyncio.run(act())
-
-
-def test_each_stage_goes_by_its_own_models_route(servables: dict[VariantRef, Servable]) -> None:
-    """By the embedder's weights too, as clients foretell; a drop tells of both who would have judged."""
-
-    async def act() -> list[Result]:
-        scheduler, router = Scheduler(1, max_waiting=10), Router(1)
-        manager = Manager(lambda ref, reached: servables[ref], load_seconds=5)
-        for ref in (FACE, EMBED, OTHER):
-            await manager.load(ref)
-        router.replace(Route("face", 1, ((FACE, 1),)))
-        router.replace(Route("face-embed", 1, ((EMBED, 1), (OTHER, 1))))
-        router.pipelines = {"face-id": SPEC}
-        life = Pipeline(router, manager, scheduler, Metrics().observe)
-        results = []
-        for one in [replace(frame(), stream_id=f"camera-{number}") for number in range(16)] + [frame(deadline=0.0)]:
-            answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-            life.submit(Lane(), one, answer.set_result)
-            results.append(await asyncio.wait_for(answer, 10))
-        scheduler.close()
-        return results
-
-    *answered, dropped = asyncio.run(act())
-    route = Route("face-embed", 1, ((EMBED, 1), (OTHER, 1)))
-    by = [result.parts[1].ref for result in answered]
-    assert by == [route.pick(result.frame.stream_id) for result in answered]
-    assert set(by) == {EMBED, OTHER}
-    assert (dropped.outcome, [part.ref and part.ref.model for part in dropped.parts]) == (
-        "dropped_deadline",
-        ["face", "face-embed"],
+def test_a_frame_has_waited_once(servables: dict[VariantRef, Servable]) -> None:
+    results: list[Result] = []
+    passage = Passage(SPEC, servables[FACE], servables[EMBED])
+    judgement = Judgement(
+        frame(), passage, lambda: None, lambda result, _: results.append(result), degraded=[False, False]
     )
+    judgement.run()
+    judgement.done(3.0, 1.0, 1.0)
+    (result,) = results
+    assert [result.queue_seconds, *(part.queue_seconds for part in result.parts)] == [3.0, 3.0, 0.0]
 
 
-def test_turns_of_a_pipelines_streams_degrade_its_models() -> None:
-    router = Router(1)
-    cheap = VariantRef("face-embed", "b", 1)
-    router.replace(Route("face-embed", 1, ((EMBED, 1),), degrade=(cheap,), degrade_after_seconds=0.1))
-    router.pipelines = {"face-id": SPEC}
-    now = time.monotonic()
-    for step in range(1, 40):
-        router.turn("face-id", 1.0, now + step / 10)
-        router.worked("face-embed", 0.1, 0.1, 0)
-    assert router.level("face-embed") == 1
+def test_a_frame_that_becomes_late_between_two_faces_ends_there(servables: dict[VariantRef, Servable]) -> None:
+    one = frame(crowd_jpeg((160, 160), (480, 320)), deadline=time.monotonic() + 60)
+    runs: list[int] = []
+
+    def hold_up() -> None:
+        runs.append(1)
+        object.__setattr__(one, "deadline", 0.0)
+
+    result = judged(Passage(SPEC, servables[FACE], changed(servables[EMBED], hold_up)), one)
+    assert (result.outcome, len(runs)) == ("dropped_deadline", 1)
 
 
-def test_a_guard_keeps_a_route_from_serving_and_from_being_written(tmp_path: Path) -> None:
-    async def act() -> None:
-        repository = publish_faces(tmp_path / "models")
-        router, metrics = Router(1), Metrics()
+@pytest.mark.parametrize(("encode", "decodings"), [(png, 1), (jpeg, 2)])
+def test_a_picture_that_was_decoded_whole_is_not_decoded_again(
+    servables: dict[VariantRef, Servable],
+    monkeypatch: pytest.MonkeyPatch,
+    encode: Callable[[np.ndarray], bytes],
+    decodings: int,
+) -> None:
+    one, other = (frame(encode(crowd((320, 240)))) for _ in range(2))
+    seen: list[object] = []
 
-        def load(ref: VariantRef, reached: object) -> Servable:
-            return load_servable(repository, ref, max_pixels=10**7, max_model_bytes=10**8)
+    def counted(*asked: Any) -> Any:
+        seen.append(asked)
+        return decode(*asked)
 
-        manager = Manager(load, load_seconds=60)
-        routes = Routes(repository, router, manager, metrics, Events(metrics))
-        await routes.apply(Route("face-embed", 0, ((EMBED, 1),)))
-
-        def keep_space(route: Route) -> None:
-            for ref in route.needs():
-                with manager.lease(ref) as servable:
-                    if servable.card.embedding.space != space:
-                        raise Refused("three people are enrolled in another space")
-
-        with manager.lease(EMBED) as held:
-            space = held.card.embedding.space
-        routes.guards.append(keep_space)
-        request = control_pb2.SetRouteRequest(model="face-embed")
-        request.weights.add(variant="b", weight=1)
-        with pytest.raises(LatheError, match="three people"):
-            await routes.set_route(request)
-        with pytest.raises(LatheError, match="three people"):
-            await routes.apply(Route("face-embed", 7, ((OTHER, 1),)))  # as another server has written it
-        held_route = router.route("face-embed")
-        assert held_route
-        assert (held_route.revision, repository.revisions("face-embed")) == (0, [])
-        await routes.settle()
-        assert list(manager.states()) == [EMBED]
-
-    asyncio.run(act())
+    for module in (detector, faces):
+        monkeypatch.setattr(module, "decode", counted)
+    result = judged(Passage(SPEC, servables[FACE], servables[EMBED]), one)
+    assert len(seen) == decodings
+    assert isinstance(result.answer, Answer)
+    assert result.answer.embeddings
+    assert isinstance(other.asked, EncodedPicture)
+    header = read_header(other.asked)
+    whole = decode(other.asked, header, header.upright_wh)
+    embedder = servables[EMBED].embedder
+    assert embedder
+    expected = embedder.embed(whole, result.answer.detections.landmarks[:1])
+    np.testing.assert_array_equal(result.answer.embeddings.vectors, expected)

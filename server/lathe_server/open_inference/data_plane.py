@@ -39,14 +39,14 @@ AT_ONCE = 4
 
 def durations(totals: Totals) -> dict[str, tuple[int, int]]:
     """By the protocol's names: how many, and nanoseconds in all."""
-    answered = totals.answered
+    judged = totals.judged
     return {
-        "success": (answered, round(totals.seconds * 1e9)),
+        "success": (totals.answered, round(totals.seconds * 1e9)),
         "fail": (totals.failed, 0),
-        "queue": (answered, round(totals.queue_seconds * 1e9)),
-        "compute_input": (answered, round(totals.input_seconds * 1e9)),
-        "compute_infer": (answered, round(totals.infer_seconds * 1e9)),
-        "compute_output": (answered, round(totals.output_seconds * 1e9)),
+        "queue": (judged, round(totals.queue_seconds * 1e9)),
+        "compute_input": (judged, round(totals.input_seconds * 1e9)),
+        "compute_infer": (judged, round(totals.infer_seconds * 1e9)),
+        "compute_output": (judged, round(totals.output_seconds * 1e9)),
     }
 
 

@@ -79,11 +79,17 @@ class Detector:
     multiple: int
     max_pixels: int = MAX_PIXELS
 
-    def detect(self, picture: Picture, before_infer: Callable[[], None] = lambda: None) -> Answer:
+    def detect(
+        self,
+        picture: Picture,
+        before_infer: Callable[[], None] = lambda: None,
+        decoded: Callable[[NDArray[np.uint8]], None] = lambda pixels: None,
+    ) -> Answer:
         """Detections in pixels of the upright picture, with the time of each stage.
 
         Args:
             before_infer: called when the network could run; what it raises ends the work there.
+            decoded: told of the upright picture's pixels, whole or reduced.
 
         Raises:
             BadPicture: the picture cannot be decoded.
@@ -92,7 +98,8 @@ class Detector:
         header = read_header(picture, self.max_pixels)
         placement = fit(header.upright_wh, self.limit_wh, self.multiple)
         pixels = decode(picture, header, placement.scaled_wh)
-        decoded = perf_counter()
+        decoded(pixels)
+        read = perf_counter()
         tensor = letterbox(pixels, placement)
         before_infer()
         preprocessed = perf_counter()
@@ -104,5 +111,5 @@ class Detector:
         done = perf_counter()
         return Answer(
             detections,
-            Stages(decoded - began, preprocessed - decoded, inferred - preprocessed, done - inferred),
+            Stages(read - began, preprocessed - read, inferred - preprocessed, done - inferred),
         )
