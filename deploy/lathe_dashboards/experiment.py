@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lathe.experiment import AGREEMENT, METRICS
 from lathe_dashboards.panels import Dashboard, Panel, Query, Row
-from lathe_dashboards.promql import ANSWERED, BY_VARIANT, OF_VARIANTS, VARIANT, rate, ratio, series, total
+from lathe_dashboards.promql import BY_VARIANT, JUDGED, OF_VARIANTS, VARIANT, rate, ratio, series, total
 
 ESTIMATE = "lathe_experiment_estimate"
 BOUNDS = ("low", "value", "high")
@@ -135,7 +135,7 @@ EXPERIMENT = Dashboard(
                     "Answered, by variant",
                     "Frames a second of each side. Where the unit is the block, one at a time has them all.",
                     "suffix: frames/s",
-                    (Query(rate("lathe_frames_total", ANSWERED, VARIANT, OF_VARIANTS), BY_VARIANT),),
+                    (Query(rate(*JUDGED, VARIANT, OF_VARIANTS), BY_VARIANT),),
                     kind="stacked",
                 ),
             ),

@@ -6,6 +6,7 @@ from lathe_dashboards.panels import OBJECTIVE, Dashboard, Panel, Query, Row
 from lathe_dashboards.promql import (
     ANSWERED,
     BY_VARIANT,
+    JUDGED,
     OF_VARIANTS,
     SERVER,
     VARIANT,
@@ -161,7 +162,7 @@ TRAFFIC_ROW = Row(
             "Answered, by variant",
             "Frames a second by the variant that answered them; a swap shows as one colour giving way to another.",
             "suffix: frames/s",
-            (Query(rate("lathe_frames_total", ANSWERED, VARIANT, OF_VARIANTS), BY_VARIANT),),
+            (Query(rate(*JUDGED, VARIANT, OF_VARIANTS), BY_VARIANT),),
             kind="stacked",
         ),
         Panel(
@@ -196,7 +197,7 @@ TRAFFIC_ROW = Row(
                 Query(
                     ratio(
                         rate("lathe_degraded_frames_total", by=["model"]),
-                        rate("lathe_frames_total", ANSWERED, ["model"]),
+                        rate(*JUDGED, ["model"]),
                     ),
                     "{{model}}",
                 ),

@@ -12,7 +12,7 @@ VARIANT = ("model", "variant", "version")
 OF_ONE_SERVER = ("job", "instance", *VARIANT)
 BY_VARIANT = "{{variant}}/{{version}}"
 ANSWERED = 'outcome="answered"'
-_JUDGED = "lathe_stage_seconds_count", 'stage="infer"'
+JUDGED = "lathe_stage_seconds_count", 'stage="infer"'
 """By variant, the answered frames that it judged; a pipeline's frame is one of each of its variants."""
 
 
@@ -56,7 +56,7 @@ def ratio(above: str, below: str) -> str:
 def per_frame(counter: str, by: Iterable[str] = ()) -> str:
     """What an answered frame took of a counter that all servers have."""
     by = tuple(by)
-    return ratio(rate(counter, by=by), rate(*_JUDGED, by))
+    return ratio(rate(counter, by=by), rate(*JUDGED, by))
 
 
 def per_frame_where_told(counter: str, by: Iterable[str] = (), label: str = "") -> str:
@@ -68,6 +68,6 @@ def per_frame_where_told(counter: str, by: Iterable[str] = (), label: str = "") 
     """
     own = (label,) * bool(label)
     telling = f"group by ({', '.join((*OF_ONE_SERVER, *own))}) (rate({series(counter)}[$__rate_interval]))"
-    answered = rate(*_JUDGED, OF_ONE_SERVER)
+    answered = rate(*JUDGED, OF_ONE_SERVER)
     frames = f"{answered} * on ({', '.join(OF_ONE_SERVER)}) group_right () {telling}"
     return ratio(rate(counter, by=(*by, *own)), total(frames, (*by, *own)))

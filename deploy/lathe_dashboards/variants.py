@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from lathe_dashboards.panels import Dashboard, Panel, Query, Row, Variable
 from lathe_dashboards.promql import (
-    ANSWERED,
     BY_VARIANT,
+    JUDGED,
     MODEL,
     OF_VARIANTS,
     VARIANT,
@@ -60,7 +60,7 @@ TABLE = Panel(
         Query(QUALITY, "quality", "percentunit"),
         Query(f"max by ({LABELS}) ({series('lathe_variant_speedup')})", "speed-up", "suffix:×"),
         Query(f"max by ({LABELS}) ({series('lathe_variant_size_bytes')})", "size", "bytes"),
-        Query(rate("lathe_frames_total", ANSWERED, VARIANT, OF_VARIANTS), "frames/s"),
+        Query(rate(*JUDGED, VARIANT, OF_VARIANTS), "frames/s"),
         Query(_quantile(0.5), "p50", "s"),
         Query(_quantile(0.99), "p99", "s"),
         Query(per_frame("lathe_cpu_seconds_total", VARIANT), "CPU/frame", "s"),
@@ -110,14 +110,15 @@ VARIANTS = Dashboard(
                 ),
                 Panel(
                     "Answered",
-                    "Frames a second by the variant that answered them.",
+                    "Frames a second by the variant that answered them; a pipeline's is one of each of its variants.",
                     "suffix: frames/s",
-                    (Query(rate("lathe_frames_total", ANSWERED, VARIANT, OF_VARIANTS), BY_VARIANT),),
+                    (Query(rate(*JUDGED, VARIANT, OF_VARIANTS), BY_VARIANT),),
                     kind="stacked",
                 ),
                 Panel(
                     "Failed or rejected",
-                    "Frames a second that came to nothing, by the variant that was to answer.",
+                    "Frames a second that came to nothing, by the variant that was to answer; those of a "
+                    "pipeline are the pipeline's.",
                     "suffix: frames/s",
                     (
                         Query(
