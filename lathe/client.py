@@ -214,9 +214,27 @@ class Client:
             )
         )
 
-    def embed(self, model: str, picture: Picture, **how: Any) -> Result:
+    def embed(
+        self,
+        model: str,
+        picture: Picture,
+        *,
+        landmarks: NDArray[np.floating] | None = None,
+        variant: str = "",
+        timeout_seconds: float | None = 10.0,
+        high_priority: bool = False,
+    ) -> Result:
         """See `AsyncClient.embed`."""
-        return self._runner.run(self._client.embed(model, picture, **how))
+        return self._runner.run(
+            self._client.embed(
+                model,
+                picture,
+                landmarks=landmarks,
+                variant=variant,
+                timeout_seconds=timeout_seconds,
+                high_priority=high_priority,
+            )
+        )
 
     def detect_stream(
         self,

@@ -54,12 +54,12 @@ from lathe_server.open_inference.rest import PREFIX as REST_PREFIX
 from lathe_server.open_inference.rest import Rest
 from lathe_server.origin import current
 from lathe_server.pipeline import Pipeline
-from lathe_server.pipelines import Pipelines
 from lathe_server.places import Places
 from lathe_server.router import Route, Router
 from lathe_server.routes import Routes
 from lathe_server.scheduler import Scheduler
 from lathe_server.servable import Servable
+from lathe_server.served_pipelines import Pipelines
 from lathe_server.settings import NO_PAGE, ON, OWN_CORES, Settings
 from lathe_server.shadow import Comparison, Shadows
 from lathe_server.stream_metrics import StreamLabels

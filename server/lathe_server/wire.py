@@ -14,7 +14,7 @@ from lathe.repository import VariantRef
 from lathe.v1 import inference_pb2
 from lathe_server.frames import OUTCOMES, Result
 from lathe_server.vision import Answer, EncodedPicture, Picture, RawPicture
-from lathe_server.vision.align import LANDMARKS, are_usable
+from lathe_server.vision.align import LANDMARKS
 
 _FORMATS = {
     inference_pb2.PIXEL_FORMAT_RGB8: "rgb8",
@@ -96,16 +96,13 @@ def to_landmarks(values: Sequence[float]) -> NDArray[np.float32] | None:
     """One face's landmarks, 1 × 5 × 2; None where there are none.
 
     Raises:
-        InvalidInput: not five pairs of coordinates, or not all finite.
+        InvalidInput: not five pairs of coordinates.
     """
     if not values:
         return None
     if len(values) != 2 * LANDMARKS:
         raise InvalidInput(f"a face has {LANDMARKS} landmarks, x and y each, and {len(values)} numbers came")
-    landmarks = np.array(values, np.float32).reshape(1, LANDMARKS, 2)
-    if not are_usable(landmarks)[0]:
-        raise InvalidInput("a face is aligned by five landmarks, x and y, that do not all lie on one spot")
-    return landmarks
+    return np.array(values, np.float32).reshape(1, LANDMARKS, 2)
 
 
 def to_servable(ref: VariantRef) -> inference_pb2.Servable:

@@ -124,7 +124,7 @@ REFUSED: dict[str, tuple[Callable[[Client], object], str, str]] = {
     "a face on one spot": (
         lambda client: client.embed("face-embed", THREE, landmarks=np.ones((5, 2))),
         "INVALID_ARGUMENT",
-        "five landmarks, x and y, that do not all lie on one spot",
+        "spread over less than 2 pixels cannot be seen",
     ),
     "a face outside the picture": (
         lambda client: client.embed("face-embed", THREE, landmarks=EYES + 700),
@@ -139,7 +139,7 @@ REFUSED: dict[str, tuple[Callable[[Client], object], str, str]] = {
     "a face of NaN": (
         lambda client: client.embed("face-embed", THREE, landmarks=np.full((5, 2), np.nan)),
         "INVALID_ARGUMENT",
-        "five landmarks",
+        "must be finite numbers",
     ),
     "no picture": (lambda client: client.embed("face-embed", b"?", landmarks=EYES), "INVALID_ARGUMENT", "JPEG"),
     "a detector": (lambda client: client.embed("face", THREE), "INVALID_ARGUMENT", "model face embeds nothing"),

@@ -133,12 +133,13 @@ def test_variants_that_make_no_pipeline_are_refused(servables: dict[VariantRef, 
 
 
 def test_the_largest_faces_that_can_be_aligned_are_embedded() -> None:
-    """Sides of the boxes; the face of 90 has its landmarks on one spot."""
-    sides = np.array([20, 60, 90, 50, 70, 70], np.float32)
+    """Sides of the boxes; the face of 90 has its landmarks on one spot, that of 80 has them outside the picture."""
+    sides = np.array([20, 60, 90, 50, 70, 70, 80], np.float32)
     xyxy = np.stack((0 * sides, 0 * sides, sides, sides), axis=1)
     landmarks = (TEMPLATES["dlib"] * sides[:, None, None]).astype(np.float32)
     landmarks[2] = 5
-    found = Detections(xyxy, np.ones(6, np.float32), np.zeros(6, np.int64), landmarks)
+    landmarks[6] -= (80, 0)
+    found = Detections(xyxy, np.ones(7, np.float32), np.zeros(7, np.int64), landmarks)
     assert largest(found, 3, 32).tolist() == [4, 5, 1]
     assert largest(found, 9, 0).tolist() == [4, 5, 1, 3, 0]
     assert largest(found, 9, 60.5).tolist() == [4, 5]

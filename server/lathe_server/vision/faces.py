@@ -42,15 +42,17 @@ class Portrait:
 
 
 def largest(found: Detections, most: int, min_side: float) -> NDArray[np.int64]:
-    """Places of the faces that are embedded: those of the largest boxes whose landmarks can be aligned by.
+    """Places of the faces that are embedded: those of the largest boxes around landmarks that can be aligned by.
 
     Args:
         found: with five landmarks each.
         most: so many of them.
         min_side: pixels that both sides of a box must have.
     """
-    sides = found.xyxy[:, 2:] - found.xyxy[:, :2]
-    fit = np.flatnonzero((sides.min(1, initial=np.inf) >= min_side) & are_usable(found.landmarks))
+    left_top, right_bottom = found.xyxy[:, :2], found.xyxy[:, 2:]
+    sides, centre = right_bottom - left_top, found.landmarks.mean(1)
+    is_around = ((left_top <= centre) & (centre <= right_bottom)).all(1)
+    fit = np.flatnonzero((sides.min(1, initial=np.inf) >= min_side) & is_around & are_usable(found.landmarks))
     area = sides.prod(1)[fit]
     chosen: NDArray[np.int64] = fit[np.argsort(-area, kind="stable")[:most]].astype(np.int64)
     return chosen
@@ -62,16 +64,18 @@ def check_portrait(portrait: Portrait, max_pixels: int) -> None:
 
     Raises:
         BadPicture: it has no header.
-        InvalidInput: the face lies outside, or is a spot.
+        InvalidInput: the landmarks are not finite, or lie outside the picture or on a spot.
     """
     if portrait.landmarks is None:
         return
+    size_wh = read_header(portrait.picture, max_pixels).upright_wh
     points = portrait.landmarks[0].astype(np.float64)
-    centre, spread = points.mean(0), points.std(0).max()
-    width, height = read_header(portrait.picture, max_pixels).upright_wh
-    if not (0 <= centre[0] <= width and 0 <= centre[1] <= height):
-        raise InvalidInput(f"the landmarks lie outside the picture, which is {width} x {height}")
-    if spread < LEAST_SPREAD:
+    if not np.isfinite(points).all():
+        raise InvalidInput("a face's landmarks must be finite numbers")
+    centre = points.mean(0)
+    if (centre < 0).any() or (centre > size_wh).any():
+        raise InvalidInput(f"the landmarks lie outside the picture, which is {size_wh[0]} x {size_wh[1]}")
+    if points.std(0).max() < LEAST_SPREAD:
         raise InvalidInput(f"a face whose landmarks spread over less than {LEAST_SPREAD:g} pixels cannot be seen")
 
 
