@@ -17,7 +17,7 @@ from lathe_server.vision.align import TEMPLATES
 from lathe_server.vision.embedder import EMBEDDING, Embedder
 
 MAX_DIMENSIONS = 4096
-MAX_DEVIATION = 0.02
+MAX_VECTOR_DEVIATION = 0.02
 """Of the golden answer, as a share of its range: what was enrolled elsewhere is compared with what is embedded here, by
 thresholds that were measured there. OpenVINO, which rounds INT8 differently, is off by .005, a cosine of .9996."""
 MAX_OFF_UNIT = 1e-3
@@ -93,4 +93,4 @@ def check_embeddings(embedder: Embedder, engine: Engine, card: card_pb2.Card) ->
     if not abs(float(np.linalg.norm(vector)) - 1) <= MAX_OFF_UNIT:  # NaN included
         raise BadVariant("the model gives vectors whose length is not 1")
     if card.golden:
-        check_golden(engine.run(golden_picture(embedder.size_wh)), card.golden, MAX_DEVIATION)
+        check_golden(engine.run(golden_picture(embedder.size_wh)), card.golden, MAX_VECTOR_DEVIATION)

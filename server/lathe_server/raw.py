@@ -19,8 +19,9 @@ from lathe.repository import Repository
 from lathe_server.engine_names import DEFAULT, ENGINES
 from lathe_server.engines import engine_builder
 from lathe_server.engines.golden import golden_tensors
+from lathe_server.loading import load_servable
 from lathe_server.open_inference.encoding import from_raw, to_raw
-from lathe_server.servable import Servable, load_servable
+from lathe_server.servable import Servable
 from lathe_server.settings import Settings
 from lathe_server.tensors import TensorAnswer, Tensors, datatype_of
 from lathe_server.vision import EncodedPicture

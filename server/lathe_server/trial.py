@@ -23,7 +23,8 @@ from lathe.repository import Repository, VariantRef
 from lathe.signatures import Verifier
 from lathe_server.engines import Build, engine_builder, in_batches, metered
 from lathe_server.lifecycle import State
-from lathe_server.servable import Servable, load_servable
+from lathe_server.loading import load_servable
+from lathe_server.servable import Servable
 from lathe_server.settings import FALL_BACK, Settings
 from lathe_server.threads import become_loader
 

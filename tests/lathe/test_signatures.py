@@ -14,7 +14,7 @@ from lathe.client import ServerError
 from lathe.errors import BadVariant, InvalidInput, NotFound
 from lathe.repository import Repository, VariantRef
 from lathe.signatures import Verifier, sign
-from lathe_server.servable import load_servable
+from lathe_server.loading import load_servable
 from tests.conftest import start_server
 
 pytest.importorskip("model_signing")

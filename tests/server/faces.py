@@ -12,7 +12,8 @@ from lathe.pipeline_file import PipelineSpec
 from lathe.repository import Repository, VariantRef
 from lathe_server.engines import OnnxRuntimeEngine
 from lathe_server.frames import Frame
-from lathe_server.servable import Servable, load_servable
+from lathe_server.loading import load_servable
+from lathe_server.servable import Servable
 from lathe_server.vision import Detector, Embedder, EncodedPicture
 from lathe_server.vision.detections import Thresholds
 from tests.models import card_for, embedding_card, face_vectors, spots_without_landmarks, spotted_faces

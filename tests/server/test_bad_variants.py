@@ -18,7 +18,7 @@ from lathe.repository import Repository
 from lathe.v1 import card_pb2, control_pb2
 from lathe_server.engines import default_engine
 from lathe_server.engines.golden import golden_answers, golden_picture
-from lathe_server.servable import load_servable
+from lathe_server.loading import load_servable
 from tests.calls import channel, control, metric, refusal
 from tests.conftest import RunningServer
 from tests.models import bright_spots, card_for

@@ -16,7 +16,8 @@ from lathe_server.brevity import BRIEF_SECONDS, MAX_SHAPES, MIN_RUNS, Brevity
 from lathe_server.engines import Engine
 from lathe_server.frames import Frame
 from lathe_server.judgement import Judgement
-from lathe_server.servable import Servable, load_servable
+from lathe_server.loading import load_servable
+from lathe_server.servable import Servable
 from lathe_server.tensors import Tensors
 from lathe_server.vision import EncodedPicture
 from tests.calls import channel

@@ -14,7 +14,7 @@ from lathe.errors import NotFound
 from lathe.packaged import packaged_file
 from lathe.repository import Repository
 from lathe_server.limits import MAX_PIXELS
-from lathe_server.servable import load_servable
+from lathe_server.loading import load_servable
 from lathe_server.vision import Detector, RawPicture
 from lathe_server.vision.decoders import Outputs
 from lathe_server.vision.detections import MAX_CANDIDATES, Thresholds, best_candidates, suppress

@@ -14,7 +14,8 @@ from lathe.repository import Repository, VariantRef
 from lathe.v1 import card_pb2
 from lathe_server.engines import OnnxRuntimeEngine
 from lathe_server.engines.golden import golden_answers, golden_picture
-from lathe_server.servable import Servable, load_servable
+from lathe_server.loading import load_servable
+from lathe_server.servable import Servable
 from lathe_server.vision import Answer, EncodedPicture, Portrait
 from lathe_server.vision.align import TEMPLATES
 from tests.models import card_for, embedding_card, face_vectors, spotted_faces
@@ -136,7 +137,7 @@ def test_a_network_that_gives_no_embeddings_is_refused(tmp_path: Path, network: 
 
 
 def test_a_network_slower_than_its_card_says_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lathe_server.servable.cpu_name", lambda: "this one")
+    monkeypatch.setattr("lathe_server.loading.cpu_name", lambda: "this one")
     card = embedding_card("face-embed", "a", NETWORK)
     card.latency.add(cpu="this one", size=card.serving_size, stages={"infer": 1e-9})
     with pytest.raises(BadVariant, match="of CPU time; its card says"):

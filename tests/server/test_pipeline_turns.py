@@ -18,13 +18,14 @@ from lathe.v1 import control_pb2
 from lathe_server.events import Events
 from lathe_server.frames import Frame, Outcome, Result
 from lathe_server.judgement import Judgement
+from lathe_server.loading import load_servable
 from lathe_server.manager import Manager
 from lathe_server.metrics import Metrics
 from lathe_server.pipeline import Pipeline
 from lathe_server.router import Route, Router
 from lathe_server.routes import Routes
 from lathe_server.scheduler import Lane, Scheduler
-from lathe_server.servable import Servable, load_servable
+from lathe_server.servable import Servable
 from tests.server.faces import EMBED, FACE, OTHER_EMBED, SPEC, faces_in_memory, frame, publish_faces
 
 

@@ -14,7 +14,7 @@ import pytest
 from lathe.errors import BadVariant, Conflict, NotFound, Refused
 from lathe.repository import Repository, VariantRef
 from lathe.v1 import control_pb2
-from lathe_server.servable import load_servable
+from lathe_server.loading import load_servable
 from tests.conftest import start_server
 from tests.models import bright_spots, card_for
 

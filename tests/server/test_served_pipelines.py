@@ -15,11 +15,11 @@ from lathe.repository import Repository
 from lathe.v1 import control_pb2
 from lathe_server.events import Events
 from lathe_server.follow import Follower
+from lathe_server.loading import load_servable
 from lathe_server.manager import Manager
 from lathe_server.metrics import Metrics
 from lathe_server.router import Router
 from lathe_server.routes import Routes
-from lathe_server.servable import load_servable
 from lathe_server.served_pipelines import Pipelines
 from tests.server.faces import publish_faces, publish_without_landmarks
 
