@@ -99,11 +99,11 @@ load: $(VENV)/.installed ## each scenario of the box for a short while, and the 
 		|| failed="$$failed capacity"; \
 	test -z "$$failed" || { echo "not as expected:$$failed"; exit 1; }
 
-FUZZ_SECONDS = 600
 gallery-kills: export OPENBLAS_NUM_THREADS := 1
 gallery-kills: $(VENV)/.installed ## kill a process a thousand times while it enrols: no acknowledged record is lost
 	$(BIN)/python -m tests.gallery_kills 1000
 
+FUZZ_SECONDS = 600
 fuzz: $(VENV)/.installed ## any messages to every method for ten minutes: no crash, hang or leak; FUZZ_SEED=N begins with round N
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -q -s tests/server/test_fuzz_messages.py
 

@@ -174,7 +174,7 @@ class Server:
         if tokens and not self._tls and not all(map(is_loopback, (settings.grpc, settings.http, settings.control))):
             log.warning("tokens cross the network in plain text; set tls_certificate and tls_key")
         calls = Calls(self._pipeline, repository.variants)
-        self._gallery = gallery_of(settings, calls, self._router, self._manager, repository, self._gate)
+        self._gallery = gallery_of(settings, calls, self._router, self._manager, self._routes, self._gate)
         if self._gallery:
             self._routes.guards.append(self._gallery.guard)
         self._gallery_name = (GALLERY_NAME,) if self._gallery else ()
@@ -266,6 +266,8 @@ class Server:
             await self._gallery.open(self._grpc)
         await self._pipelines.look()
         await self._follower.start()
+        if self._gallery:
+            self._gallery.check_start()
         self._is_cautious = True
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(self._inference, self._grpc)
         self._grpc.add_generic_rpc_handlers([self._open_inference.handlers()])

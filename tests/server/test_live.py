@@ -242,6 +242,14 @@ def test_tensors_are_no_pictures() -> None:
     assert watched.names() == []
 
 
+def test_what_is_private_is_not_kept() -> None:
+    watched, given = Watched(), result()
+    held = holders(given)
+    watched.cameras.observe(replace(given, frame=replace(given.frame, is_private=True)))
+    assert watched.cameras.look() == []
+    assert holders(given) == held
+
+
 def test_a_name_shows_no_password() -> None:
     watched = Watched().looked()
     watched.cameras.observe(result("rtsp://admin:hunter2@gate-3/live"))

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lathe.errors import Conflict, InvalidInput, NotFound, Refused
+from lathe.errors import Conflict, InvalidInput, LatheError, NotFound, Refused
 from lathe.v1 import card_pb2
 from lathe_server.gallery.decision import Identification, Verdict, threshold
 from lathe_server.gallery.probe import Probe, unit_vector
-from lathe_server.gallery.search import Index
+from lathe_server.gallery.search import Index, reaches
 from lathe_server.gallery.store import Record, Store
 
 MAX_SUBJECT = 128
@@ -134,7 +134,7 @@ class Gallery:
         templates = self._of(subject)
         assert self._index, "whoever has a template has made it"
         best = self._index.nearest(self._fitting(vector), templates)
-        match = best.similarity >= decision.min_similarity
+        match = bool(reaches(np.asarray(best.similarity, np.float32), decision.min_similarity))
         return Verdict(match, best.similarity if match else None, decision, len(templates))
 
     def identify(self, face: Probe, fmr: float, limit: int = 1) -> Identification:
@@ -155,7 +155,7 @@ class Gallery:
         return Identification(matches, decision, len(self))
 
     def delete(self, subject: str, record: str = "") -> int:
-        """Deletes a person's records, or one of them, for good.
+        """Deletes a person's records, or one of them; for good with the next `tidy`.
 
         Returns:
             How many they were: more than none.
@@ -172,7 +172,7 @@ class Gallery:
         return len(gone)
 
     def expire(self) -> list[str]:
-        """Deletes the records that are older than they may become.
+        """Deletes the records that are older than they may become; for good with the next `tidy`.
 
         Returns:
             Whose they were.
@@ -185,6 +185,20 @@ class Gallery:
         if gone:
             self._forget(gone)
         return subjects
+
+    def tidy(self) -> None:
+        """Cuts the file's log of changes, in which what was deleted lies longest.
+
+        Raises:
+            Refused: that is not possible now.
+        """
+        try:
+            self._store.cut_log()
+        except LatheError as error:
+            raise Refused(
+                "deleted, but the log of changes, where it may be left, could not be cut yet; that is tried every hour",
+                detail=f"{error.message}: {error.detail}",
+            ) from error
 
     def export(self, subject: str = "") -> Iterator[Record]:
         """The records that there are now, of one person or of all, read from the store one by one: what is deleted
