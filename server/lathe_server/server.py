@@ -29,13 +29,13 @@ from lathe_server.access.gate import Gate
 from lathe_server.access.tls import renew, tls_of
 from lathe_server.access.tokens import Tokens
 from lathe_server.accounts.books import on_gpu, open_books, price_per_core_hour
-from lathe_server.asked_for import gallery_of, tracing_of
 from lathe_server.batch_metrics import BatchMetrics
 from lathe_server.calls import Calls
 from lathe_server.control_service import ControlService
 from lathe_server.events import Events
 from lathe_server.experiments import Experiments
 from lathe_server.exposition import Exposition
+from lathe_server.extras import gallery_of, tracing_of
 from lathe_server.facts import facts_of_frame
 from lathe_server.follow import Follower
 from lathe_server.frames import Result

@@ -25,14 +25,6 @@ DAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What memory knows of a record, beside its vector."""
-
-    subject: str
-    enrolled_at: int
-
-
-@dataclass(frozen=True, slots=True)
 class GallerySettings:
     """Attributes:
     keep_faces: what `enroll` is given of a face is kept for re-enrolment.
@@ -63,7 +55,7 @@ class Gallery:
         self._store = store
         self._settings = settings or GallerySettings()
         self._now = now
-        self._held: dict[str, Held] = {}
+        self._enrolled_at: dict[str, int] = {}  # by record, as the index has them
         self._templates: dict[str, list[str]] = {}  # of each subject, the oldest first
         self._space = ""
         self._index: Index | None = None
@@ -75,7 +67,7 @@ class Gallery:
         return self._settings
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._enrolled_at)
 
     @property
     def space(self) -> str:
@@ -177,11 +169,11 @@ class Gallery:
         Returns:
             Whose they were.
         """
-        if not self._settings.retention_days:
+        if not self._settings.retention_days or self._index is None:
             return []
         oldest = self._now() - self._settings.retention_days * DAY_SECONDS
-        gone = [name for name, held in self._held.items() if held.enrolled_at < oldest]
-        subjects = [self._held[name].subject for name in gone]
+        gone = [name for name, enrolled_at in self._enrolled_at.items() if enrolled_at < oldest]
+        subjects = [self._index.subject(name) for name in gone]
         if gone:
             self._forget(gone)
         return subjects
@@ -207,7 +199,7 @@ class Gallery:
         Raises:
             NotFound: there is no such person.
         """
-        wanted = list(self._of(subject) if subject else self._held)
+        wanted = list(self._of(subject) if subject else self._enrolled_at)
         found = (self._store.record(name) for name in wanted)
         return (record for record in found if record)
 
@@ -221,7 +213,7 @@ class Gallery:
 
     def others(self, than: Collection[str]) -> list[str]:
         """Ids of the records that are not among some."""
-        return [name for name in self._held if name not in than]
+        return [name for name in self._enrolled_at if name not in than]
 
     def re_enroll(self, made_by: card_pb2.Embedding, vectors: Mapping[str, NDArray[np.float32]]) -> int:
         """Puts all templates into another space, all or none.
@@ -270,27 +262,27 @@ class Gallery:
         if record.space != self._space or len(record.vector) != self._index.dimensions:
             raise Refused("the gallery's records lie in several embedding spaces; put back a copy of its file")
         self._index.add(record.id, record.subject, record.vector)
-        self._held[record.id] = Held(record.subject, record.enrolled_at)
+        self._enrolled_at[record.id] = record.enrolled_at
         self._templates.setdefault(record.subject, []).append(record.id)
 
     def _forget(self, records: Iterable[str]) -> None:
         gone = list(records)
         self._store.remove(gone)
+        assert self._index, "there are records"
         for name in gone:
-            held = self._held.pop(name)
-            if self._index:
-                self._index.remove(name)
-            left = self._templates[held.subject]
-            left.remove(name)
-            if not left:
-                del self._templates[held.subject]
-        if not self._held:
+            subject = self._index.subject(name)
+            self._index.remove(name)
+            del self._enrolled_at[name]
+            self._templates[subject].remove(name)
+            if not self._templates[subject]:
+                del self._templates[subject]
+        if not self._enrolled_at:
             self._reset()
 
     def _reset(self) -> None:
         if self._index:
             self._index.clear()
-        self._held.clear()
+        self._enrolled_at.clear()
         self._templates.clear()
         self._index, self._space = None, ""
 

@@ -82,6 +82,10 @@ class Index:
         self._templates.pop()
         self._subjects.pop()
 
+    def subject(self, template: str) -> str:
+        """Whose it is."""
+        return self._subjects[self._rows[template]]
+
     def search(self, probe: NDArray[np.float32], min_similarity: float, limit: int) -> list[Match]:
         """The people who reach a similarity, the most alike first; of equals who came first.
 
