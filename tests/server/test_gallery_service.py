@@ -28,11 +28,12 @@ from lathe_server.gallery.store import Store
 from lathe_server.vision import EncodedPicture, Picture
 from lathe_server.vision.decode import decode
 from lathe_server.vision.picture import read_header
-from tests.calls import channel, exposition, refusal
+from tests.calls import channel, exposition, refusal, until
 from tests.conftest import RunningServer, start_server
 from tests.models import embedding_card, face_vectors
 from tests.pictures import jpeg
 from tests.server.faces import DETECTOR, EMBEDDER, NETWORK, OTHER, publish_faces
+from tests.server.test_live_server import state
 
 SPACE, OTHER_SPACE = (embedding_card("face-embed", "", network).embedding.space for network in (NETWORK, OTHER))
 KEY = bytes(range(32))
@@ -461,6 +462,23 @@ def test_who_may_do_what(root: Path, tmp_path: Path) -> None:
     }
     lines = [json.loads(line) for line in (tmp_path / "people.audit.jsonl").read_text().splitlines()]
     assert {line["who"] for line in lines if line["what"] == "enroll"} == {"control", "gallery"}
+
+
+@pytest.mark.fault(87)
+def test_pictures_that_the_gallery_sees_are_on_no_live_page(root: Path) -> None:
+    with serving(root, "--live", "plain") as running, running.client() as client:
+        told: list[str] = []
+
+        def is_shown() -> bool:
+            client.detect("face", BOB)
+            told[:] = [camera["model"] for camera in state(running)["cameras"]]
+            return "face" in told
+
+        state(running)
+        client.gallery.enroll("ann", ANN)
+        client.gallery.identify(ANN)
+        until(is_shown)
+        assert told == ["face"]
 
 
 @pytest.mark.fault(87)
