@@ -25,7 +25,7 @@ from lathe_server.gallery.eyes import Eyes, Seen
 from lathe_server.gallery.footing import Footing
 from lathe_server.gallery.gallery import Gallery, check_subject
 from lathe_server.gallery.probe import Probe
-from lathe_server.gallery.store import Record
+from lathe_server.gallery.record import Record
 from lathe_server.origin import current
 from lathe_server.peer import is_here
 from lathe_server.wire import to_picture

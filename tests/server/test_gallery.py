@@ -409,3 +409,14 @@ def test_a_re_enrolment_holds_though_the_log_of_changes_cannot_be_cut(
     for one in (gallery, Gallery(store)):
         assert (one.space, len(one)) == ("face/b", 3)
         assert one.verify("cat", face(0, 0, 1, of=other), 0.001).match
+
+
+@pytest.mark.fault(47)
+def test_a_new_key_holds_though_the_log_of_changes_cannot_be_cut(
+    gallery: Gallery, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    LongLog(store, monkeypatch)
+    store.rekey(bytes(32))
+    record = gallery.enroll("cat", face(0, 0, 1), b"cat's face")
+    assert gallery.kept_face(record) == b"cat's face"
+    assert sorted(one.subject for one in gallery.export()) == ["ann", "bob", "cat"]

@@ -15,8 +15,9 @@ import pytest
 
 from lathe.errors import AlreadyExists, DiskFull, LatheError, Refused
 from lathe_server.gallery import store as store_module
+from lathe_server.gallery.record import Record
 from lathe_server.gallery.sealing import Sealer, WrongSeal, read_key, write_key
-from lathe_server.gallery.store import Record, Store
+from lathe_server.gallery.store import Store
 from lathe_server.settings import GALLERY_KEY_VARIABLE as KEY_VARIABLE
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)

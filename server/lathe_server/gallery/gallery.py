@@ -14,8 +14,9 @@ from lathe.errors import Conflict, InvalidInput, LatheError, NotFound, Refused
 from lathe.v1 import card_pb2
 from lathe_server.gallery.decision import Identification, Verdict, threshold
 from lathe_server.gallery.probe import Probe, unit_vector
+from lathe_server.gallery.record import Record
 from lathe_server.gallery.search import Index, reaches
-from lathe_server.gallery.store import Record, Store
+from lathe_server.gallery.store import Store
 
 MAX_SUBJECT = 128
 MAX_TEMPLATES = 32

@@ -23,14 +23,11 @@ import sqlite3
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from lathe.errors import LatheError, Refused
 from lathe_server.boundary import detail_of
+from lathe_server.gallery.record import Record, unpacked
 from lathe_server.gallery.sealing import Sealer, WrongSeal
 from lathe_server.gallery.trouble import DAMAGED, told
 
@@ -47,27 +44,7 @@ CREATE TABLE records (
 );
 """
 _RECORDS = "SELECT id, space, enrolled_at, template FROM records"
-_LENGTH = struct.Struct("<H")
 _DAMAGES = (WrongSeal, ValueError, TypeError, struct.error)
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One enrolled template.
-
-    Attributes:
-        id: 32 hex digits, at random.
-        subject: as its caller names the person.
-        space: embedding space of the vector.
-        enrolled_at: Unix time in whole seconds.
-        vector: D, float32, of length 1.
-    """
-
-    id: str
-    subject: str = field(repr=False)  # so that it strays into no log
-    space: str
-    enrolled_at: int
-    vector: NDArray[np.float32] = field(repr=False)
 
 
 class Store:
@@ -257,15 +234,11 @@ class Store:
         self._db.close()
 
     def _template(self, record: Record) -> bytes:
-        name = record.subject.encode()
-        content = _LENGTH.pack(len(name)) + name + record.vector.astype("<f4").tobytes()
-        return self._sealer.seal(content, "template", record.id, record.space, record.enrolled_at)
+        return self._sealer.seal(record.packed(), "template", record.id, record.space, record.enrolled_at)
 
     def _record(self, name: str, space: str, enrolled_at: int, box: bytes) -> Record:
         content = self._sealer.open(box, "template", name, space, enrolled_at)
-        (length,) = _LENGTH.unpack_from(content)
-        subject, vector = content[_LENGTH.size :][:length], content[_LENGTH.size + length :]
-        return Record(name, subject.decode(), space, enrolled_at, np.frombuffer(vector, "<f4"))
+        return unpacked(content, name, space, enrolled_at)
 
     @contextmanager
     def _change(self) -> Iterator[None]:
