@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import reduce
+from itertools import permutations
 from operator import or_
 
 import numpy as np
@@ -13,7 +14,7 @@ from lathe.v1 import card_pb2
 from lathe_compression.embedding_data import load_faces
 from lathe_compression.judge_embeddings import build_embedder, judge_embeddings
 from lathe_compression.made import Made
-from lathe_compression.match_thresholds import cross_thresholds, thresholds_of
+from lathe_compression.match_thresholds import points_across, points_within, thresholds_of
 from lathe_compression.workshop import Workshop
 
 
@@ -41,16 +42,15 @@ def measure_thresholds(cards: Sequence[card_pb2.Card], made: Sequence[Made], wor
     workshop.faces.say_missed([path.name for path in judged.missed])
     people = np.array(faces.subjects)
     with workshop.progress.bar("variants: thresholds", len(cards) ** 2) as advance:
+        within = {}
         for card in cards:
-            own = vectors[card.variant]
-            card.embedding.thresholds.extend(thresholds_of(own, people, verification.fmrs, faces.name))
+            within[card.variant] = points_within(vectors[card.variant], people, verification.fmrs)
+            card.embedding.thresholds.extend(thresholds_of(within[card.variant], faces.name))
             advance()
-            for other in cards:
-                if other is card:
-                    continue
-                its = vectors[other.variant]
-                proven = cross_thresholds(its, own, people, verification.fmrs, faces.name)
-                if proven:
-                    space = other.embedding.space
-                    card.embedding.cross_spaces.add(space=space, variant=other.variant, thresholds=proven)
-                advance()
+        for card, other in permutations(cards, 2):
+            enrolled = other.variant
+            proven = points_across(vectors[enrolled], vectors[card.variant], people, within[enrolled])
+            if proven:
+                thresholds = thresholds_of(proven, faces.name)
+                card.embedding.cross_spaces.add(space=other.embedding.space, variant=enrolled, thresholds=thresholds)
+            advance()

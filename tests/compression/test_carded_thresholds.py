@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,9 @@ import pytest
 from lathe.progress import Progress
 from lathe.repository import Repository
 from lathe.v1 import card_pb2
+from lathe_compression import carded_thresholds
 from lathe_compression.compress import compress
+from lathe_compression.match_thresholds import points_across
 from lathe_compression.recipe import load_recipe
 from tests.compression.small_faces import RECIPE, write_embedding_recipe
 
@@ -35,12 +38,19 @@ def recipe(tmp_path: Path) -> Path:
     return write_embedding_recipe(tmp_path, VERIFIED)
 
 
+@pytest.fixture
+def few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A margin so wide that the rule of three lets six people prove something."""
+    monkeypatch.setattr(carded_thresholds, "points_across", partial(points_across, margin=0.6))
+
+
 def cards(recipe: Path) -> dict[str, card_pb2.Card]:
     compress(load_recipe(recipe), recipe.parent / "models", Progress(), only=["int8"])
     repository = Repository(recipe.parent / "models")
     return {name: repository.card(repository.newest("marks", name)) for name in ("fp32", "int8")}
 
 
+@pytest.mark.usefixtures("few_are_enough")
 def test_cards_hold_thresholds_and_the_spaces_that_may_be_compared(
     recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,6 +66,13 @@ def test_cards_hold_thresholds_and_the_spaces_that_may_be_compared(
         (across,) = embedding.cross_spaces
         assert (across.space, across.variant) == (made[other].embedding.space, other)
         assert [one.fmr for one in across.thresholds] == [0.2]
+
+
+def test_six_people_prove_no_space_to_be_like_another(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_FACES", str(recipe.parent / "people"))
+    for card in cards(recipe).values():
+        assert card.embedding.thresholds
+        assert not card.embedding.cross_spaces
 
 
 def test_without_the_faces_the_cards_hold_none_and_it_is_said(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
