@@ -102,7 +102,7 @@ def error_rates(
     compared = compare(faces, _TAIL * max(fmrs, default=0.0), min(thresholds, default=math.inf))
     pairs_of_pictures = compared.impostors // 2 if faces.is_cross else compared.impostors
     has_both = len(compared.genuine) > 0 and compared.impostors > 0
-    known = [fmr for fmr in fmrs if has_both and fmr * pairs_of_pictures >= EXPECTED_FALSE_MATCHES]
+    known = [fmr for fmr in dict.fromkeys(fmrs) if has_both and fmr * pairs_of_pictures >= EXPECTED_FALSE_MATCHES]
     given = {one: _as_float32(one) for one in thresholds if has_both}
     subjects = len(faces.counts)
     once = _Counted(compared, np.ones(subjects, np.int64))
