@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from lathe.errors import NotFound
 from lathe.progress import Progress
 from lathe.repository import Repository
 from lathe.v1 import card_pb2
@@ -44,10 +45,11 @@ def few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(carded_thresholds, "points_across", partial(points_across, margin=0.6))
 
 
-def cards(recipe: Path) -> dict[str, card_pb2.Card]:
-    compress(load_recipe(recipe), recipe.parent / "models", Progress(), only=["int8"])
+def cards(recipe: Path, *only: str) -> dict[str, card_pb2.Card]:
+    """The newest ones, after a run."""
+    compress(load_recipe(recipe), recipe.parent / "models", Progress(), only=only or ("int8",))
     repository = Repository(recipe.parent / "models")
-    return {name: repository.card(repository.newest("marks", name)) for name in ("fp32", "int8")}
+    return {name: repository.card(repository.newest("marks", name)) for name in repository.variants("marks")}
 
 
 @pytest.mark.usefixtures("few_are_enough")
@@ -78,4 +80,47 @@ def test_six_people_prove_no_space_to_be_like_another(recipe: Path, monkeypatch:
 def test_without_the_faces_the_cards_hold_none_and_it_is_said(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = cards(recipe)
     assert not any(one.embedding.thresholds or one.embedding.cross_spaces for one in made.values())
-    assert "the cards hold no thresholds" in " ".join(capsys.readouterr().err.split())
+    told = " ".join(capsys.readouterr().err.split())
+    assert "new hold no thresholds, and no server loads a variant without" in told
+
+
+@pytest.mark.usefixtures("few_are_enough")
+class TestLater:
+    """What is published already is published anew where its card has more to say."""
+
+    def test_with_the_faces_at_hand(self, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = cards(recipe)
+        monkeypatch.setenv("TEST_FACES", str(recipe.parent / "people"))
+        after = cards(recipe)
+        for name, card in after.items():
+            assert (before[name].version, card.version) == (1, 2)
+            assert card.embedding.thresholds
+            assert len(card.embedding.cross_spaces) == 1
+            for one in (before[name], card):
+                one.ClearField("version")
+                one.ClearField("created_at")
+                one.embedding.ClearField("thresholds")
+                one.embedding.ClearField("cross_spaces")
+            assert card == before[name]
+        assert [card.version for card in cards(recipe).values()] == [2, 2]
+        monkeypatch.delenv("TEST_FACES")
+        assert [card.version for card in cards(recipe).values()] == [2, 2]
+
+    def test_beside_another_variant(self, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TEST_FACES", str(recipe.parent / "people"))
+        text = recipe.read_text()
+        second = '[[variant]]\nname = "also"\nparent = "fp32"\nsteps = [{ quantize = { reduce_range = true } }]\n'
+        recipe.write_text(text.replace("[verification]", f"{second}\n[verification]"))
+        cards(recipe)
+        made = cards(recipe, "also")
+        spaces = {name: [one.variant for one in card.embedding.cross_spaces] for name, card in made.items()}
+        assert spaces == {"fp32": ["also", "int8"], "int8": ["fp32"], "also": ["fp32"]}
+        assert {name: card.version for name, card in made.items()} == {"fp32": 2, "int8": 1, "also": 1}
+
+
+def test_faces_that_are_missing_are_told_before_anything_is_made(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_FACES", str(recipe.parent / "people"))
+    (recipe.parent / "people/P3/P3_0002.png").unlink()
+    with pytest.raises(NotFound, match=r"P3/P3_0002\.jpg among them"):
+        cards(recipe)
+    assert not list((recipe.parent / "cache/steps").glob("*"))
