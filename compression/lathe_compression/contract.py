@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from lathe_compression.error_rates import LARGEST_FMR
 from lathe_server.vision.decoders import OUTPUT_NAMES
 from lathe_server.vision.embedder import EMBEDDING
 
@@ -145,5 +146,5 @@ class Verification:
     fmrs: tuple[float, ...] = (0.01, 0.001, 0.0001)
 
     def __post_init__(self) -> None:
-        if not self.fmrs or not all(0 < fmr < 1 for fmr in self.fmrs):
-            raise ValueError("fmrs must be between 0 and 1")
+        if not self.fmrs or not all(0 < fmr <= LARGEST_FMR for fmr in self.fmrs):
+            raise ValueError(f"fmrs must be above 0 and no more than {LARGEST_FMR}")

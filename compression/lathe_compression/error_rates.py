@@ -28,6 +28,9 @@ RESAMPLES = 1000
 EXPECTED_FALSE_MATCHES = 10
 """A rate is not told from fewer comparisons than would give so many false matches."""
 
+LARGEST_FMR = 0.05
+"""The largest that is worth asking for; what is kept of all comparisons grows with it."""
+
 _TAIL = 4.0
 """Of the comparisons of two people so many times the largest rate are kept: in a resample the rate is another."""
 _POINTS_PER_DECADE = 10
@@ -68,6 +71,7 @@ class ErrorRates:
     eer: the smallest rate that both errors can be kept to, NaN where one of the two kinds of comparison is missing.
     roc: false match and false non-match rates, K × 2, the lowest false match rate first.
     genuine, impostors: how many comparisons there were of one person and of two.
+    pairs_of_pictures: of two people; the two ways across two networks are one.
     """
 
     at: Mapping[float, OperatingPoint]
@@ -76,6 +80,15 @@ class ErrorRates:
     roc: NDArray[np.float64]
     genuine: int
     impostors: int
+    pairs_of_pictures: int
+
+    def can_tell(self, fmr: float) -> bool:
+        """Whether the comparisons are enough for a false match rate."""
+        return _can_tell(fmr, self.pairs_of_pictures)
+
+
+def _can_tell(fmr: float, pairs_of_pictures: int) -> bool:
+    return fmr * pairs_of_pictures >= EXPECTED_FALSE_MATCHES
 
 
 def error_rates(
@@ -102,7 +115,7 @@ def error_rates(
     compared = compare(faces, _TAIL * max(fmrs, default=0.0), min(thresholds, default=math.inf))
     pairs_of_pictures = compared.impostors // 2 if faces.is_cross else compared.impostors
     has_both = len(compared.genuine) > 0 and compared.impostors > 0
-    known = [fmr for fmr in dict.fromkeys(fmrs) if has_both and fmr * pairs_of_pictures >= EXPECTED_FALSE_MATCHES]
+    known = [fmr for fmr in dict.fromkeys(fmrs) if has_both and _can_tell(fmr, pairs_of_pictures)]
     given = {one: _as_float32(one) for one in thresholds if has_both}
     subjects = len(faces.counts)
     once = _Counted(compared, np.ones(subjects, np.int64))
@@ -128,6 +141,7 @@ def error_rates(
         roc=_roc(compared, pairs_of_pictures),
         genuine=len(compared.genuine),
         impostors=compared.impostors,
+        pairs_of_pictures=pairs_of_pictures,
     )
 
 

@@ -19,13 +19,13 @@ from lathe_compression.match_thresholds import points_across
 from lathe_compression.recipe import load_recipe
 from tests.compression.small_faces import RECIPE, write_embedding_recipe
 
-PEOPLE = 6
-VERIFIED = RECIPE + '\n[verification]\npairs = "$TEST_FACES/pairs.txt"\nfmrs = [0.2, 0.001]\n'
+PEOPLE = 12
+VERIFIED = RECIPE + '\n[verification]\npairs = "$TEST_FACES/pairs.txt"\nfmrs = [0.05, 0.001]\n'
 
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    """Two pictures each of six people, whose noise is their own, and a recipe that names them."""
+    """Two pictures each of twelve people, whose noise is their own, and a recipe that names them."""
     random = np.random.default_rng(0)
     for person in range(PEOPLE):
         (tmp_path / f"people/P{person}").mkdir(parents=True)
@@ -41,8 +41,8 @@ def recipe(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A margin so wide that the rule of three lets six people prove something."""
-    monkeypatch.setattr(carded_thresholds, "points_across", partial(points_across, margin=0.6))
+    """A margin so wide that the rule of three lets twelve people prove something."""
+    monkeypatch.setattr(carded_thresholds, "points_across", partial(points_across, margin=0.3))
 
 
 def cards(recipe: Path, *only: str) -> dict[str, card_pb2.Card]:
@@ -60,17 +60,17 @@ def test_cards_hold_thresholds_and_the_spaces_that_may_be_compared(
     made = cards(recipe)
     for name, other in (("fp32", "int8"), ("int8", "fp32")):
         embedding = made[name].embedding
-        # One in a thousand is more than thirty comparisons of two people can say.
+        # One in a thousand is more than 264 comparisons of two people can say.
         (threshold,) = embedding.thresholds
-        assert (threshold.fmr, threshold.data, threshold.impostor_comparisons) == (0.2, "people/pairs.txt", 60)
+        assert (threshold.fmr, threshold.data, threshold.impostor_comparisons) == (0.05, "people/pairs.txt", 264)
         assert 0 < threshold.min_similarity < 1
         assert threshold.fnmr == 0
         (across,) = embedding.cross_spaces
         assert (across.space, across.variant) == (made[other].embedding.space, other)
-        assert [one.fmr for one in across.thresholds] == [0.2]
+        assert [one.fmr for one in across.thresholds] == [0.05]
 
 
-def test_six_people_prove_no_space_to_be_like_another(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_twelve_people_prove_no_space_to_be_like_another(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_FACES", str(recipe.parent / "people"))
     for card in cards(recipe).values():
         assert card.embedding.thresholds

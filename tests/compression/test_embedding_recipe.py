@@ -151,12 +151,12 @@ WRONG = {
     "no rate": (
         "[training]",
         '[verification]\npairs = "pairs.txt"\nfmrs = []\n[training]',
-        "fmrs must be between 0 and 1",
+        "fmrs must be above 0 and no more than 0.05",
     ),
     "a rate of one": (
         "[training]",
         '[verification]\npairs = "p"\nfmrs = [1.0]\n[training]',
-        "fmrs must be between 0 and 1",
+        "fmrs must be above 0 and no more than 0.05",
     ),
 }
 
