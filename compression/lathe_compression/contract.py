@@ -47,7 +47,7 @@ class Model:
         notices: licences and origins of the weights and of the pictures used.
         outputs: of a detector, names for the teacher's outputs, in its order.
         size_multiple: a detector takes widths and heights in multiples of this.
-        decoder, classes, thresholds: of a detector.
+        decoder, classes, thresholds: of a detector; its classes may have no names.
         alignment: of an embedding network: where the landmarks come to lie in its input.
         detector: the variant that finds the faces in the recipe's pictures, for an embedding network, as
             `repository/model/variant`, relative to the recipe.
@@ -70,8 +70,8 @@ class Model:
     def __post_init__(self) -> None:
         if min(self.serving_size) < 1:
             raise ValueError("serving_size must be at least 1")
-        own, others = (_OF_DETECTION, _OF_EMBEDDING) if self.task == "detection" else (_OF_EMBEDDING, _OF_DETECTION)
-        for name in own:
+        needed, others = (_OF_EMBEDDING, _OF_DETECTION) if self.embeds else (_NEEDED_TO_DETECT, _OF_EMBEDDING)
+        for name in needed:
             if getattr(self, name) in _NOT_GIVEN:
                 raise ValueError(f'the key "{name}" is missing: the task is {self.task}')
         for name in others:
@@ -127,7 +127,8 @@ class Model:
         return self.thresholds
 
 
-_OF_DETECTION = ("decoder", "classes", "outputs", "size_multiple", "thresholds")
+_NEEDED_TO_DETECT = ("decoder", "outputs", "size_multiple", "thresholds")
+_OF_DETECTION = (*_NEEDED_TO_DETECT, "classes")
 _OF_EMBEDDING = ("alignment", "detector")
 _NOT_GIVEN = (None, (), "")
 
