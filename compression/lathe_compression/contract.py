@@ -139,7 +139,7 @@ class Verification:
 
     Attributes:
         pairs: a file in LFW's format, its pictures beside it, relative to the recipe; `$NAME` is taken from the
-            environment. Where it is not set the cards have no thresholds.
+            environment. Where it is not set the cards have no thresholds, and no server loads such a variant.
         fmrs: the false match rates to find them at.
     """
 

@@ -241,6 +241,13 @@ class TestWhatIsMissing:
             Faces(np.arange(3), np.zeros(shape))
 
 
+@pytest.mark.parametrize(("rate", "reached"), [(0.01, 2), (0.5, 100), (0.0149, 2), (0.004, 0)])
+def test_lowest_threshold_that_keeps_a_rate(rate: float, reached: int) -> None:
+    similarity = np.linspace(1, 0, 200, dtype=np.float32)
+    threshold = error_rates.lowest_threshold(-similarity, np.arange(1, 201), rate * 200)
+    assert np.count_nonzero(similarity >= threshold) == reached
+
+
 class TestIntervals:
     def test_they_hold_the_truth(self) -> None:
         """Of 80 worlds of 60 people some 95 % hold the false non-match rate of all people, and at least as many the
