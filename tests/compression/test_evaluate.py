@@ -16,6 +16,7 @@ import pytest
 from lathe.cli import main
 from lathe.repository import Repository, VariantRef
 from lathe.used_pictures import UsedPictures
+from lathe.v1 import card_pb2
 from lathe_compression.evaluate import parse_variant_path, reference_of
 from lathe_compression.pictures import file_digest
 from tests.conftest import ROOT
@@ -190,6 +191,14 @@ def test_bad_input_is_one_line(
     assert line.startswith("lathe: ")
     assert told in line
     assert not captured.out
+
+
+def test_network_of_tensors_is_not_judged(models: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = card_for("spots", "raw")
+    card.task = card_pb2.TASK_TENSORS
+    Repository(models).publish(card, bright_spots())
+    assert main(["evaluate", str(models / "spots/raw"), "--data", str(pictures)]) == 1
+    assert "spots/raw/1 is no detector" in capsys.readouterr().err
 
 
 def test_reference_is_the_first_of_the_lineage(models: Path) -> None:
