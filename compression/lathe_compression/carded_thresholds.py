@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from itertools import permutations
 from operator import or_
 from pathlib import Path
 
@@ -73,17 +72,24 @@ def measure_thresholds(
     vectors = {name: one.vectors for name, one in judged.embedded.items()}
     workshop.faces.say_missed([path.name for path in judged.missed])
     people = np.array(faces.subjects)
-    with workshop.progress.bar("variants: thresholds", len(cards) ** 2) as advance:
+    pairs = _pairs(cards)
+    with workshop.progress.bar("variants: thresholds", len(cards) + len(pairs)) as advance:
         within = {}
         for card in cards:
             within[card.variant] = points_within(vectors[card.variant], people, labelled.fmrs)
             card.embedding.thresholds.extend(thresholds_of(within[card.variant], faces.name))
             advance()
-        by_name = sorted(cards, key=lambda card: card.variant)
-        for card, other in permutations(by_name, 2):
+        for card, other in pairs:
             enrolled = other.variant
             proven = points_across(vectors[enrolled], vectors[card.variant], people, within[enrolled])
             if proven:
                 thresholds = thresholds_of(proven, faces.name)
                 card.embedding.cross_spaces.add(space=other.embedding.space, variant=enrolled, thresholds=thresholds)
             advance()
+
+
+def _pairs(cards: Sequence[card_pb2.Card]) -> list[tuple[card_pb2.Card, card_pb2.Card]]:
+    """Each with the first of every other space, by name: variants of the very same bytes share one."""
+    by_space = {card.embedding.space: card for card in sorted(cards, key=lambda card: card.variant, reverse=True)}
+    others = sorted(by_space.values(), key=lambda card: card.variant)
+    return [(card, other) for card in cards for other in others if other.embedding.space != card.embedding.space]

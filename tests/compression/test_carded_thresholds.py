@@ -70,6 +70,18 @@ def test_cards_hold_thresholds_and_the_spaces_that_may_be_compared(
         assert [one.fmr for one in across.thresholds] == [0.05]
 
 
+@pytest.mark.usefixtures("few_are_enough")
+def test_variants_of_the_same_bytes_are_one_space(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers take no card that names a space twice, or its own among the others."""
+    monkeypatch.setenv("TEST_FACES", str(recipe.parent / "people"))
+    twin = '[[variant]]\nname = "twin"\nparent = "fp32"\nsteps = [{ quantize = {} }]\n'
+    recipe.write_text(recipe.read_text().replace("[verification]", f"{twin}\n[verification]"))
+    made = cards(recipe, "int8", "twin")
+    assert made["int8"].embedding.space == made["twin"].embedding.space
+    spaces = {name: [one.variant for one in card.embedding.cross_spaces] for name, card in made.items()}
+    assert spaces == {"fp32": ["int8"], "int8": ["fp32"], "twin": ["fp32"]}
+
+
 def test_twelve_people_prove_no_space_to_be_like_another(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_FACES", str(recipe.parent / "people"))
     for card in cards(recipe).values():
