@@ -8,7 +8,7 @@ import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lathe.errors import InvalidInput, Unavailable
 
@@ -79,8 +79,8 @@ def run(options: argparse.Namespace, scenario: Scenario, stage: Stage, stop: thr
 
     if options.seconds is None:
         scenario = stretched(scenario, RUN_SECONDS)
-    warm = max(scenario.warmup_seconds, WARM_SHARE * scenario.seconds)
-    scenario = _replaced(scenario, warmup_seconds=warm, drain_seconds=1.0)
+    warm = max(scenario.warmup_seconds, float(round(WARM_SHARE * scenario.seconds)))
+    scenario = dataclasses.replace(scenario, warmup_seconds=warm, drain_seconds=1.0)
     demand = Demand(0.1 if options.p99 is None else options.p99, options.drops or 0.0)
     times = options.searches or 1
     found = search(scenario, stage, demand, searches=times, processes=options.processes, stop=stop, on_run=_tell_run)
@@ -124,7 +124,3 @@ def _write(found: Sequence[Capacity], scenario: Scenario, demand: Demand, path: 
         path.write_text(json.dumps(table, indent=1, allow_nan=False) + "\n", "utf-8")
     except ValueError as error:  # a bound that is infinite, where nothing was found
         raise Unavailable("no capacity was found, so there is nothing to write") from error
-
-
-def _replaced(scenario: Scenario, **values: Any) -> Scenario:
-    return dataclasses.replace(scenario, **values)

@@ -76,7 +76,7 @@ def cameras(scenario: Scenario, parts: Sequence[Rows]) -> tuple[CameraResult, ..
 def sender(parts: Sequence[Rows]) -> Sender:
     lateness = np.concatenate([part.lateness for part in parts])
     cpu = tuple(part.cpu_seconds for part in parts)
-    return Sender(len(parts), cpu, int(sum(part.sent.sum() for part in parts)), encoded(lateness * _MICRO))
+    return Sender(len(parts), cpu, sum(part.frames for part in parts), encoded(lateness * _MICRO))
 
 
 def why_invalid(parts: Sequence[Rows], seconds: float, died: int = 0) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ may be shares of what the server can do (`of_capacity`), and its times stretch w
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -44,7 +45,8 @@ def find(name: str) -> Scenario:
 
 
 def stretched(scenario: Scenario, seconds: float) -> Scenario:
-    """The same in another time: what happens half way still does, and as often."""
+    """The same in another time: what happens half way still does, and as often. The warm-up stays one of whole
+    seconds."""
     by = seconds / scenario.seconds
 
     def of_cameras(cameras: Cameras) -> Cameras:
@@ -64,7 +66,7 @@ def stretched(scenario: Scenario, seconds: float) -> Scenario:
     return replace(
         scenario,
         seconds=seconds,
-        warmup_seconds=scenario.warmup_seconds * by,
+        warmup_seconds=float(min(round(scenario.warmup_seconds * by), math.ceil(seconds) - 1)),
         shape=shape,
         cameras=tuple(map(of_cameras, scenario.cameras)),
         actions=tuple(map(of_action, scenario.actions)),

@@ -86,7 +86,7 @@ def drive(
             machine=Machine(cpu_name(), available_cores()),
             address=target.grpc,
             started_at_unix=begin.at_unix,
-            seconds=max(0.0, seconds - scenario.warmup_seconds),
+            seconds=seconds,
             per_second=assemble.per_second(rows),
             cameras=assemble.cameras(scenario, rows),
             sender=assemble.sender(rows),

@@ -49,7 +49,15 @@ def decoded(text: str) -> HdrHistogram:
 
     try:
         made = HdrHistogram.decode(text)
-    except (HdrCookieException, HdrLengthException, binascii.Error, zlib.error, ValueError, IndexError) as error:
+    except (
+        HdrCookieException,
+        HdrLengthException,
+        binascii.Error,
+        zlib.error,
+        ValueError,
+        IndexError,
+        RuntimeError,
+    ) as error:
         raise InvalidInput("a histogram is not HdrHistogram's base64", detail=str(error)) from error
     found = (made.lowest_trackable_value, made.highest_trackable_value, made.significant_figures)
     if found != (LOWEST_US, HIGHEST_US, DIGITS):

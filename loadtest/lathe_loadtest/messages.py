@@ -55,7 +55,8 @@ def messages_of(scenario: Scenario, cameras: Cameras, name: str) -> Messages:
         name: of the camera.
     """
     if scenario.protocol == "stream":
-        return StreamMessages(scenario.model, cameras, name)
+        # The server draws a stream's variant by its name: another seed is another draw.
+        return StreamMessages(scenario.model, cameras, f"{name}.{scenario.seed}")
     if scenario.protocol == "unary":
         return UnaryMessages(scenario.model, cameras)
     return TensorMessages(scenario, cameras)

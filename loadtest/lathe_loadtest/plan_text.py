@@ -116,6 +116,7 @@ def assumptions(
 def as_json(rows: Sequence[Row], said: Sequence[str], fps: float, utilisation: float, currency: str) -> str:
     table = {
         "format": 1,
+        "kind": "plan",
         "fps": fps,
         "utilisation": utilisation,
         "currency": currency,

@@ -56,6 +56,7 @@ def play(
     on_beat: Callable[[float, int, int], None] = lambda *_: None,
 ) -> LoadResult:
     """Runs a scenario; see `prepared` and `lathe_loadtest.drive.drive` for arguments and errors."""
+    share = scenario.of_capacity
     scenario, before = prepared(scenario, stage, capacity)
     later = tuple(action for action in scenario.actions if action.at_seconds or action.every_seconds)
     result = drive(
@@ -66,7 +67,8 @@ def play(
         stop=stop,
         on_beat=on_beat,
     )
-    return replace(result, scenario=scenario, events=(*before, *result.events))
+    events = (*before, *result.events)
+    return replace(result, scenario=scenario, address=stage.address, events=events, of_capacity=share)
 
 
 async def saturated(scenario: Scenario, stage: Stage, seconds: float = SATURATE_SECONDS) -> float:

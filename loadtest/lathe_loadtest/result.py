@@ -25,14 +25,14 @@ from lathe_loadtest.histogram import decoded
 from lathe_loadtest.scenario import Scenario
 
 FORMAT = 1
-ANSWERED, LOST = "answered", "lost"
+ANSWERED, LOST, OVERLOADED = "answered", "lost", "dropped_overloaded"
 DISCONNECTED, UNSENT, UNFINISHED = "dropped_disconnected", "dropped_unsent", "dropped_unfinished"
 OUTCOMES = (
     *(name.removeprefix("OUTCOME_").lower() for name, number in inference_pb2.Outcome.items() if number),
     DISCONNECTED,
     UNSENT,
     UNFINISHED,
-    "dropped_overloaded",
+    OVERLOADED,
     LOST,
 )
 
@@ -87,7 +87,8 @@ class Sender:
 
     Attributes:
         cpu_seconds: of each process, while it sent.
-        lateness: histogram of how much later than intended frames were handed to gRPC, the driver's own fault.
+        frames: sent in that time, those of the warm-up too.
+        lateness: histogram of how much later than intended judged frames were written, the driver's own fault.
     """
 
     processes: int
@@ -107,11 +108,12 @@ class ServerReading:
     Attributes:
         at_seconds: since the start.
         frames: by outcome, of the scenario's model.
-        cost_usage, cost_allocation, joules: None where the server does not tell.
+        cpu_seconds, cost_usage, cost_allocation, joules: None where the server does not tell.
+        workers: threads that judge frames; 0 where it does not tell.
     """
 
     at_seconds: float
-    cpu_seconds: float
+    cpu_seconds: float | None
     resident_bytes: int
     streams: int
     waiting_frames: int
@@ -121,6 +123,7 @@ class ServerReading:
     currency: str = ""
     joules: float | None = None
     energy_source: str = ""
+    workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -150,10 +153,14 @@ class Machine:
 @dataclass(frozen=True)
 class LoadResult:
     """Attributes:
-    seconds: for which frames were sent; below the scenario's where it has ended early.
+    address: of the server.
+    seconds: since the start, when it ended; below the scenario's where it has ended early.
+    per_second: those after the warm-up in which something was due.
     server: readings of its /metrics, about one a second; none where it has none.
     why_invalid: reasons for which the figures say more of the driver than of the server; empty is valid.
     error: why it has not completed.
+    of_capacity: the share of what the server could do that the rates were set to before the run; 0 where they are the
+        scenario's own.
     """
 
     scenario: Scenario
@@ -169,12 +176,15 @@ class LoadResult:
     why_invalid: tuple[str, ...] = ()
     ended: Ended = "completed"
     error: str = ""
+    of_capacity: float = 0.0
     format: int = FORMAT
 
     def __post_init__(self) -> None:
         seconds = [one.second for one in self.per_second]
         if seconds != sorted(set(seconds)):
             raise ValueError('"per_second" is not in order')
+        if seconds and seconds[0] < self.scenario.warmup_seconds:
+            raise ValueError('"per_second" holds seconds of the warm-up')
         for what in ("due", "sent"):
             if sum(getattr(one, what) for one in self.per_second) != sum(getattr(one, what) for one in self.cameras):
                 raise ValueError(f'"{what}" of the seconds and of the cameras differ')
@@ -217,8 +227,12 @@ def read_result(path: Path) -> LoadResult:
     """
     try:
         text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise NotFound(f"there is no result {path.name}", detail=str(error)) from error
+    except FileNotFoundError as error:
+        raise NotFound(f"there is no result {path.name}") from error
+    except OSError as error:
+        raise NotFound(f"the result {path.name} cannot be read", detail=str(error)) from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path.name} is not JSON: {error}") from error
     return from_json(text, path.name)
 
 
@@ -231,10 +245,10 @@ def from_json(text: str, name: str = "result") -> LoadResult:
         InvalidInput: see `read_result`.
     """
     try:
-        table = json.loads(text)
+        table = json.loads(text, parse_constant=_no_number)
     except ValueError as error:
         raise InvalidInput(f"{name} is not JSON: {error}") from error
-    if not isinstance(table, dict) or "format" not in table:
+    if not isinstance(table, dict) or "format" not in table or "kind" in table:  # others of ours have one
         raise InvalidInput(f"{name} is not the result of a load test")
     if table["format"] != FORMAT:
         raise InvalidInput(f"{name} has the format {table['format']!r}; this reads {FORMAT}")
@@ -247,6 +261,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(one) for key, one in value.items()}
     return [_plain(one) for one in value] if isinstance(value, tuple | list) else value
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number")
 
 
 def _check_frames(who: str, due: int, sent: int, outcomes: Mapping[str, int]) -> None:

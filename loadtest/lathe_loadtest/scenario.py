@@ -218,7 +218,7 @@ class Scenario:
     protocol: `stream` and `unary` are Lathe's own, `tensors` the Open Inference Protocol, unary too.
     tensors: what that protocol sends; none sends the pictures, as its input `image`.
     give_up_seconds: after so long without any connection of any camera the run ends.
-    warmup_seconds: at the start, sent and not judged.
+    warmup_seconds: whole ones, at the start: sent, and in no figure.
     drain_seconds: how long answers are waited for after the last frame.
     footage: videos, pictures or folders of them, beside the scenario's file; none takes packages' videos.
     """
@@ -258,6 +258,8 @@ class Scenario:
         _not_below_zero(self, "warmup_seconds", "drain_seconds", "seed")
         if self.warmup_seconds >= self.seconds:
             raise ValueError('"warmup_seconds" must be below "seconds"')
+        if self.warmup_seconds % 1:
+            raise ValueError('"warmup_seconds" must be whole seconds, as figures are by the second')
         for action in self.actions:
             if action.at_seconds >= self.seconds:
                 raise ValueError(f'an action at {action.at_seconds:g} s comes after the end, "seconds"')

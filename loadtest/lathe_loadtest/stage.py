@@ -79,6 +79,7 @@ class OwnServer:
 class Stage:
     """Attributes:
     target: where cameras send: the server, or the proxy before it.
+    address: of the server itself.
     """
 
     def __init__(self, target: Target, own: OwnServer | None = None, proxy: Proxy | None = None) -> None:
@@ -86,6 +87,7 @@ class Stage:
         self._own = own
         self._proxy = proxy
         self.target = replace(target, grpc=proxy.address) if proxy else target
+        self.address = target.grpc
 
     def client(self) -> AsyncClient:
         """Of the server itself, whatever lies between it and the cameras."""

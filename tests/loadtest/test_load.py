@@ -190,6 +190,7 @@ def rows(lateness: float = 0.0, latency: float = 0.02, cpu_seconds: float = 0.1)
         np.full(count, latency),
         np.full(count, lateness, np.float32),
         cpu_seconds,
+        count,
     )
 
 
