@@ -207,6 +207,11 @@ class LoadResult:
         """Those that have answered."""
         return tuple(sorted({variant for one in self.per_second for variant in one.latencies}))
 
+    @property
+    def workers(self) -> int:
+        """Of the server; 0 where it did not tell."""
+        return max((one.workers for one in self.server), default=0)
+
 
 def write_result(result: LoadResult, path: Path) -> None:
     """Whole or not at all."""
@@ -244,15 +249,24 @@ def from_json(text: str, name: str = "result") -> LoadResult:
     Raises:
         InvalidInput: see `read_result`.
     """
-    try:
-        table = json.loads(text, parse_constant=_no_number)
-    except ValueError as error:
-        raise InvalidInput(f"{name} is not JSON: {error}") from error
-    if not isinstance(table, dict) or "format" not in table or "kind" in table:  # others of ours have one
+    table = json_table(text, name)
+    if "format" not in table or "kind" in table:  # others of ours have one
         raise InvalidInput(f"{name} is not the result of a load test")
     if table["format"] != FORMAT:
         raise InvalidInput(f"{name} has the format {table['format']!r}; this reads {FORMAT}")
     return config.parse(LoadResult, table, "", name)
+
+
+def json_table(text: str, name: str) -> dict[str, Any]:
+    """
+    Raises:
+        InvalidInput: it is not JSON. What is JSON, but no table, is an empty one.
+    """
+    try:
+        table = json.loads(text, parse_constant=_no_number)
+    except ValueError as error:
+        raise InvalidInput(f"{name} is not JSON: {error}") from error
+    return table if isinstance(table, dict) else {}
 
 
 def _plain(value: Any) -> Any:
