@@ -188,11 +188,17 @@ class LoadResult:
         for what in ("due", "sent"):
             if sum(getattr(one, what) for one in self.per_second) != sum(getattr(one, what) for one in self.cameras):
                 raise ValueError(f'"{what}" of the seconds and of the cameras differ')
-        decoded(self.sender.lateness)
+        _count(self.sender.lateness, "the sender's lateness")
 
     @property
     def is_valid(self) -> bool:
         return not self.why_invalid
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the server ran on the driver's machine, as far as its address says."""
+        host = self.address.rpartition(":")[0].strip("[]")
+        return host in ("localhost", "::1") or host.startswith("127.")
 
     @property
     def outcomes(self) -> Counter[str]:
@@ -292,9 +298,13 @@ def _check_frames(who: str, due: int, sent: int, outcomes: Mapping[str, int]) ->
 
 
 def _check_answered(who: str, outcomes: Mapping[str, int], texts: Any) -> None:
-    try:
-        found = sum(decoded(text).get_total_count() for text in texts)
-    except InvalidInput as error:
-        raise ValueError(f"{who}: {error.message}") from error
+    found = sum(_count(text, who) for text in texts)
     if found != outcomes.get(ANSWERED, 0):
         raise ValueError(f"{who}: its histograms hold {found} frames, and {outcomes.get(ANSWERED, 0)} were answered")
+
+
+def _count(text: str, who: str) -> int:
+    try:
+        return int(decoded(text).get_total_count())
+    except InvalidInput as error:
+        raise ValueError(f"{who}: {error.message}") from error

@@ -90,6 +90,7 @@ def synthetic_result(
                 currency="" if price_per_hour is None else "USD",
                 joules=at * 0.5,
                 energy_source="estimate",
+                workers=2,
             )
             for at in range(seconds + 1)
         ),

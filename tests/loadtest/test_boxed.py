@@ -129,15 +129,23 @@ def test_rates_are_shares_of_what_the_server_can_do() -> None:
         boxed.scaled(scenario, capacity=1e6)
 
 
+@pytest.mark.parametrize(("seconds", "warmup"), [(25.0, 2), (30.0, 3), (6.0, 1), (1.0, 0), (0.5, 0)])
+def test_a_warm_up_stays_one_of_whole_seconds(seconds: float, warmup: int) -> None:
+    steady = Scenario("face", (Cameras(),), seconds=20, warmup_seconds=2)
+    assert boxed.stretched(steady, seconds).warmup_seconds == warmup
+
+
 def test_times_stretch_with_the_length() -> None:
     scenario = Scenario(
         "face",
         (Cameras(joins_seconds=2, leaves_seconds=8),),
         seconds=10,
+        warmup_seconds=3,
         shape=Shape("spike", at_seconds=4, for_seconds=2),
         actions=(Action(5, "rollback", every_seconds=2),),
     )
     longer = boxed.stretched(scenario, 100)
     assert (longer.cameras[0].joins_seconds, longer.cameras[0].leaves_seconds) == (20, 80)
     assert (longer.shape.at_seconds, longer.shape.for_seconds) == (40, 20)
+    assert longer.warmup_seconds == 30
     assert (longer.actions[0].at_seconds, longer.actions[0].every_seconds) == (50, 20)

@@ -181,6 +181,36 @@ def test_blocks_hold_all_seconds() -> None:
     assert blocks.server["cpu_seconds"].sum() == pytest.approx(2.8)
 
 
+def test_nothing_is_known_of_the_server_after_its_last_reading() -> None:
+    readings = [reading(0, 1.0, 0), reading(2, 3.0, 20)]
+    server = figures(run_of([({"int8": [10.0] * 10}, {})] * 4, readings)).server
+    assert server is not None
+    assert server.cores is not None
+    assert server.cores.value == pytest.approx(1.0)
+
+
+def test_a_share_of_all_or_none_has_no_interval() -> None:
+    found = figures(synthetic_result(seconds=30))
+    assert found.shares["answered"].value == 1.0
+    assert math.isnan(found.shares["answered"].low)
+
+
+def test_what_was_turned_away_was_not_accepted() -> None:
+    found = figures(run_of([({"int8": [10.0] * 6}, {"dropped_overloaded": 3, "rejected": 1})]))
+    assert (found.offered.value, found.accepted.value) == (10.0, 6.0)
+
+
+def test_a_run_ends_when_it_has_ended_though_nothing_was_due() -> None:
+    run = replace(synthetic_result(seconds=12, warmup=2), seconds=15.0)
+    assert (len(Timeline.of(run)), Timeline.of(run).starts[0]) == (13, 2)
+
+
+def test_seconds_of_the_warm_up_are_refused() -> None:
+    one = synthetic_result()
+    with pytest.raises(ValueError, match='"per_second" holds seconds of the warm-up'):
+        replace(one, scenario=replace(one.scenario, warmup_seconds=2.0))
+
+
 def test_seconds_without_a_frame_are_seconds() -> None:
     result = run_of([({"int8": [10.0]}, {}), ({}, {}), ({"int8": [10.0]}, {})])
     gap = replace(result, per_second=(result.per_second[0], result.per_second[2]))

@@ -53,6 +53,7 @@ SMALL = Cameras(count=4, fps=20.0, size_wh=(160, 120), fps_spread=0.0)
             '"weights" must be a table',
         ),
         ('model = "face"\nwarmup_seconds = 30\n[[cameras]]', '"warmup_seconds" must be below "seconds"'),
+        ('model = "face"\nwarmup_seconds = 2.5\n[[cameras]]', '"warmup_seconds" must be whole seconds'),
     ],
 )
 def test_a_bad_scenario_is_told_by_its_line(
@@ -69,6 +70,8 @@ def test_flags_that_make_no_sense(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["--fps", "-1"], '"fps" must be above 0'),
         (["--processes", "-1"], "--processes must not be negative"),
         (["--output", str(tmp_path / "none/r.json")], "there is no folder"),
+        (["--output", str(tmp_path)], "is a folder"),
+        (["--like", "r.json", "steady"], "--like takes the place of a scenario"),
         (["nosuch.toml"], "there is no file nosuch.toml"),
     ]:
         assert main(["load", "--model", "any", *flags]) == 1

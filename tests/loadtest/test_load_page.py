@@ -89,6 +89,18 @@ def test_unknown_figures_are_said_to_be_unknown() -> None:
     assert not re.search(r"\bnan\b", html)
 
 
+def test_more_variants_than_colours_are_drawn() -> None:
+    names = {f"variant-{number}": 10.0 + number for number in range(9)}
+    html = page(synthetic_result(latency_ms=names, seconds=5)).html()
+    assert all(name in html for name in names)
+
+
+def test_a_load_that_changes_by_plan_is_told_and_a_warm_up_is_none() -> None:
+    steady = synthetic_result(seconds=40, warmup=5)
+    ramp = replace(steady, scenario=replace(steady.scenario, shape=Shape("ramp")))
+    assert ["changes by plan" in page(one).html() for one in (steady, ramp)] == [False, True]
+
+
 def test_groups_of_cameras_stand_beside_each_other() -> None:
     result = synthetic_result()
     hot = replace(result.cameras[0], group="hot")

@@ -16,6 +16,7 @@ from lathe.repository import Repository
 from lathe.server_error import ServerError
 from lathe_loadtest import boxed
 from lathe_loadtest.actions import Moment, Performer, text_of
+from lathe_loadtest.assemble import LATE
 from lathe_loadtest.find import Demand, carries
 from lathe_loadtest.judge import Check, judge
 from lathe_loadtest.play import play, prepared
@@ -166,8 +167,10 @@ def test_the_driver_does_one_action_after_the_other_and_keeps_their_errors() -> 
         (synthetic_result(), True),
         (synthetic_result(drops=0.1), False),
         (synthetic_result(latency_ms={"int8": 200.0}), False),
-        (synthetic_result(why_invalid=("late",)), None),
-        (synthetic_result(drops=0.1, why_invalid=("late",)), False),
+        (synthetic_result(why_invalid=(LATE,)), None),
+        (synthetic_result(drops=0.1, why_invalid=(LATE,)), False),
+        (synthetic_result(drops=0.1, why_invalid=("a process of the driver used 99 % of a core",)), None),
+        (synthetic_result(drops=0.1, why_invalid=(LATE, "one of the driver's processes died")), None),
     ],
 )
 def test_a_load_is_carried_when_all_is_answered_in_time(result: LoadResult, carried: bool | None) -> None:
