@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from lathe_loadtest.assemble import why_invalid
 from lathe_loadtest.drive import drive
 from lathe_loadtest.messages import OUTCOME_NUMBERS
 from lathe_loadtest.notes import Rows
-from lathe_loadtest.result import read_result
+from lathe_loadtest.result import LoadResult, read_result, write_result
 from lathe_loadtest.scenario import Cameras, Scenario
 from lathe_loadtest.stage import Target
 from lathe_server.access.tokens import new_token
@@ -79,6 +81,29 @@ def test_flags_that_make_no_sense(tmp_path: Path, capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         main(["load", "--size", "640"])
     assert "640 is not WIDTHxHEIGHT" in capsys.readouterr().err
+
+
+def test_an_earlier_runs_load_comes_again_and_what_was_seen_is_kept_when_nobody_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = synthetic_result(fps=13)
+    write_result(replace(before, of_capacity=0.5), tmp_path / "before.json")
+    played: list[Scenario] = []
+
+    def play(scenario: Scenario, *_: object, **__: object) -> LoadResult:
+        played.append(scenario)
+        return before
+
+    monkeypatch.setattr("lathe_loadtest.play.play", play)
+    monkeypatch.setattr("lathe.cli.load.tell", Mock(side_effect=[0, BrokenPipeError]))
+    words = ["load", "--like", str(tmp_path / "before.json"), "--variant", "int8", "--output", str(tmp_path / "r.json")]
+    assert main(words) == 0
+    assert [(one.fps, one.count, one.variant) for one in played[0].cameras] == [(13.0, 4, "int8")]
+    assert replace(played[0], cameras=before.scenario.cameras) == before.scenario
+    (tmp_path / "r.json").unlink()
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert main(words) == 1
+    assert read_result(tmp_path / "r.json") == before
 
 
 def test_no_server() -> None:
