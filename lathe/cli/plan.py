@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lathe.errors import InvalidInput, NotFound
+from lathe.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -156,11 +156,12 @@ def _cores(results: Mapping[str, LoadResult]) -> int:
 def _utilisations(
     options: argparse.Namespace, variants: list[str], measured: Mapping[str, Need], cores: int
 ) -> dict[str, Utilisation]:
+    from lathe_loadtest.json_file import text_of
     from lathe_loadtest.utilisation import at_capacity, of_variants
 
     found: dict[str, Utilisation] = {}
     for path in options.at_capacity:
-        variant, one = at_capacity(_text(path), path.name, measured, cores)
+        variant, one = at_capacity(text_of(path), path.name, measured, cores)
         if variant in found:
             raise InvalidInput(f"{path.name} is of {variant}, of which another capacity was given")
         found[variant] = one
@@ -177,15 +178,6 @@ def _overloads(results: Mapping[str, LoadResult]) -> list[str]:
                 f"In {name} {answered:.1%} of the frames were answered; what the others took counts as theirs."
             )
     return found
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except OSError as error:
-        raise NotFound(f"there is no file {path.name}", detail=str(error)) from error
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{path.name} is not JSON: {error}") from error
 
 
 def _cpus(cards: Mapping[str, card_pb2.Card], carded: list[str], results: list[LoadResult]) -> list[str]:

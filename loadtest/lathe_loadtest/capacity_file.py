@@ -14,7 +14,8 @@ from lathe.errors import InvalidInput
 from lathe_loadtest.boxed import total_fps
 from lathe_loadtest.capacity import Capacity, Run
 from lathe_loadtest.find import Demand
-from lathe_loadtest.result import LoadResult, json_table
+from lathe_loadtest.json_file import table_of
+from lathe_loadtest.result import LoadResult
 from lathe_loadtest.scenario import Scenario
 
 KIND, FORMAT = "capacity", 1
@@ -97,7 +98,7 @@ def from_json(text: str, name: str) -> CapacityFile:
     Raises:
         InvalidInput: it is no such file.
     """
-    table = json_table(text, name)
+    table = table_of(text, name)
     if table.get("kind") != KIND:
         raise InvalidInput(f"{name} is not what a search for the capacity wrote")
     return config.parse(CapacityFile, table, "", name)

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lathe import config
-from lathe.errors import InvalidInput, NotFound
+from lathe.errors import InvalidInput
 from lathe.v1 import inference_pb2
 from lathe_loadtest.histogram import decoded
+from lathe_loadtest.json_file import table_of, text_of
 from lathe_loadtest.scenario import Scenario
 
 FORMAT = 1
@@ -236,15 +237,7 @@ def read_result(path: Path) -> LoadResult:
         NotFound: there is no such file.
         InvalidInput: it is not a result, or its parts contradict each other.
     """
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError as error:
-        raise NotFound(f"there is no result {path.name}") from error
-    except OSError as error:
-        raise NotFound(f"the result {path.name} cannot be read", detail=str(error)) from error
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{path.name} is not JSON: {error}") from error
-    return from_json(text, path.name)
+    return from_json(text_of(path), path.name)
 
 
 def from_json(text: str, name: str = "result") -> LoadResult:
@@ -255,24 +248,12 @@ def from_json(text: str, name: str = "result") -> LoadResult:
     Raises:
         InvalidInput: see `read_result`.
     """
-    table = json_table(text, name)
+    table = table_of(text, name)
     if "format" not in table or "kind" in table:  # others of ours have one
         raise InvalidInput(f"{name} is not the result of a load test")
     if table["format"] != FORMAT:
         raise InvalidInput(f"{name} has the format {table['format']!r}; this reads {FORMAT}")
     return config.parse(LoadResult, table, "", name)
-
-
-def json_table(text: str, name: str) -> dict[str, Any]:
-    """
-    Raises:
-        InvalidInput: it is not JSON. What is JSON, but no table, is an empty one.
-    """
-    try:
-        table = json.loads(text, parse_constant=_no_number)
-    except ValueError as error:
-        raise InvalidInput(f"{name} is not JSON: {error}") from error
-    return table if isinstance(table, dict) else {}
 
 
 def _plain(value: Any) -> Any:
@@ -281,10 +262,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(one) for key, one in value.items()}
     return [_plain(one) for one in value] if isinstance(value, tuple | list) else value
-
-
-def _no_number(word: str) -> None:
-    raise ValueError(f"{word} is no number")
 
 
 def _check_frames(who: str, due: int, sent: int, outcomes: Mapping[str, int]) -> None:

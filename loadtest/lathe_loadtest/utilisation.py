@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from lathe.errors import InvalidInput
 from lathe_loadtest import capacity_file
 from lathe_loadtest.figures import figures
+from lathe_loadtest.json_file import table_of
 from lathe_loadtest.plan import Need
-from lathe_loadtest.result import LoadResult, from_json, json_table
+from lathe_loadtest.result import LoadResult, from_json
 
 RULE_OF_THUMB = 0.7
 """Latency rises steeply above."""
@@ -44,7 +45,7 @@ def at_capacity(text: str, name: str, measured: Mapping[str, Need], cores: int) 
     Raises:
         InvalidInput: it is neither, or not of one variant; it holds no capacity, or one beyond the cores.
     """
-    if json_table(text, name).get("kind") != capacity_file.KIND:
+    if table_of(text, name).get("kind") != capacity_file.KIND:
         result = from_json(text, name)
         variant = _the_one(result.variants, name)
         return variant, _share(_cores_used(result, name), result.workers, cores, f"what it used in {name}", name)

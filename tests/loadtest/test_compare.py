@@ -16,11 +16,12 @@ import pytest
 
 from lathe.cli import main
 from lathe.errors import InvalidInput
-from lathe_loadtest.compare import ALLOWED, changes, compare, obstacles
+from lathe_loadtest.compare import ALLOWED, changes, compare
 from lathe_loadtest.compare_page import as_json, page
 from lathe_loadtest.expect import Expect
 from lathe_loadtest.latencies import Latencies
 from lathe_loadtest.result import LoadResult, write_result
+from lathe_loadtest.same_load import obstacles
 from lathe_loadtest.scenario import Shape
 from lathe_loadtest.timeline import Timeline
 from tests.loadtest.synthetic import synthetic_result

@@ -9,9 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lathe.scrape import Scrape
 from lathe_loadtest.figures import Figures, figures, server_rows, share_text
 from lathe_loadtest.histogram import encoded
 from lathe_loadtest.latencies import Latencies
+from lathe_loadtest.readings import reading as reading_of
 from lathe_loadtest.result import CameraResult, LoadResult, Machine, Second, Sender, ServerReading
 from lathe_loadtest.scenario import Cameras, Scenario
 from lathe_loadtest.timeline import Timeline, block_length
@@ -187,6 +189,15 @@ def test_nothing_is_known_of_the_server_after_its_last_reading() -> None:
     assert server is not None
     assert server.cores is not None
     assert server.cores.value == pytest.approx(1.0)
+
+
+def test_a_server_that_does_not_tell_its_cpu_time_has_none() -> None:
+    untold = reading_of(Scrape((("lathe_workers", {}, 3.0),)), "face", 1.0)
+    assert (untold.cpu_seconds, untold.workers) == (None, 3)
+    result = run_of([({"int8": [10.0] * 10}, {})] * 2, [untold, replace(untold, at_seconds=2.0)])
+    server = figures(result).server
+    assert server is not None
+    assert (server.cores, server.cpu_ms_per_frame) == (None, None)
 
 
 def test_a_share_of_all_or_none_has_no_interval() -> None:

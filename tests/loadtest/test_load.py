@@ -20,12 +20,13 @@ from lathe.cli.load import EXIT_INTERRUPTED, EXIT_INVALID, tell
 from lathe.connection import Connection
 from lathe.errors import Refused, Unavailable
 from lathe.repository import Repository
-from lathe_loadtest.assemble import why_invalid
+from lathe_loadtest.assemble import sender, why_invalid
 from lathe_loadtest.drive import drive
 from lathe_loadtest.messages import OUTCOME_NUMBERS
-from lathe_loadtest.notes import Rows
+from lathe_loadtest.notes import Notes, Rows
 from lathe_loadtest.result import LoadResult, read_result, write_result
 from lathe_loadtest.scenario import Cameras, Scenario
+from lathe_loadtest.schedule import plans
 from lathe_loadtest.stage import Target
 from lathe_server.access.tokens import new_token
 from tests.certificates import Authority
@@ -220,6 +221,16 @@ def rows(lateness: float = 0.0, latency: float = 0.02, cpu_seconds: float = 0.1)
         cpu_seconds,
         count,
     )
+
+
+def test_what_the_driver_takes_is_of_all_that_it_sent_and_figures_of_what_was_due_after_the_warm_up() -> None:
+    scenario = Scenario("any", (SMALL,), seconds=3.0, warmup_seconds=1.0)
+    notes = Notes(list(plans(scenario)))
+    for row in range(len(notes)):
+        notes.sent(row)
+    found = notes.rows(scenario.warmup_seconds, len(notes), [1] * 4, cpu_seconds=0.24)
+    assert (len(found.due), sender([found]).frames) == (160, 240)
+    assert sender([found]).cpu_us_per_frame == pytest.approx(1000.0)
 
 
 @pytest.mark.parametrize(

@@ -328,7 +328,7 @@ def test_json_holds_the_rows_and_the_assumptions(repository: Path, capsys: pytes
         (["REPOSITORY", "--utilisation", "0.5", "--at-capacity", "c.json"], "takes the place of --at-capacity"),
         (["REPOSITORY", "--cores", "0"], "--cores must be 1 or above"),
         (["REPOSITORY", "--prices", "none.toml"], "there is no file none.toml"),
-        (["REPOSITORY", "--measured", "none.json"], "there is no result none.json"),
+        (["REPOSITORY", "--measured", "none.json"], "there is no file none.json"),
     ],
 )
 def test_mistakes_are_told_in_a_line(

@@ -139,9 +139,11 @@ def test_rates_of_a_share_are_of_what_the_server_was_seen_to_do(server: RunningS
     with on(server, scenario, tmp_path) as stage:
         measured, _ = prepared(scenario, stage)
         given, _ = prepared(scenario, stage, capacity=200.0)
+        result = play(boxed.stretched(scenario, 0.5), stage, capacity=200.0)
     assert boxed.total_fps(measured) > 10.0
     assert measured.of_capacity == 0.0
     assert boxed.total_fps(given) == pytest.approx(50.0)
+    assert (result.of_capacity, result.address) == (0.25, server.grpc), "so that who compares can say why rates differ"
 
 
 def test_the_driver_does_one_action_after_the_other_and_keeps_their_errors() -> None:
