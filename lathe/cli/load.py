@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lathe.cli import load_capacity
-from lathe.errors import InvalidInput
+from lathe.errors import InvalidInput, LatheError
 
 if TYPE_CHECKING:
     from lathe_loadtest.judge import Check
@@ -107,15 +107,20 @@ def run(options: argparse.Namespace) -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lathe-load-")))
         stage = stack.enter_context(staged(scenario, target, serve=options.serve, folder=folder))
         stop = stack.enter_context(_interrupts())
-        if options.find_capacity:
-            return load_capacity.run(options, scenario, stage, stop)
-        on_beat = stack.enter_context(_progress(scenario))
-        result = play(scenario, stage, processes=options.processes, stop=stop, on_beat=on_beat)
-    checks = judge(result)
-    if options.output:
-        write_result(result, options.output)
-    if options.report:
-        _write_page(result, checks, options.report)
+        try:
+            if options.find_capacity:
+                return load_capacity.run(options, scenario, stage, stop)
+            with _progress(scenario) as on_beat:
+                result = play(scenario, stage, processes=options.processes, stop=stop, on_beat=on_beat)
+        except LatheError:
+            if stop.is_set():  # before there was anything to keep
+                raise KeyboardInterrupt from None
+            raise
+        checks = judge(result)  # before the stage goes: whatever happens then, this is kept
+        if options.output:
+            write_result(result, options.output)
+        if options.report:
+            _write_page(result, checks, options.report)
     return tell(result, checks)
 
 
@@ -133,6 +138,8 @@ def tell(result: LoadResult, checks: Sequence[Check]) -> int:
     sys.stdout.flush()
     if result.error:
         print(f"lathe: {result.error}", file=sys.stderr)
+    for what, count in result.strange.items():
+        print(f"lathe: {count} {what}", file=sys.stderr)
     for reason in result.why_invalid:
         print(f"lathe: invalid: {reason}", file=sys.stderr)
     if result.ended == "server_lost":

@@ -14,7 +14,7 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,7 +87,7 @@ class Sender:
 
     Attributes:
         cpu_seconds: of each process, while it sent.
-        lateness: histogram of how much later than intended frames were handed to gRPC, the driver's own fault.
+        lateness: histogram of how much later than intended frames were sent, the driver's own fault.
     """
 
     processes: int
@@ -154,6 +154,7 @@ class LoadResult:
     server: readings of its /metrics, about one a second; none where it has none.
     why_invalid: reasons for which the figures say more of the driver than of the server; empty is valid.
     error: why it has not completed.
+    strange: what the server did that none should, such as a second answer, and how often.
     """
 
     scenario: Scenario
@@ -169,6 +170,7 @@ class LoadResult:
     why_invalid: tuple[str, ...] = ()
     ended: Ended = "completed"
     error: str = ""
+    strange: Mapping[str, int] = field(default_factory=dict)
     format: int = FORMAT
 
     def __post_init__(self) -> None:
