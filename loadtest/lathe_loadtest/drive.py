@@ -109,9 +109,8 @@ def processes_for(scenario: Scenario) -> int:
     >>> processes_for(Scenario("face", (Cameras(count=4, fps=10),)))
     1
     """
-    factor = 1.0 if scenario.shape.kind in ("steady", "soak") else max(scenario.shape.low, scenario.shape.high)
-    frames = factor * sum(cameras.count * cameras.fps for cameras in scenario.cameras)
-    return max(1, min(available_cores(), math.ceil(frames / FRAMES_A_PROCESS)))
+    frames_per_second = scenario.max_frames / scenario.seconds
+    return max(1, min(available_cores(), math.ceil(frames_per_second / FRAMES_A_PROCESS)))
 
 
 def _tasks(scenario: Scenario, target: Target, connection: Connection, parts: int, folder: Path) -> list[Task]:
