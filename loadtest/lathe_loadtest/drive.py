@@ -25,11 +25,11 @@ from lathe_loadtest import assemble, sender
 from lathe_loadtest.actions import Moment, Performer
 from lathe_loadtest.footage import jpegs
 from lathe_loadtest.notes import Rows
+from lathe_loadtest.orders import Beat, Begin, Done, Ready, Stop, Task
 from lathe_loadtest.presence import lost_seconds
 from lathe_loadtest.readings import Readings
 from lathe_loadtest.result import Ended, LoadResult, Machine
 from lathe_loadtest.scenario import Scenario
-from lathe_loadtest.sender import Beat, Begin, Done, Ready, Stop, Task
 from lathe_loadtest.stage import Stage, Target
 
 FRAMES_A_PROCESS = 2_000
