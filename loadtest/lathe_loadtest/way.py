@@ -253,13 +253,13 @@ class Way:
             return
         limit = now - self.start - self._deadline_seconds
         late = outcome_of(DEADLINE_EXCEEDED)
+        while self._waiting and self._notes.due[self._waiting[0][0]] <= limit:
+            self._settle(self._waiting.popleft()[0], late)
         for row, call in list(self._owed.items()):
             if self._notes.due[row] > limit - DEADLINE_GRACE_SECONDS:
                 break
             self._settle(row, late)
             self._connection.cancel(call)
-        while self._waiting and self._notes.due[self._waiting[0][0]] <= limit:
-            self._settle(self._waiting.popleft()[0], late)
 
     def _is_skipped(self, row: int) -> bool:
         """Whether a later frame has its answer: a stream's answers come in order."""
