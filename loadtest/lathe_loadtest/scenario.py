@@ -302,7 +302,12 @@ class Scenario:
 
     @property
     def camera_names(self) -> tuple[str, ...]:
-        return tuple(f"{cameras.name}-{number}" for cameras in self.cameras for number in range(cameras.count))
+        return tuple(self.groups)
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """The group's name by each camera's."""
+        return {f"{cameras.name}-{number}": cameras.name for cameras in self.cameras for number in range(cameras.count)}
 
 
 def load_scenario(path: Path) -> Scenario:
