@@ -2,9 +2,10 @@
 
 Frames belong to the second in which they were to be sent, counted from the start, whenever they were sent or answered.
 Every frame that was due has one outcome: that of the contract, or one that only the sender sees. `lost` was sent and
-never answered though its call stood. `dropped_disconnected` was due or under way when the connection was cut.
-`dropped_unsent` still waited for room at the end. `dropped_unfinished` was on its way at the end, in a stream whose
-answers kept coming: that of a slow reader, or one that the server brakes.
+never answered though its call stood, or was passed over. `dropped_disconnected` was due or under way when the
+connection was cut. `dropped_unsent` still waited for room at the end. `dropped_unfinished` was on its way at the end,
+in a stream whose answers kept coming, such as that of a slow reader or one that the server brakes, or in a unary call
+that had time left.
 `dropped_overloaded` is a unary call's RESOURCE_EXHAUSTED.
 """
 
