@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lathe.cli import load_capacity
 from lathe.cli.output_file import check_output
-from lathe.errors import InvalidInput
+from lathe.errors import InvalidInput, LatheError
 
 if TYPE_CHECKING:
     from lathe_loadtest.figures import Figures
@@ -111,18 +111,24 @@ def run(options: argparse.Namespace) -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lathe-load-")))
         stage = stack.enter_context(staged(scenario, target, serve=options.serve, folder=folder))
         stop = stack.enter_context(_interrupts())
-        if options.find_capacity:
-            return load_capacity.run(options, scenario, stage, stop)
-        on_beat = stack.enter_context(_progress(scenario))
-        result = play(scenario, stage, processes=options.processes, stop=stop, on_beat=on_beat)
-    checks, found = judge(result), figures(result)
-    try:
-        return tell(result, checks, found)
-    finally:  # whoever reads what is printed may be gone
-        if options.output:
-            write_result(result, options.output)
-        if options.report:
-            _write_page(result, checks, found, options.report)
+        try:
+            if options.find_capacity:
+                return load_capacity.run(options, scenario, stage, stop)
+            with _progress(scenario) as on_beat:
+                result = play(scenario, stage, processes=options.processes, stop=stop, on_beat=on_beat)
+        except LatheError:
+            if stop.is_set():  # before there was anything to keep
+                raise KeyboardInterrupt from None
+            raise
+        checks, found = judge(result), figures(result)
+        try:
+            code = tell(result, checks, found)
+        finally:  # whoever reads what is printed may be gone
+            if options.output:
+                write_result(result, options.output)
+            if options.report:
+                _write_page(result, checks, found, options.report)
+    return code  # after the stage has gone: whatever happens then, this is kept
 
 
 def tell(result: LoadResult, checks: Sequence[Check], found: Figures | None = None) -> int:
@@ -139,6 +145,8 @@ def tell(result: LoadResult, checks: Sequence[Check], found: Figures | None = No
     sys.stdout.flush()
     if result.error:
         print(f"lathe: {result.error}", file=sys.stderr)
+    for what, count in result.strange.items():
+        print(f"lathe: {count} {what}", file=sys.stderr)
     for reason in result.why_invalid:
         print(f"lathe: invalid: {reason}", file=sys.stderr)
     if result.ended == "server_lost":

@@ -51,9 +51,7 @@ def per_second(parts: Sequence[Rows]) -> tuple[Second, ...]:
 
 def cameras(scenario: Scenario, parts: Sequence[Rows]) -> tuple[CameraResult, ...]:
     """In the scenario's order."""
-    groups = {
-        f"{cameras.name}-{number}": cameras.name for cameras in scenario.cameras for number in range(cameras.count)
-    }
+    groups = scenario.groups
     found = {}
     for part in parts:
         order = np.argsort(part.camera, kind="stable")
@@ -72,7 +70,7 @@ def cameras(scenario: Scenario, parts: Sequence[Rows]) -> tuple[CameraResult, ..
                 latencies=encoded(part.latency[answered] * _MICRO),
                 connections=part.connections[number],
             )
-    return tuple(found[name] for name in scenario.camera_names if name in found)
+    return tuple(found[name] for name in groups if name in found)
 
 
 def sender(parts: Sequence[Rows]) -> Sender:

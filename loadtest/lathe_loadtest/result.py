@@ -2,9 +2,10 @@
 
 Frames belong to the second in which they were to be sent, counted from the start, whenever they were sent or answered.
 Every frame that was due has one outcome: that of the contract, or one that only the sender sees. `lost` was sent and
-never answered though its call stood. `dropped_disconnected` was due or under way when the connection was cut.
-`dropped_unsent` still waited for room at the end. `dropped_unfinished` was on its way at the end, in a stream whose
-answers kept coming: that of a slow reader, or one that the server brakes.
+never answered though its call stood, or was passed over. `dropped_disconnected` was due or under way when the
+connection was cut. `dropped_unsent` still waited for room at the end. `dropped_unfinished` was on its way at the end,
+in a stream whose answers kept coming, such as that of a slow reader or one that the server brakes, or in a unary call
+that had time left.
 `dropped_overloaded` is a unary call's RESOURCE_EXHAUSTED.
 """
 
@@ -14,7 +15,7 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -162,6 +163,7 @@ class LoadResult:
     error: why it has not completed.
     of_capacity: the share of what the server could do that the rates were set to before the run; 0 where they are the
         scenario's own.
+    strange: what the server did that none should, such as a second answer, and how often.
     """
 
     scenario: Scenario
@@ -177,6 +179,7 @@ class LoadResult:
     why_invalid: tuple[str, ...] = ()
     ended: Ended = "completed"
     error: str = ""
+    strange: Mapping[str, int] = field(default_factory=dict)
     of_capacity: float = 0.0
     format: int = FORMAT
 
