@@ -220,7 +220,7 @@ def test_a_server_that_is_frozen_is_given_up(tmp_path: Path) -> None:
 
 
 def test_cameras_that_are_cut_off_silently_come_back(tmp_path: Path) -> None:
-    scenario = Scenario("any", (SMALL,), seconds=8.0, actions=(Action(0.5, "cut", how="silence"),))
+    scenario = Scenario("any", (SMALL,), seconds=10.0, actions=(Action(0.5, "cut", how="silence"),))
     with truth_server(tmp_path, kind="constant", seconds=0.01) as truth, Proxy(truth.address) as proxy:
         target = replace(truth.target, grpc=proxy.address, behind=truth.address)
         result = drive(scenario, target, do=lambda _: proxy.cut("silence"))
