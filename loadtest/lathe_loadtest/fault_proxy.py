@@ -112,6 +112,10 @@ class Proxy:
             writer.transport.abort()
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.CancelledError):  # by `_end`; Python 3.11 would complain of it
+            await self._pass_both(reader, writer)
+
+    async def _pass_both(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             upstream, downstream = await asyncio.open_connection(self._host, self._port)
         except OSError:

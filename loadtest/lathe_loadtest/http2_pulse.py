@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-QUIET_BEATS, ANSWER_BEATS = 2, 2
+QUIET_BEATS, ANSWER_BEATS = 2, 3
 """A server that owes answers and says nothing for so long is asked, and after so long without a word it is gone."""
 AGAIN_BEATS = 10
 """From one question that was answered to the next, where nothing else is said. Lathe's servers take one every five
@@ -19,8 +19,8 @@ class Pulse:
         was_answered: what has come is the answer to a question.
 
     >>> pulse = Pulse()
-    >>> [pulse.beat(is_owed=True) for _ in range(5)]
-    ['', 'ask', '', 'gone', 'gone']
+    >>> [pulse.beat(is_owed=True) for _ in range(6)]
+    ['', 'ask', '', '', 'gone', 'gone']
     """
 
     def __init__(self) -> None:

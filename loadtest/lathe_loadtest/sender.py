@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import os
 import resource
 import signal
@@ -228,12 +229,24 @@ class _Sender:
         self._alarm.set(start + min(at, at_row))
 
     async def _beat(self) -> None:
+        at = 0.0
         while True:
-            await asyncio.sleep(1.0 - (time.monotonic() - self._start) % 1.0)
+            at = next_beat(at, time.monotonic() - self._start)
+            await asyncio.sleep(self._start + at - time.monotonic())
             now = time.monotonic()
             for link in self._links:
                 link.beat(now)
             self._pipe.send(Beat(now - self._start, self._row, self._presence(), self._problem))
+
+
+def next_beat(last: float, now: float) -> float:
+    """When the beat after one that was to be at `last` is to be. One is a second after the other, or more: a loop wakes
+    up a little too early or much too late, and neither makes two of one.
+
+    >>> next_beat(2.0, now=1.999), next_beat(2.0, now=2.001), next_beat(2.0, now=7.3)
+    (3.0, 3.0, 8.0)
+    """
+    return max(last + 1.0, math.floor(now) + 1.0)
 
 
 def _is_early(plan: CameraPlan) -> bool:

@@ -238,10 +238,12 @@ def test_a_connection_that_is_silent_does_not_tell_its_end_either() -> None:
         assert not ended.is_set()
 
 
-def test_a_line_that_is_full_does_not_hold_up_its_end() -> None:
+def test_a_line_that_is_full_does_not_hold_up_its_end(caplog: pytest.LogCaptureFixture) -> None:
     faults = Faults(bytes_per_second=1000.0)
     with echoing() as address, Proxy(address, faults=faults) as proxy, connect(proxy) as opened:
         opened.sendall(bytes(50_000))  # for which it would need almost a minute
+        until(lambda: proxy.taken == 1)
+    assert caplog.records == []
 
 
 def test_what_is_cut_is_not_cut_again() -> None:

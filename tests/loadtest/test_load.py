@@ -248,8 +248,15 @@ def test_a_server_that_is_frozen_is_given_up(tmp_path: Path) -> None:
     assert result.outcomes["dropped_disconnected"] > 40
 
 
+def test_a_server_that_is_only_slow_is_not_given_up(tmp_path: Path) -> None:
+    with truth_server(tmp_path, kind="constant", seconds=0.01, stall_at=20, stall_seconds=6.0) as truth:
+        result = drive(Scenario("any", (SMALL,), seconds=7.0), truth.target)
+    assert [camera.connections for camera in result.cameras] == [1] * 4
+    assert set(result.outcomes) == {"answered"}
+
+
 def test_cameras_that_are_cut_off_silently_come_back(tmp_path: Path) -> None:
-    scenario = Scenario("any", (SMALL,), seconds=8.0, actions=(Action(0.5, "cut", how="silence"),))
+    scenario = Scenario("any", (SMALL,), seconds=10.0, actions=(Action(0.5, "cut", how="silence"),))
     with truth_server(tmp_path, kind="constant", seconds=0.01) as truth, Proxy(truth.address) as proxy:
         target = replace(truth.target, grpc=proxy.address, behind=truth.address)
         result = drive(scenario, target, do=lambda _: proxy.cut("silence"))
