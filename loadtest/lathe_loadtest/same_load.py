@@ -15,7 +15,8 @@ def obstacles(a: LoadResult, b: LoadResult) -> list[str]:
     ]
     if a.ended == "server_lost":
         found.append("A's server was lost")
-    differing = _differing(_load(a.scenario), _load(b.scenario))
+    loads = _load(a.scenario), _load(b.scenario)
+    differing = [name for name, value in loads[0].items() if value != loads[1][name]]
     if differing:
         found.append(f"the loads differ in {', '.join(differing)}{_why_they_may(a, b)}")
     return found
@@ -27,22 +28,20 @@ def _why_they_may(a: LoadResult, b: LoadResult) -> str:
     return ": rates were shares of what the server could do, measured anew; repeat A's with lathe load --like A.json"
 
 
-def _load(scenario: Scenario) -> Scenario:
-    """Without what may differ: names, chance, lengths, who answers, what is expected, and where the footage lies."""
-    return dataclasses.replace(
-        scenario,
-        name="",
-        about="",
-        seed=0,
-        seconds=1e9,
-        warmup_seconds=0.0,
-        drain_seconds=0.0,
-        give_up_seconds=1.0,
-        footage=(),
-        expect=(),
-        cameras=tuple(dataclasses.replace(one, variant="") for one in scenario.cameras),
-        shape=_as_played(scenario.shape, scenario.seconds),
-    )
+_MAY_DIFFER = (
+    *("name", "about", "seed", "footage", "expect"),
+    *("seconds", "warmup_seconds", "drain_seconds", "give_up_seconds"),
+)
+
+
+def _load(scenario: Scenario) -> dict[str, object]:
+    """Without what may differ, which is also who answers."""
+    names = [one.name for one in dataclasses.fields(scenario) if one.name not in _MAY_DIFFER]
+    return {
+        **{name: getattr(scenario, name) for name in names},
+        "cameras": [dataclasses.replace(one, variant="") for one in scenario.cameras],
+        "shape": _as_played(scenario.shape, scenario.seconds),
+    }
 
 
 def _as_played(shape: Shape, seconds: float) -> Shape:
@@ -51,11 +50,6 @@ def _as_played(shape: Shape, seconds: float) -> Shape:
     if shape.kind in ("steady", "soak"):
         return Shape(shape.kind)
     return dataclasses.replace(shape, for_seconds=shape.for_seconds or seconds - shape.at_seconds)
-
-
-def _differing(a: Scenario, b: Scenario) -> list[str]:
-    names = [one.name for one in dataclasses.fields(Scenario)]
-    return [name for name in names if getattr(a, name) != getattr(b, name)]
 
 
 def notes(a: LoadResult, b: LoadResult) -> list[str]:
