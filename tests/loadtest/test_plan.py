@@ -163,7 +163,7 @@ def test_the_utilisation_at_capacity_is_the_runs_own() -> None:
 
 def test_a_run_at_the_capacity_of_a_server_elsewhere_says_nothing_of_this_machine() -> None:
     text = as_json(replace(synthetic_result(seconds=40), address="cam.example:8500"))
-    with pytest.raises(InvalidInput, match="is of the server at cam.example:8500"):
+    with pytest.raises(InvalidInput, match="give it as --measured, too"):
         at_capacity(text, "run.json", {}, cores=2)
     assert at_capacity(text, "run.json", {"int8": need("int8", 5)}, cores=2)[1].share == pytest.approx(0.05)
 
