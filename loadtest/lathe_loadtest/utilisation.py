@@ -48,6 +48,8 @@ def at_capacity(text: str, name: str, measured: Mapping[str, Need], cores: int) 
     if table_of(text, name).get("kind") != capacity_file.KIND:
         result = from_json(text, name)
         variant = _the_one(result.variants, name)
+        if not result.is_local and variant not in measured:  # with which the server's cores were said
+            raise InvalidInput(f"{name} is of the server at {result.address}: give it as --measured, too")
         return variant, _share(_cores_used(result, name), result.workers, cores, f"what it used in {name}", name)
     file = capacity_file.from_json(text, name)
     variant = _the_one(file.variants, name)

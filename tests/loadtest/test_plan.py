@@ -161,6 +161,13 @@ def test_the_utilisation_at_capacity_is_the_runs_own() -> None:
         at_capacity(as_json(replace(run, server=server)), "run.json", {}, cores=2)
 
 
+def test_a_run_at_the_capacity_of_a_server_elsewhere_says_nothing_of_this_machine() -> None:
+    text = as_json(replace(synthetic_result(seconds=40), address="cam.example:8500"))
+    with pytest.raises(InvalidInput, match="give it as --measured, too"):
+        at_capacity(text, "run.json", {}, cores=2)
+    assert at_capacity(text, "run.json", {"int8": need("int8", 5)}, cores=2)[1].share == pytest.approx(0.05)
+
+
 def capacity(
     *loads: float, variants: tuple[str, ...] = ("int8",), workers: int = 0, other_fps: float = 0.0
 ) -> CapacityFile:
