@@ -174,8 +174,7 @@ class _Crew:
         """Reasons for which this machine was the limit."""
         total = sum((Counter(done.own_limits) for done in self._done.values()), Counter[str]())
         return [
-            f"{count} cameras could not always connect, for the machine of the driver says: {limit}"
-            for limit, count in total.items()
+            f"{count} cameras could not connect: {limit}, on the driver's machine" for limit, count in total.items()
         ]
 
     @property

@@ -175,6 +175,22 @@ def test_a_model_that_there_is_not(shared_server: RunningServer) -> None:
         drive(Scenario("nosuch", (SMALL,), seconds=2.0), Target(shared_server.grpc, "", ""))
 
 
+def test_a_server_without_the_protocol_is_told_however_short_the_run(tmp_path: Path) -> None:
+    with truth_server(tmp_path, kind="none") as truth:
+        result = drive(Scenario("any", (SMALL,), protocol="tensors", seconds=0.5), truth.target)
+    assert result.ended == "server_lost"
+    assert "the server refuses the cameras: UNIMPLEMENTED" in result.error
+
+
+def test_a_driver_that_may_have_too_few_files_is_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with truth_server(tmp_path, kind="none") as truth:
+        code = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))"
+        (tmp_path / "sitecustomize.py").write_text(code)
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+        result = drive(Scenario("any", (replace(SMALL, count=60, fps=2.0),), seconds=1.0), truth.target)
+    assert any("Too many open files" in reason for reason in result.why_invalid)
+
+
 def test_tls_and_tokens(repository: Repository, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     pair = authority.issue("server")
