@@ -34,6 +34,8 @@ from lathe_loadtest.stage import Stage, Target
 
 FRAMES_A_PROCESS = 2_000
 """A second: about a quarter of a core."""
+MAX_FRAMES = 1e8
+"""Of a run: some gigabytes of notes."""
 _START_SECONDS = 60.0
 _LEAD_SECONDS = 0.2
 """Between the word to begin and the beginning."""
@@ -60,9 +62,12 @@ def drive(
     Raises:
         Unavailable: no camera could connect.
         Refused: the server does not take such streams or calls; with its reason.
-        InvalidInput: the scenario sends no frame, or a token would cross the network in plain text.
+        InvalidInput: the scenario sends no frame, or more than can be noted; or a token would cross the network in
+            plain text.
         NotFound, InvalidInput: of the footage, or of the connection's files.
     """
+    if scenario.max_frames > MAX_FRAMES:
+        raise InvalidInput(f"up to {scenario.max_frames:.0f} frames are more than a run can have, {MAX_FRAMES:.0f}")
     parts = processes or processes_for(scenario)
     connection = target.connection or Connection.from_environment()
     connection.check(target.server)

@@ -67,7 +67,6 @@ SMALL = Cameras(count=4, fps=20.0, size_wh=(160, 120), fps_spread=0.0)
         ('model = "face"\n[[cameras]]\ndeadline_seconds = 0.0001', '"deadline_seconds" must be from 0.001'),
         ('model = "face"\n[[cameras]]\n[shape]\nkind = "spike"\nat_seconds = 30', '"at_seconds" of the shape'),
         ('model = "face"\n[[cameras]]\n[[expect]]\nof = "camra"', "no cameras are called so"),
-        ('model = "face"\nseconds = 1e15\n[[cameras]]', "frames are more than a run can have"),
         ('model = "face"\n[[cameras]]\n[faults]\nstalls_per_second = 1\nstall_seconds = 0', "needs stall_seconds"),
         (
             'model = "face"\n[[cameras]]\n[[actions]]\nat_seconds = 1\ndo = "route"\nweights = { a = -1 }',
@@ -96,6 +95,7 @@ def test_flags_that_make_no_sense(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["nosuch.toml"], "there is no file nosuch.toml"),
         (["--server", "cam.example"], "cam.example is not HOST:PORT"),
         (["--http", "cam.example:"], "cam.example: is not HOST:PORT"),
+        (["--seconds", "1e15"], "frames are more than a run can have"),
     ]:
         assert main(["load", "--model", "any", *flags]) == 1
         assert message in capsys.readouterr().err
