@@ -85,7 +85,7 @@ soak: $(VENV)/.installed ## an hour under half load with swaps: memory, descript
 	$(BIN)/python -m lathe_loadtest.bench models --only soak --seconds 3600 --output work/soak
 
 LOAD = work/load
-LOAD_SECONDS = 20
+LOAD_SECONDS = 30
 SCENARIOS = $(basename $(notdir $(wildcard loadtest/lathe_loadtest/scenarios/*.toml)))
 load: $(VENV)/.installed ## each scenario of the box for a short while, and the capacity twice: reports in work/load
 	mkdir -p $(LOAD); failed=; \
