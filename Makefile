@@ -85,7 +85,7 @@ soak: $(VENV)/.installed ## an hour under half load with swaps: memory, descript
 	$(BIN)/python -m lathe_loadtest.bench models --only soak --seconds 3600 --output work/soak
 
 LOAD = work/load
-LOAD_SECONDS = 20
+LOAD_SECONDS = 30
 SCENARIOS = $(basename $(notdir $(wildcard loadtest/lathe_loadtest/scenarios/*.toml)))
 load: $(VENV)/.installed ## each scenario of the box for a short while, and the capacity twice: reports in work/load
 	mkdir -p $(LOAD); failed=; \
@@ -99,11 +99,11 @@ load: $(VENV)/.installed ## each scenario of the box for a short while, and the 
 		|| failed="$$failed capacity"; \
 	test -z "$$failed" || { echo "not as expected:$$failed"; exit 1; }
 
-FUZZ_SECONDS = 600
 gallery-kills: export OPENBLAS_NUM_THREADS := 1
 gallery-kills: $(VENV)/.installed ## kill a process a thousand times while it enrols: no acknowledged record is lost
 	$(BIN)/python -m tests.gallery_kills 1000
 
+FUZZ_SECONDS = 600
 fuzz: $(VENV)/.installed ## any messages to every method for ten minutes: no crash, hang or leak; FUZZ_SEED=N begins with round N
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -q -s tests/server/test_fuzz_messages.py
 

@@ -94,6 +94,17 @@ class Connection:
         """As the variables LATHE_TOKEN, LATHE_CA, LATHE_CERTIFICATE and LATHE_KEY say."""
         return Connection(**{name: environment[key] for key, name in VARIABLES.items() if key in environment})
 
+    def check(self, address: str) -> None:
+        """
+        Args:
+            address: HOST:PORT of the server, to which the token is shown.
+
+        Raises:
+            InvalidInput: the token would cross the network in plain text.
+        """
+        if self.token and not self.ca and self.plain_text != "yes" and not is_loopback(address):
+            raise InvalidInput("the token would cross the network in plain text: set LATHE_CA, or LATHE_PLAIN_TEXT=yes")
+
     def channel(self, address: str, *, ping_seconds: float = RARE_PING_SECONDS) -> aio.Channel:
         """
         Args:
@@ -106,8 +117,7 @@ class Connection:
         import grpc
         from grpc import aio
 
-        if self.token and not self.ca and self.plain_text != "yes" and not is_loopback(address):
-            raise InvalidInput("the token would cross the network in plain text: set LATHE_CA, or LATHE_PLAIN_TEXT=yes")
+        self.check(address)
         options = [*_OPTIONS, *_pings(ping_seconds)]
         if not self.ca:
             return aio.insecure_channel(address, options=options)

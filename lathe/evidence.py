@@ -92,24 +92,44 @@ def student_bootstrap(
     resamples: int = 300,
     seed: int = 0,
 ) -> Interval:
+    """As `student_bootstraps`, of one statistic; NaN where there are no units."""
+    if not units:
+        return Interval(math.nan, math.nan, math.nan, level)
+    (found,) = student_bootstraps(
+        lambda chosen: [statistic(chosen)], units, level=level, resamples=resamples, seed=seed
+    )
+    return found
+
+
+def student_bootstraps(
+    statistics: Callable[[NDArray[np.int64]], Sequence[float]],
+    units: int,
+    *,
+    level: float = 0.95,
+    resamples: int = 300,
+    seed: int = 0,
+) -> list[Interval]:
     """Student's interval with the standard error of a bootstrap: for high levels and few units, where the ends of the
-    resamples themselves would be too near. The statistic should be about normal, such as a logarithm of a ratio.
+    resamples themselves would be too near. Each statistic should be about normal, such as a logarithm of a ratio.
+
+    Args:
+        statistics: see `bootstrap`; several over the same resamples.
+        units: 1 or more.
 
     Returns:
-        As `bootstrap`; without bounds where the statistic is undefined for some of the resamples.
+        For each as `bootstrap`; without bounds where it is undefined for some of the resamples.
     """
-    values: list[float] = []
-
-    def kept(multiplicity: NDArray[np.int64]) -> float:
-        values.append(statistic(multiplicity))
-        return values[-1]
-
-    found = bootstrap(kept, units, level=level, resamples=resamples, seed=seed)
-    if units < 2 or not np.isfinite(values).all():
-        return Interval(found.value, math.nan, math.nan, level)
-    error = float(np.std(values[1:])) * math.sqrt(units / (units - 1))
-    reach = error * _student_quantile((1 + level) / 2, units - 1)
-    return Interval(found.value, found.value - reach, found.value + reach, level)
+    once = statistics(np.ones(units, np.int64))
+    random = np.random.default_rng(seed)
+    even = np.full(units, 1 / units)
+    values = np.array([statistics(random.multinomial(units, even)) for _ in range(resamples)])
+    found = []
+    for value, row in zip(once, values.T, strict=True):
+        is_known = units > 1 and math.isfinite(value) and bool(np.isfinite(row).all())
+        error = float(np.std(row)) * math.sqrt(units / (units - 1)) if is_known else math.nan
+        reach = error * _student_quantile((1 + level) / 2, units - 1) if is_known else math.nan
+        found.append(Interval(float(value), float(value) - reach, float(value) + reach, level))
+    return found
 
 
 def _student_quantile(share: float, freedom: int) -> float:

@@ -46,10 +46,11 @@ class AsyncGallery:
     async def verify(
         self, subject: str, face: Face, *, fmr: float = 0.0, largest: bool = False
     ) -> gallery_pb2.VerifyResponse:
-        """Whether it is this person's face.
+        """Whether it is this person's face; how alike it is, the answer says of pictures only.
 
         Args:
-            fmr: share of comparisons of two people that may match; 0 takes the server's.
+            fmr: share of comparisons of two people that may match; 0 takes the server's. A higher one is for those who
+                may enrol.
         """
         request = gallery_pb2.VerifyRequest(subject=subject, face=_face(face, largest), fmr=fmr)
         response: gallery_pb2.VerifyResponse = await translated(self._stub.Verify(request))

@@ -141,10 +141,12 @@ def compare(faces: Faces, tail_share: float, down_to: float = math.inf) -> Compa
 
 def _genuine(faces: Faces) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     scores, subjects = [np.empty(0, np.float32)], [np.empty(0, np.int64)]
-    for similarity, enrolled, probes in faces.blocks():
-        is_genuine = faces.subjects[enrolled] == faces.subjects[probes]
-        scores.append(similarity[is_genuine])
-        subjects.append(faces.subjects[enrolled[is_genuine]])
+    in_order = np.argsort(faces.subjects, kind="stable")
+    for whose, pictures in enumerate(np.split(in_order, np.cumsum(faces.counts)[:-1])):
+        wanted = np.triu(np.ones((len(pictures),) * 2, bool), 1)
+        similarity = faces.similarity(pictures, pictures)[wanted | wanted.T if faces.is_cross else wanted]
+        scores.append(similarity)
+        subjects.append(np.full(len(similarity), whose))
     score, subject = np.concatenate(scores), np.concatenate(subjects)
     order = np.argsort(score, kind="stable")
     return score[order], subject[order]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from lathe.machine import cpu_name
 from lathe.progress import Progress
 from lathe.repository import Repository, VariantRef
 from lathe.v1 import card_pb2
-from lathe_compression.carded_thresholds import measure_thresholds
+from lathe_compression.carded_thresholds import labelled_faces, measure_thresholds
 from lathe_compression.cards import cards_of
 from lathe_compression.made import Made, make
 from lathe_compression.measure import measure
@@ -37,7 +37,8 @@ def compress(
 
     Nothing is published before everything has been made and measured. What was finished before, by this
     recipe or another, is taken from the cache; what was interrupted is gone on with. A variant whose newest
-    version is just what this recipe makes is left as it is.
+    version is just what this recipe makes is left as it is, unless it is an embedding network whose thresholds
+    have now been measured, or measured against another variant.
 
     Args:
         cache: folder of steps' results; `cache` beside the repository where it is not given.
@@ -59,25 +60,27 @@ def compress(
     workshop = Workshop(file, cache, progress, record)
     ends = plan(recipe, workshop.inputs)
     evaluation = _evaluation(workshop, file.folder)
+    labelled = labelled_faces(workshop)
     made = [make(variant, ends[variant.name], workshop) for variant in variants]
     _refuse_seen(evaluation, made)
     cards = cards_of(file, made)
     repository_root.mkdir(parents=True, exist_ok=True)
     repository = Repository(repository_root)
     published = [_already_published(repository, card, one) for card, one in zip(cards, made, strict=True)]
-    figures = {}
-    if not all(published):
-        figures = measure(cards, made, evaluation, workshop)
-        measure_thresholds(cards, made, workshop)
+    figures = measure(cards, made, evaluation, workshop) if not all(published) else {}
+    if labelled and not all(there and repository.card(there).embedding.thresholds for there in published):
+        measure_thresholds(cards, made, labelled, workshop)
     refs = []
     with disk_full_said():
         for card, one, there in zip(cards, made, published, strict=True):
-            making = _with_figures(one.making, figures)
             if not there:
                 golden = OnnxRuntimeEngine(one.content).run(golden_picture(workshop.serving_size))
                 card.golden.extend(golden_answers(golden))
-            refs.append(there or repository.publish(card, one.content, making, one.pictures))
-            record.event("variant", variant=one.variant.name, version=refs[-1].version, sha256=card.sha256)
+                there = repository.publish(card, one.content, _with_figures(one.making, figures), one.pictures)
+            elif renewed := _renewed(repository.card(there), card.embedding, [each.embedding.space for each in cards]):
+                there = repository.publish(renewed, one.content, repository.making(there), one.pictures)
+            refs.append(there)
+            record.event("variant", variant=one.variant.name, version=there.version, sha256=card.sha256)
     record.close()
     return refs
 
@@ -114,6 +117,22 @@ def _already_published(repository: Repository, card: card_pb2.Card, made: Made) 
         return None
     same = repository.model_bytes(newest) == made.content and repository.card(newest).lineage == card.lineage
     return newest if same else None
+
+
+def _renewed(card: card_pb2.Card, measured: card_pb2.Embedding, spaces: Collection[str]) -> card_pb2.Card | None:
+    """A published card with the thresholds of this run; None where there are none, or those that it holds already.
+
+    Args:
+        spaces: of this run's variants. What the card says of others stays.
+    """
+    if not measured.thresholds:
+        return None
+    renewed = card_pb2.Card()
+    renewed.CopyFrom(card)
+    renewed.embedding.CopyFrom(measured)
+    renewed.embedding.cross_spaces.extend(one for one in card.embedding.cross_spaces if one.space not in spaces)
+    renewed.embedding.cross_spaces.sort(key=lambda one: one.variant)
+    return None if renewed == card else renewed
 
 
 def _with_figures(making: Mapping[str, Any], figures: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:

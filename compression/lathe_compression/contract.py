@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from lathe_compression.error_rates import LARGEST_FMR
 from lathe_server.vision.decoders import OUTPUT_NAMES
 from lathe_server.vision.embedder import EMBEDDING
 
@@ -46,7 +47,7 @@ class Model:
         notices: licences and origins of the weights and of the pictures used.
         outputs: of a detector, names for the teacher's outputs, in its order.
         size_multiple: a detector takes widths and heights in multiples of this.
-        decoder, classes, thresholds: of a detector.
+        decoder, classes, thresholds: of a detector; its classes may have no names.
         alignment: of an embedding network: where the landmarks come to lie in its input.
         detector: the variant that finds the faces in the recipe's pictures, for an embedding network, as
             `repository/model/variant`, relative to the recipe.
@@ -69,8 +70,8 @@ class Model:
     def __post_init__(self) -> None:
         if min(self.serving_size) < 1:
             raise ValueError("serving_size must be at least 1")
-        own, others = (_OF_DETECTION, _OF_EMBEDDING) if self.task == "detection" else (_OF_EMBEDDING, _OF_DETECTION)
-        for name in own:
+        needed, others = (_OF_EMBEDDING, _OF_DETECTION) if self.embeds else (_NEEDED_TO_DETECT, _OF_EMBEDDING)
+        for name in needed:
             if getattr(self, name) in _NOT_GIVEN:
                 raise ValueError(f'the key "{name}" is missing: the task is {self.task}')
         for name in others:
@@ -126,7 +127,8 @@ class Model:
         return self.thresholds
 
 
-_OF_DETECTION = ("decoder", "classes", "outputs", "size_multiple", "thresholds")
+_NEEDED_TO_DETECT = ("decoder", "outputs", "size_multiple", "thresholds")
+_OF_DETECTION = (*_NEEDED_TO_DETECT, "classes")
 _OF_EMBEDDING = ("alignment", "detector")
 _NOT_GIVEN = (None, (), "")
 
@@ -137,7 +139,7 @@ class Verification:
 
     Attributes:
         pairs: a file in LFW's format, its pictures beside it, relative to the recipe; `$NAME` is taken from the
-            environment. Where it is not set the cards have no thresholds.
+            environment. Where it is not set the cards have no thresholds, and no server loads such a variant.
         fmrs: the false match rates to find them at.
     """
 
@@ -145,5 +147,5 @@ class Verification:
     fmrs: tuple[float, ...] = (0.01, 0.001, 0.0001)
 
     def __post_init__(self) -> None:
-        if not self.fmrs or not all(0 < fmr < 1 for fmr in self.fmrs):
-            raise ValueError("fmrs must be between 0 and 1")
+        if not self.fmrs or not all(0 < fmr <= LARGEST_FMR for fmr in self.fmrs):
+            raise ValueError(f"fmrs must be above 0 and no more than {LARGEST_FMR}")

@@ -10,9 +10,36 @@ from typing import Any
 from lathe.evidence import Resampled
 from lathe.v1 import card_pb2
 from lathe_compression.comparisons import Faces
-from lathe_compression.error_rates import FMRS, Decided, ErrorRates, error_rates
+from lathe_compression.error_rates import FMRS, ErrorRates, error_rates
 from lathe_compression.identification import FPIRS, Identification, identification
 from lathe_compression.verification import Accuracy, LabelledPairs, accuracy
+
+
+@dataclass(frozen=True)
+class Carded:
+    """What a card's threshold gives on some faces.
+
+    Attributes:
+        fmr: None where the comparisons are too few for the rate that the card tells.
+    """
+
+    threshold: card_pb2.MatchThreshold
+    fmr: Resampled | None
+    fnmr: Resampled
+
+    @property
+    def keeps_fmr(self) -> bool | None:
+        """Whether the card's rate is kept, as far as these faces can tell."""
+        return None if self.fmr is None else self.fmr.interval().low <= self.threshold.fmr
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "threshold": self.threshold.min_similarity,
+            "measured_on": self.threshold.data,
+            "fmr": self.fmr and figure(self.fmr),
+            "fnmr": figure(self.fnmr),
+            "keeps_fmr": self.keeps_fmr,
+        }
 
 
 @dataclass(frozen=True)
@@ -20,14 +47,14 @@ class EmbeddingQuality:
     """Figures of one set of faces; those with the same pictures and seed are paired.
 
     Attributes:
-        carded: a card's thresholds, each with what it gives here.
+        carded: of a card's thresholds.
         failures: pictures without a vector.
     """
 
     accuracy: Accuracy
     rates: ErrorRates
     identification: Identification
-    carded: Sequence[tuple[card_pb2.MatchThreshold, Decided]]
+    carded: Sequence[Carded]
     failures: int
 
     def as_json(self) -> dict[str, Any]:
@@ -46,16 +73,7 @@ class EmbeddingQuality:
                 | {f"fmr_{name}": value for name, value in figure(point.measured_fmr).items()}
                 for fmr, point in self.rates.at.items()
             },
-            "card_thresholds": {
-                rate_key(one.fmr): {
-                    "threshold": one.min_similarity,
-                    "measured_on": one.data,
-                    "fmr": figure(decided.fmr),
-                    "fnmr": figure(decided.fnmr),
-                    "keeps_fmr": keeps(one.fmr, decided),
-                }
-                for one, decided in self.carded
-            },
+            "card_thresholds": {rate_key(one.threshold.fmr): one.as_json() for one in self.carded},
             "roc": [[float(f"{one:.6g}") for one in point] for point in self.rates.roc],
             "identification": {
                 "rank1": number(found.rank1.value),
@@ -130,14 +148,14 @@ def quality_of(
         accuracy=accuracy(faces, pairs, seed=seed),
         rates=rates,
         identification=identification(faces, FPIRS, seed=seed),
-        carded=[(one, rates.decided[one.min_similarity]) for one in given if rates.decided],
+        carded=[_carded(one, rates) for one in given if rates.decided],
         failures=faces.failures,
     )
 
 
-def keeps(fmr: float, decided: Decided) -> bool:
-    """Whether a threshold keeps its false match rate on these faces, as far as they can tell."""
-    return decided.fmr.interval().low <= fmr
+def _carded(one: card_pb2.MatchThreshold, rates: ErrorRates) -> Carded:
+    decided = rates.decided[one.min_similarity]
+    return Carded(one, decided.fmr if rates.can_tell(one.fmr) else None, decided.fnmr)
 
 
 def rate_key(rate: float) -> str:

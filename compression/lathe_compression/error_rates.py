@@ -12,7 +12,7 @@ found anew in every resample, since it is as uncertain as the rest.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,9 @@ RESAMPLES = 1000
 
 EXPECTED_FALSE_MATCHES = 10
 """A rate is not told from fewer comparisons than would give so many false matches."""
+
+LARGEST_FMR = 0.05
+"""The largest that is worth asking for; what is kept of all comparisons grows with it."""
 
 _TAIL = 4.0
 """Of the comparisons of two people so many times the largest rate are kept: in a resample the rate is another."""
@@ -68,6 +71,7 @@ class ErrorRates:
     eer: the smallest rate that both errors can be kept to, NaN where one of the two kinds of comparison is missing.
     roc: false match and false non-match rates, K × 2, the lowest false match rate first.
     genuine, impostors: how many comparisons there were of one person and of two.
+    pairs_of_pictures: of two people; the two ways across two networks are one.
     """
 
     at: Mapping[float, OperatingPoint]
@@ -76,6 +80,15 @@ class ErrorRates:
     roc: NDArray[np.float64]
     genuine: int
     impostors: int
+    pairs_of_pictures: int
+
+    def can_tell(self, fmr: float) -> bool:
+        """Whether the comparisons are enough for a false match rate."""
+        return _can_tell(fmr, self.pairs_of_pictures)
+
+
+def _can_tell(fmr: float, pairs_of_pictures: int) -> bool:
+    return fmr * pairs_of_pictures >= EXPECTED_FALSE_MATCHES
 
 
 def error_rates(
@@ -102,33 +115,57 @@ def error_rates(
     compared = compare(faces, _TAIL * max(fmrs, default=0.0), min(thresholds, default=math.inf))
     pairs_of_pictures = compared.impostors // 2 if faces.is_cross else compared.impostors
     has_both = len(compared.genuine) > 0 and compared.impostors > 0
-    known = [fmr for fmr in fmrs if has_both and fmr * pairs_of_pictures >= EXPECTED_FALSE_MATCHES]
+    known = [fmr for fmr in dict.fromkeys(fmrs) if has_both and _can_tell(fmr, pairs_of_pictures)]
     given = {one: _as_float32(one) for one in thresholds if has_both}
     subjects = len(faces.counts)
-    once = _Counted(compared, np.ones(subjects, np.int64))
-    found = {fmr: once.threshold(fmr) for fmr in known}
+    everyone_once = np.ones(subjects, np.int64)
+    found = {fmr: _Counted(compared, everyone_once).threshold(fmr) for fmr in known}
 
-    def figures(counted: _Counted) -> list[float]:
-        anew = [counted.fnmr(counted.threshold(fmr)) for fmr in known]
-        at_found = [counted.fmr(threshold) for threshold in found.values()]
-        at_given = [of(threshold) for threshold in given.values() for of in (counted.fmr, counted.fnmr)]
-        return anew + at_found + at_given
+    def figures(counts: NDArray[np.int64]) -> _Figures:
+        counted = _Counted(compared, counts)
+        return _Figures(
+            anew={fmr: counted.fnmr(counted.threshold(fmr)) for fmr in known},
+            at_found={fmr: counted.fmr(threshold) for fmr, threshold in found.items()},
+            decided={one: (counted.fmr(threshold), counted.fnmr(threshold)) for one, threshold in given.items()},
+        )
 
-    values = figures(once)
-    resampled = [figures(_Counted(compared, counts)) for counts in resamples_of(subjects, resamples, seed)]
-    columns = [Resampled(value, np.array([row[place] for row in resampled])) for place, value in enumerate(values)]
-    anew, at_found, at_given = columns[: len(known)], columns[len(known) : 2 * len(known)], columns[2 * len(known) :]
+    values = figures(everyone_once)
+    resampled = [figures(counts) for counts in resamples_of(subjects, resamples, seed)]
+
+    def told(of: Callable[[_Figures], float]) -> Resampled:
+        return Resampled(of(values), np.array([of(one) for one in resampled]))
+
+    def point(fmr: float) -> OperatingPoint:
+        fnmr, measured_fmr = told(lambda one: one.anew[fmr]), told(lambda one: one.at_found[fmr])
+        return OperatingPoint(fmr, float(found[fmr]), fnmr, measured_fmr, compared.impostors)
+
+    def at_given(threshold: float) -> Decided:
+        return Decided(told(lambda one: one.decided[threshold][0]), told(lambda one: one.decided[threshold][1]))
+
     return ErrorRates(
-        at={
-            fmr: OperatingPoint(fmr, float(found[fmr]), fnmr, measured_fmr, compared.impostors)
-            for fmr, fnmr, measured_fmr in zip(known, anew, at_found, strict=True)
-        },
-        decided={one: Decided(fmr, fnmr) for one, fmr, fnmr in zip(given, at_given[::2], at_given[1::2], strict=True)},
+        at={fmr: point(fmr) for fmr in known},
+        decided={threshold: at_given(threshold) for threshold in given},
         eer=_equal_error_rate(compared),
         roc=_roc(compared, pairs_of_pictures),
         genuine=len(compared.genuine),
         impostors=compared.impostors,
+        pairs_of_pictures=pairs_of_pictures,
     )
+
+
+@dataclass(frozen=True)
+class _Figures:
+    """What one resample gives.
+
+    Attributes:
+        anew: by rate, the false non-match rate at the threshold that keeps the rate here.
+        at_found: by rate, the false match rate at the threshold that keeps the rate with everyone counted once.
+        decided: by threshold, both rates.
+    """
+
+    anew: Mapping[float, float]
+    at_found: Mapping[float, float]
+    decided: Mapping[float, tuple[float, float]]
 
 
 class _Counted:
@@ -156,11 +193,19 @@ class _Counted:
 
         Where the tail ends before the rate is reached it is above its end: higher than need be, so on the safe side.
         """
-        # A whole number that the product comes an ulp short of is meant.
-        allowed = math.floor(fmr * self._impostors * (1 + 1e-12))
-        excluded = int(np.searchsorted(self._matching, allowed, side="right")) - 1
-        tail = self._compared.negated_tail
-        return np.float32(np.nextafter(-tail[min(excluded, len(tail) - 1)], np.float32(np.inf)))
+        return lowest_threshold(self._compared.negated_tail, self._matching[1:], fmr * self._impostors)
+
+
+def lowest_threshold(negated: NDArray[np.float32], reached: NDArray[np.int64], allowed: float) -> np.float32:
+    """The lowest that so many reach at most: just above the first similarity that more than these do.
+
+    Args:
+        negated: similarities, the highest first; below 0, so that they rise.
+        reached: how many are at least as high as each.
+    """
+    # A whole number that a product comes an ulp short of is meant.
+    excluded = int(np.searchsorted(reached, math.floor(allowed * (1 + 1e-12)), side="right"))
+    return np.float32(np.nextafter(-negated[min(excluded, len(negated) - 1)], np.float32(np.inf)))
 
 
 def _as_float32(threshold: float) -> np.float32:

@@ -23,7 +23,7 @@ from lathe.v1 import card_pb2
 from lathe_compression.comparisons import Faces
 from lathe_compression.embedding_data import FaceData, load_faces
 from lathe_compression.embedding_quality import Difference, EmbeddingQuality, quality_of, rate_key
-from lathe_compression.error_rates import EXPECTED_FALSE_MATCHES, FMRS, RESAMPLES
+from lathe_compression.error_rates import EXPECTED_FALSE_MATCHES, FMRS, LARGEST_FMR, RESAMPLES
 from lathe_compression.evaluate import parse_variant_path, reference_of
 from lathe_compression.identification import DRAWS
 from lathe_compression.judge import build_detector
@@ -41,18 +41,20 @@ class FaceProtocol:
     Attributes:
         detector: `REPOSITORY/MODEL/VARIANT[/VERSION]`; None takes the recommended variant of the same repository's one
             detection model.
+        reference: `REPOSITORY/MODEL/VARIANT[/VERSION]` to compare with; None takes the first of the variant's lineage.
         fmrs: false match rates that the false non-match rate is wanted at.
         seed: of the resamples, and of the draws of a gallery.
     """
 
     detector: Path | None = None
+    reference: Path | None = None
     fmrs: Sequence[float] = FMRS
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Raises InvalidInput where a rate or the seed makes no sense."""
-        if not self.fmrs or not all(0 < fmr < 1 for fmr in self.fmrs):
-            raise InvalidInput("a false match rate must lie between 0 and 1")
+        if not self.fmrs or not all(0 < fmr <= LARGEST_FMR for fmr in self.fmrs):
+            raise InvalidInput(f"a false match rate must be above 0 and no more than {LARGEST_FMR}")
         if self.seed < 0:
             raise InvalidInput("the seed must be a whole number from 0 up")
 
@@ -62,6 +64,8 @@ class EmbeddingEvaluation:
     """All that was measured of one variant on one set of faces.
 
     Attributes:
+        missing_reference: the variant that the lineage names and the repository lacks; empty where it has it, or where
+            another one was named.
         cross: enrolled with the reference, probed with the variant; None for the reference itself, and where the two
             have vectors of different lengths.
         cosine: the mean between the variant's and the reference's vector of the same face; NaN where they cannot be
@@ -70,6 +74,7 @@ class EmbeddingEvaluation:
 
     ref: VariantRef
     reference: VariantRef
+    missing_reference: str
     card: card_pb2.Card
     detector: VariantRef
     protocol: FaceProtocol
@@ -105,6 +110,7 @@ class EmbeddingEvaluation:
         return {
             "variant": str(self.ref),
             "reference_variant": str(self.reference),
+            "missing_reference": self.missing_reference or None,
             "space": self.card.embedding.space,
             **self.own.as_json(),
             "reference": self.its.as_json(),
@@ -139,7 +145,8 @@ class EmbeddingEvaluation:
             "accuracy": decided if len(self.data.pairs.fold) else "not given, since there are no pairs",
             "fnmr": "all comparisons of the pictures, none with itself; the lowest threshold that keeps the rate; not "
             f"given where fewer than {EXPECTED_FALSE_MATCHES} false matches would be expected",
-            "card_thresholds": "the card's; its fmr is kept where the interval of the one here reaches down to it",
+            "card_thresholds": "the card's; its fmr is kept where the interval of the one here reaches down to it, and "
+            "neither is told where the comparisons are too few for it",
             "fmrs": [rate_key(fmr) for fmr in self.protocol.fmrs],
             "identification": f"mean of {DRAWS} draws of one picture a subject; rank-1 with every subject enrolled, "
             "fnir at fpir with half of them, first place asked for",
@@ -161,23 +168,21 @@ def evaluate_embedding(
     Pictures that calibrated or trained the variant or its reference are left out, and counted.
 
     Raises:
-        NotFound: no such data, or no detector.
+        NotFound: no such data, no detector, or no such reference.
         InvalidInput: data or protocol that make no sense, or no face found in any picture.
     """
-    reference = reference_of(repository, ref)
-    faces = load_faces(data, repository.used_pictures(ref) | repository.used_pictures(reference))
+    references, reference, missing = _reference(repository, ref, protocol.reference)
+    card, reference_card = repository.card(ref), references.card(reference)
+    faces = load_faces(data, repository.used_pictures(ref) | references.used_pictures(reference))
     detectors, detector_ref = _detector(repository, protocol.detector)
-    embedders = {
-        str(one): build_embedder(repository.card(one), repository.model_bytes(one))
-        for one in dict.fromkeys([reference, ref])
-    }
+    embedders = {str(reference): build_embedder(reference_card, references.model_bytes(reference))}
+    if ref != reference:
+        embedders[str(ref)] = build_embedder(card, repository.model_bytes(ref))
     detector = build_detector(detectors.card(detector_ref), detectors.model_bytes(detector_ref))
     with progress.bar(f"{' and '.join(embedders)}: {len(faces.paths)} pictures", len(faces.paths)) as advance:
         judged = judge_embeddings(embedders, detector, faces.paths, advance)
     own, its = judged.embedded[str(ref)].vectors, judged.embedded[str(reference)].vectors
     subjects = np.array(faces.subjects)
-
-    card, reference_card = repository.card(ref), repository.card(reference)
 
     def measured(
         probes: Vectors, enrolled: Vectors | None, carded: Iterable[card_pb2.MatchThreshold]
@@ -194,6 +199,7 @@ def evaluate_embedding(
     return EmbeddingEvaluation(
         ref=ref,
         reference=reference,
+        missing_reference=missing,
         card=card,
         detector=detector_ref,
         protocol=protocol,
@@ -209,6 +215,23 @@ def evaluate_embedding(
 def _across(card: card_pb2.Card, space: str) -> Iterable[card_pb2.MatchThreshold]:
     """A card's thresholds for vectors enrolled in another space."""
     return next((other.thresholds for other in card.embedding.cross_spaces if other.space == space), ())
+
+
+def _reference(repository: Repository, ref: VariantRef, named: Path | None) -> tuple[Repository, VariantRef, str]:
+    """What a variant is compared with, and what it should have been where the repository lacks that.
+
+    Raises:
+        NotFound: nothing is published where one was named.
+        InvalidInput: one of the same name was named in another repository.
+    """
+    if named is not None:
+        other, reference = parse_variant_path(named)
+        if reference == ref and other.root.resolve() != repository.root.resolve():
+            raise InvalidInput(f"the reference is named as the variant is, {ref}; publish one under another name")
+        return other, reference, ""
+    reference = reference_of(repository, ref)
+    parent = repository.card(reference).lineage.parent
+    return repository, reference, "" if parent in ("", *repository.variants(ref.model)) else parent
 
 
 def _detector(repository: Repository, named: Path | None) -> tuple[Repository, VariantRef]:

@@ -28,16 +28,35 @@ def middle_face(detections: Detections, frame_wh: tuple[int, int]) -> int | None
 
     Returns:
         None where nothing was found that can be aligned.
+
+    Raises:
+        InvalidInput: what was found has no landmarks, or other ones than a face's.
     """
-    if detections.landmarks.shape[1:] != (LANDMARKS, 2):
-        return None
-    usable = np.flatnonzero(are_usable(detections.landmarks))
+    if len(detections) and detections.landmarks.shape[1:] != (LANDMARKS, 2):
+        found = detections.landmarks.shape[1]
+        raise InvalidInput(f"the detector gives {found} landmarks a face; to align one takes {LANDMARKS}")
+    usable = np.flatnonzero(are_usable(detections.landmarks)) if len(detections) else ()
     if not len(usable):
         return None
     corners = detections.xyxy[usable].astype(np.float64).reshape(-1, 2, 2)
     distance = np.linalg.norm(corners.mean(1) - np.array(frame_wh) / 2, axis=1)
     side = np.sqrt(np.maximum((corners[:, 1] - corners[:, 0]).prod(1), 1e-6))
     return int(usable[np.argmin(distance / side)])
+
+
+def face_landmarks(detector: Detector, pixels: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+    """5 × 2 of the picture's face; None where the detector finds none.
+
+    Args:
+        pixels: height × width × 3, RGB.
+
+    Raises:
+        InvalidInput: the detector finds things without a face's landmarks.
+    """
+    height, width = pixels.shape[:2]
+    detections = detector.detect(NamedPicture("", "", pixels).as_raw()).detections
+    place = middle_face(detections, (width, height))
+    return None if place is None else detections.landmarks[place]
 
 
 @dataclass(frozen=True)
@@ -53,20 +72,13 @@ class FaceReader:
     size_wh: tuple[int, int]
     margin: int = 0
 
-    def landmarks(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        """5 × 2 of the picture's face; None where the detector finds none.
+    def read(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+        """The picture's face, (H + 2 margin) × (W + 2 margin) × 3; None where the detector finds none.
 
         Args:
             pixels: height × width × 3, RGB.
         """
-        height, width = pixels.shape[:2]
-        detections = self.detector.detect(NamedPicture("", "", pixels).as_raw()).detections
-        place = middle_face(detections, (width, height))
-        return None if place is None else detections.landmarks[place]
-
-    def read(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-        """The picture's face, (H + 2 margin) × (W + 2 margin) × 3; None where the detector finds none."""
-        landmarks = self.landmarks(pixels)
+        landmarks = face_landmarks(self.detector, pixels)
         return None if landmarks is None else self.align(pixels, landmarks)
 
     def align(self, pixels: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDArray[np.uint8]:

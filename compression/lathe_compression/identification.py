@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lathe.evidence import Resampled, resamples_of
 from lathe_compression.comparisons import NO_MATCH, Faces
-from lathe_compression.error_rates import EXPECTED_FALSE_MATCHES, RESAMPLES
+from lathe_compression.error_rates import EXPECTED_FALSE_MATCHES, RESAMPLES, lowest_threshold
 
 FPIRS = (1e-2,)
 DRAWS = 10
@@ -137,25 +137,18 @@ def _search(faces: Faces, gallery: NDArray[np.intp]) -> _Searches:
 def _open_set(
     known: Sequence[_Searches], strangers: Sequence[_Searches], fpir: float, counts: NDArray[np.int64]
 ) -> tuple[float, float]:
-    """FNIR and threshold, the means over the draws."""
-    found = []
-    for mated, other in zip(known, strangers, strict=True):
-        threshold = _threshold(other, fpir, counts)
-        missed = (mated.own < threshold) | (mated.own <= mated.others)
-        found.append((_share(missed, mated.subject, counts), threshold))
-    return _mean([one[0] for one in found]), _mean([one[1] for one in found])
-
-
-def _threshold(strangers: _Searches, fpir: float, counts: NDArray[np.int64]) -> float:
-    """Just above the highest similarity that must not be a find.
+    """FNIR and threshold, the means over the draws.
 
     Args:
         strangers: the highest similarity first.
     """
-    reached = np.cumsum(counts[strangers.subject])
-    allowed = np.floor(fpir * reached[-1] * (1 + 1e-12))
-    excluded = min(int(np.searchsorted(reached, allowed, side="right")), len(reached) - 1)
-    return float(np.nextafter(strangers.others[excluded], np.float32(np.inf)))
+    found = []
+    for mated, other in zip(known, strangers, strict=True):
+        reached = np.cumsum(counts[other.subject])
+        threshold = float(lowest_threshold(-other.others, reached, fpir * reached[-1]))
+        missed = (mated.own < threshold) | (mated.own <= mated.others)
+        found.append((_share(missed, mated.subject, counts), threshold))
+    return _mean([one[0] for one in found]), _mean([one[1] for one in found])
 
 
 def _share(hits: NDArray[np.bool_], subject: NDArray[np.int64], counts: NDArray[np.int64]) -> float:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lathe.card import enum_word
 from lathe.errors import BadPicture, BadVariant, InvalidInput
 from lathe.v1 import card_pb2
-from lathe_compression.faces import FaceReader
+from lathe_compression.faces import face_landmarks
 from lathe_compression.judge import WARM_UP_RUNS
 from lathe_server.engines import OnnxRuntimeEngine
 from lathe_server.vision import Detector, EncodedPicture, decode
@@ -97,15 +97,13 @@ def judge_embeddings(
         BadPicture: a picture cannot be decoded.
         InvalidInput: no picture shows a face that the detector finds.
     """
-    first = next(iter(embedders.values()))
-    reader = FaceReader(detector, first.alignment, first.size_wh)
     turns = {key: _Turn(embedder, len(paths)) for key, embedder in embedders.items()}
     decoding, detecting, missed = [], [], []
     for number, path in enumerate(paths):
         began = perf_counter()
         pixels = _decoded(path)
         decoded = perf_counter()
-        landmarks = reader.landmarks(pixels)
+        landmarks = face_landmarks(detector, pixels)
         detecting.append(perf_counter() - decoded)
         decoding.append(decoded - began)
         if landmarks is None:

@@ -13,6 +13,7 @@ from lathe.agreement import AgreementSamples
 from lathe.errors import InvalidInput
 from lathe.machine import cpu_name
 from lathe.v1 import card_pb2
+from lathe_compression.faces import face_landmarks
 from lathe_compression.judge import build_detector, judge
 from lathe_compression.latency import RUNS, noise, take_turns
 from lathe_compression.made import Made
@@ -119,7 +120,7 @@ def _cosines(
     reader = workshop.faces.reader
     faces, missed, seconds = [], [], []
     for picture in pictures:
-        landmarks = reader.landmarks(picture.pixels)
+        landmarks = face_landmarks(reader.detector, picture.pixels)
         if landmarks is None:
             missed.append(picture.name)
             continue

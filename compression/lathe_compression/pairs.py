@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lathe.errors import InvalidInput, NotFound
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
 _MAX_NUMBER = 9999
 

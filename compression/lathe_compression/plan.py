@@ -14,6 +14,9 @@ from lathe_compression.store import digest
 REVISIONS = {"distill": 2, "prune": 3, "quantize": 4}
 """Of each kind of step; one goes up when the same settings come to mean something else."""
 
+EMBEDDING_REVISION = 1
+"""The same for all steps of embedding networks: their losses, their scenes, their watch."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -111,4 +114,6 @@ def _key(recipe: Recipe, inputs: Inputs, step: Step, parent: Task | None) -> str
         "student": inputs.students.get(factory, ""),
         "calibration": inputs.calibration if step.calibrates else "",
     }
+    if model.embeds:  # only there, since detectors' finished steps are to stay known
+        reads = {**reads, "embedding": EMBEDDING_REVISION}
     return digest(REVISIONS[step.kind], inputs.tools, reads, essence(step), parent.key if parent else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -146,8 +147,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.model.embeds:
             self._check_embedding()
-        elif self.verification:
-            raise ValueError("[verification] is of the task embedding")
+        else:
+            self._check_detection()
         if not self.variant:
             raise ValueError("a recipe needs at least one [[variant]]")
         if self.variant[0].steps:
@@ -180,6 +181,22 @@ class Recipe:
             raise ValueError("labels are of the task detection")
         if any(one.grid > 1 for one in self.calibration):
             raise ValueError("grid is of the task detection: an embedding network sees one face at a time")
+        self._refuse_augment(("cells", "zoom"), "detection")
+
+    def _check_detection(self) -> None:
+        if self.verification:
+            raise ValueError("[verification] is of the task embedding")
+        self._refuse_augment(("scale", "turn", "shift"), "embedding")
+        steps = [step.distill for variant in self.variant for step in variant.steps if step.distill]
+        for losses in (self.training.losses, *(step.losses for step in steps)):
+            if losses and losses.relations != Losses().relations:
+                raise ValueError("losses.relations is of the task embedding")
+
+    def _refuse_augment(self, names: Sequence[str], task: str) -> None:
+        """Raises ValueError where one of them is set, which only another task knows."""
+        for name in names:
+            if getattr(self.training.augment, name) != getattr(Augment(), name):
+                raise ValueError(f"augment.{name} is of the task {task}")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from lathe.cli import (
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Returns:
-        The exit code: 0 done, 1 an error that one line on standard error tells, 2 a wrong command line.
+        The exit code: 0 done, 1 an error that one line on standard error tells (another where 1 means something else
+        to a command, which says so as its `error_code`), 2 a wrong command line.
     """
     parser = argparse.ArgumentParser(
         prog="lathe", description="Vision inference on compressed models, swapped while they serve."
@@ -66,21 +68,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words[:2] = [" ".join(words[:2])]
     options = parser.parse_args(words)
     run: Callable[[argparse.Namespace], int | None] = options.run
+    error_code = getattr(options, "error_code", EXIT_ERROR)
     try:
         return run(options) or 0
-    except LatheError as error:
-        print(f"lathe: {error.message}", file=sys.stderr)
-    except ModuleNotFoundError as error:
-        extra = _EXTRAS.get((error.name or "").partition(".")[0])
-        if extra is None:
-            raise
-        print(f'lathe: this needs {error.name}: install Lathe with its extra "{extra}"', file=sys.stderr)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
-    except OSError as error:  # a full disk, a folder that may not be written: the user's to mend
-        if error.strerror is None:
+    except Exception as error:
+        line = _told(error)
+        if line:
+            print(f"lathe: {line}", file=sys.stderr)
+        elif error_code == EXIT_ERROR:  # which Python's own would be, too
             raise
-        print(f"lathe: {error.strerror}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
-    return EXIT_ERROR
+        else:
+            traceback.print_exc()
+    return error_code
+
+
+def _told(error: Exception) -> str:
+    """What the user can mend, in a line; empty for what is a mistake of Lathe's."""
+    if isinstance(error, LatheError):
+        return error.message
+    if isinstance(error, ModuleNotFoundError):
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        return f'this needs {error.name}: install Lathe with its extra "{extra}"' if extra else ""
+    if isinstance(error, OSError) and error.strerror:  # a full disk, a folder that may not be written
+        return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
+    return ""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MIN_SCORE, NMS, MAX_DETECTIONS = 0.02, 0.3, 1000
 
 _DETECTION = ("size", "min_score", "nms", "max_detections")
-_EMBEDDING = ("detector", "fmr", "seed")
+_EMBEDDING = ("detector", "reference", "fmr", "seed")
 
 
 def add_command(commands: Any) -> None:
@@ -47,12 +47,18 @@ def add_command(commands: Any) -> None:
         help="finds the faces (default: the recommended variant of the repository's one detection model)",
     )
     embedding.add_argument(
+        "--reference",
+        type=Path,
+        metavar="REPOSITORY/MODEL/VARIANT",
+        help="what it is compared with, and whose vectors are enrolled (default: the first variant of its lineage)",
+    )
+    embedding.add_argument(
         "--fmr",
         type=float,
         action="append",
         metavar="RATE",
-        help="false match rate that the false non-match rate is wanted at; may be given several times "
-        "(default 0.01, 0.001 and 0.0001)",
+        help="false match rate that the false non-match rate is wanted at; no more than 0.05; may be given "
+        "several times (default 0.01, 0.001 and 0.0001)",
     )
     embedding.add_argument("--seed", type=int, help="of resamples and galleries (default 0)")
     parser.add_argument("--json", action="store_true", help="print all figures and the protocol as JSON")
@@ -96,7 +102,7 @@ def _evaluate_embedding(repository: Repository, ref: VariantRef, options: argpar
     from lathe_compression.error_rates import FMRS
     from lathe_compression.evaluate_embedding import FaceProtocol, dump, evaluate_embedding
 
-    protocol = FaceProtocol(options.detector, _or(options.fmr, FMRS), _or(options.seed, 0))
+    protocol = FaceProtocol(options.detector, options.reference, _or(options.fmr, FMRS), _or(options.seed, 0))
     evaluation = evaluate_embedding(repository, ref, options.data, protocol, Progress())
     if options.json:
         print(dump(evaluation))

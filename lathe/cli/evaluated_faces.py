@@ -49,9 +49,10 @@ def _quality(evaluation: EmbeddingEvaluation) -> Iterator[Row]:
     yield row("rank-1", less.rank1, lambda one: one.identification.rank1)
     for fpir, fnir in less.fnir.items():
         yield row(f"FNIR at FPIR {_rate(fpir)}", fnir, lambda one, at=fpir: one.identification.at[at].fnir)  # type: ignore[misc]
-    for one, decided in evaluation.own.carded:
-        yield _carded(f"FMR at card's {_rate(one.fmr)}", decided.fmr)
-        yield _carded(f"FNMR at card's {_rate(one.fmr)}", decided.fnmr)
+    for one in evaluation.own.carded:
+        rate = _rate(one.threshold.fmr)
+        yield _carded(f"FMR at card's {rate}", one.fmr)
+        yield _carded(f"FNMR at card's {rate}", one.fnmr)
     if evaluation.cross:
         yield "cosine", f"{evaluation.cosine:.4f}", "", "", ""
 
@@ -64,8 +65,6 @@ def _costs(evaluation: EmbeddingEvaluation) -> Iterator[Row]:
 
 
 def _notes(evaluation: EmbeddingEvaluation) -> Iterator[str]:
-    from lathe_compression.embedding_quality import keeps
-
     data, own = evaluation.data, evaluation.own
     yield (
         f"{len(data.paths)} pictures of {len(set(data.subjects))} people, {len(data.pairs.fold)} pairs; "
@@ -74,10 +73,18 @@ def _notes(evaluation: EmbeddingEvaluation) -> Iterator[str]:
     )
     if evaluation.cross:
         yield f"{ACROSS}: enrolled with {evaluation.reference.variant}, probed with {evaluation.ref.variant}"
-    broken = [one.fmr for one, decided in own.carded if not keeps(one.fmr, decided)]
+    elif evaluation.missing_reference:
+        yield (
+            f"its reference {evaluation.missing_reference} is not in the repository, so it is compared with itself; "
+            "name one with --reference"
+        )
+    broken = [one.threshold.fmr for one in own.carded if one.keeps_fmr is False]
     if broken:
         yield f"the card's thresholds do not keep an FMR of {', '.join(map(_rate, broken))} % on these faces"
-    if any(one.data == data.name for one, _ in own.carded):
+    untold = [one.threshold.fmr for one in own.carded if one.keeps_fmr is None]
+    if untold:
+        yield f"too few comparisons to tell whether the card's FMR of {', '.join(map(_rate, untold))} % is kept"
+    if any(one.threshold.data == data.name for one in own.carded):
         yield "the card's thresholds were measured on these very faces: others tell more"
     missing = [fmr for fmr in evaluation.protocol.fmrs if fmr not in own.rates.at]
     if missing:
@@ -107,7 +114,9 @@ def _row(name: str, difference: Resampled, *sides: Resampled | None) -> Row:
     )
 
 
-def _carded(name: str, one: Resampled) -> Row:
+def _carded(name: str, one: Resampled | None) -> Row:
+    if one is None:
+        return name, "too few", "", "", ""
     return name, f"{_rate(one.value, '.2g')} ({_bounds(one, '.2g', '–')})", "", "", ""
 
 

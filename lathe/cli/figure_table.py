@@ -16,11 +16,12 @@ def show(headings: Sequence[str], rows: Iterable[Sequence[str]], words: Sequence
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD)
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in words else "right", overflow="fold")
+        table.add_column(Text(heading), justify="left" if heading in words else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     console = Console()
     (console if console.is_terminal else Console(width=LOG_WIDTH)).print(table)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lathe.errors import InvalidInput, LatheError, NotFound
+from lathe.errors import NotFound
 
 if TYPE_CHECKING:
     from lathe.v1 import card_pb2
@@ -63,14 +63,14 @@ def add_command(commands: Any) -> None:
 
 
 def enroll(options: argparse.Namespace) -> None:
-    from lathe.client import Client
+    from lathe.client import Client, ServerError
 
     with Client(options.server) as client:
         for path in options.pictures:
             try:
                 made = client.gallery.enroll(options.subject, _content(path), largest=options.largest)
-            except LatheError as error:
-                raise InvalidInput(f"{path}: {error.message}") from error
+            except ServerError as error:
+                raise ServerError(error.code, f"{path}: {error.message}") from error
             print(f"{made.record} {path}: {options.subject} has {made.templates} templates")
 
 

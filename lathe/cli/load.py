@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lathe.cli import load_capacity
-from lathe.errors import InvalidInput
+from lathe.cli.output_file import check_output
+from lathe.errors import InvalidInput, LatheError
 
 if TYPE_CHECKING:
+    from lathe_loadtest.figures import Figures
     from lathe_loadtest.judge import Check
     from lathe_loadtest.overrides import Overrides
     from lathe_loadtest.result import LoadResult
@@ -35,6 +37,9 @@ def add_command(commands: Any) -> None:
         "something that the scenario expects does not hold.",
     )
     parser.add_argument("scenario", nargs="?", help="SCENARIO.toml, or a name of the box; none: flags alone")
+    parser.add_argument(
+        "--like", type=Path, metavar="RESULT.json", help="the scenario of an earlier run, with the rates it then had"
+    )
     parser.add_argument("--server", metavar="HOST:PORT", default="127.0.0.1:8500", help="(default %(default)s)")
     parser.add_argument(
         "--http",
@@ -89,37 +94,44 @@ def run(options: argparse.Namespace) -> int:
     """
     if options.processes < 0:
         raise InvalidInput("--processes must not be negative")
-    for flag, path in (("--output", options.output), ("--report", options.report)):
-        if path and not path.absolute().parent.is_dir():  # better now than after the run
-            raise InvalidInput(f"{flag}: there is no folder {path.parent}")
+    if options.like and options.scenario:
+        raise InvalidInput("--like takes the place of a scenario")
+    check_output("--output", options.output)
+    check_output("--report", options.report)
     load_capacity.check(options)
-    from lathe_loadtest.boxed import find
+    from lathe_loadtest.figures import figures
     from lathe_loadtest.judge import judge
-    from lathe_loadtest.overrides import overridden, without_file
     from lathe_loadtest.play import play
     from lathe_loadtest.result import write_result
     from lathe_loadtest.stage import Target, staged
 
-    said = _overrides(options)
-    scenario = overridden(find(options.scenario), said) if options.scenario else without_file(said)
+    scenario = _scenario(options)
     target = Target(options.server, options.http, options.control)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lathe-load-")))
         stage = stack.enter_context(staged(scenario, target, serve=options.serve, folder=folder))
         stop = stack.enter_context(_interrupts())
-        if options.find_capacity:
-            return load_capacity.run(options, scenario, stage, stop)
-        on_beat = stack.enter_context(_progress(scenario))
-        result = play(scenario, stage, processes=options.processes, stop=stop, on_beat=on_beat)
-    checks = judge(result)
-    if options.output:
-        write_result(result, options.output)
-    if options.report:
-        _write_page(result, checks, options.report)
-    return tell(result, checks)
+        try:
+            if options.find_capacity:
+                return load_capacity.run(options, scenario, stage, stop)
+            with _progress(scenario) as on_beat:
+                result = play(scenario, stage, processes=options.processes, stop=stop, on_beat=on_beat)
+        except LatheError:
+            if stop.is_set():  # before there was anything to keep
+                raise KeyboardInterrupt from None
+            raise
+        checks, found = judge(result), figures(result)
+        try:
+            code = tell(result, checks, found)
+        finally:  # whoever reads what is printed may be gone
+            if options.output:
+                write_result(result, options.output)
+            if options.report:
+                _write_page(result, checks, found, options.report)
+    return code  # after the stage has gone: whatever happens then, this is kept
 
 
-def tell(result: LoadResult, checks: Sequence[Check]) -> int:
+def tell(result: LoadResult, checks: Sequence[Check], found: Figures | None = None) -> int:
     """Prints the figures, and on standard error what spoils them; the exit code."""
     from rich.console import Console
 
@@ -127,12 +139,14 @@ def tell(result: LoadResult, checks: Sequence[Check]) -> int:
     from lathe_loadtest.load_text import show
 
     console = Console()
-    show(result, console)
+    show(result, console, found)
     if result.scenario.expect:
         judge_text.show(checks, console)
     sys.stdout.flush()
     if result.error:
         print(f"lathe: {result.error}", file=sys.stderr)
+    for what, count in result.strange.items():
+        print(f"lathe: {count} {what}", file=sys.stderr)
     for reason in result.why_invalid:
         print(f"lathe: invalid: {reason}", file=sys.stderr)
     if result.ended == "server_lost":
@@ -144,10 +158,21 @@ def tell(result: LoadResult, checks: Sequence[Check]) -> int:
     return EXIT_UNEXPECTED if result.scenario.expect and not all(check.holds for check in checks) else 0
 
 
-def _write_page(result: LoadResult, checks: Sequence[Check], path: Path) -> None:
+def _write_page(result: LoadResult, checks: Sequence[Check], found: Figures, path: Path) -> None:
     from lathe_loadtest.load_page import page
 
-    page(result, checks if result.scenario.expect else ()).save(path)
+    page(result, checks if result.scenario.expect else (), found).save(path)
+
+
+def _scenario(options: argparse.Namespace) -> Scenario:
+    from lathe_loadtest.boxed import find
+    from lathe_loadtest.overrides import overridden, without_file
+    from lathe_loadtest.result import read_result
+
+    said = _overrides(options)
+    if options.like:
+        return overridden(read_result(options.like).scenario, said)
+    return overridden(find(options.scenario), said) if options.scenario else without_file(said)
 
 
 def _overrides(options: argparse.Namespace) -> Overrides:
@@ -190,13 +215,13 @@ def _interrupts() -> Iterator[threading.Event]:
 def _progress(scenario: Scenario) -> Iterator[Any]:
     """A line on standard error, where that is a terminal."""
     from rich.console import Console
+    from rich.text import Text
 
     console = Console(stderr=True)
-    with console.status(f"{scenario.name}: connecting") as status:
+    with console.status(Text(f"{scenario.name}: connecting")) as status:
 
         def show(seconds: float, frames: int, cameras: int) -> None:
-            status.update(
-                f"{scenario.name}: {seconds:.0f} of {scenario.seconds:.0f} s, {frames} frames, {cameras} cameras"
-            )
+            passed = f"{seconds:.0f} of {scenario.seconds:.0f} s"
+            status.update(Text(f"{scenario.name}: {passed}, {frames} frames, {cameras} cameras"))
 
         yield show

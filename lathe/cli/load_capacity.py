@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import threading
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lathe.errors import InvalidInput, Unavailable
+from lathe.errors import InvalidInput
 
 if TYPE_CHECKING:
     from lathe_loadtest.capacity import Capacity, Run
@@ -75,22 +72,29 @@ def run(options: argparse.Namespace, scenario: Scenario, stage: Stage, stop: thr
         The exit code.
     """
     from lathe_loadtest.boxed import stretched
+    from lathe_loadtest.capacity_file import of_searches, write_capacity
     from lathe_loadtest.find import Demand, search
 
     if options.seconds is None:
         scenario = stretched(scenario, RUN_SECONDS)
-    warm = max(scenario.warmup_seconds, WARM_SHARE * scenario.seconds)
-    scenario = _replaced(scenario, warmup_seconds=warm, drain_seconds=1.0)
+    warm = max(scenario.warmup_seconds, float(round(WARM_SHARE * scenario.seconds)))
+    scenario = dataclasses.replace(scenario, warmup_seconds=warm, drain_seconds=1.0)
     demand = Demand(0.1 if options.p99 is None else options.p99, options.drops or 0.0)
     times = options.searches or 1
-    found = search(scenario, stage, demand, searches=times, processes=options.processes, stop=stop, on_run=_tell_run)
+    results: list[LoadResult] = []
+
+    def on_run(run: Run, result: LoadResult) -> None:
+        results.append(result)
+        _tell_run(run, result)
+
+    found = search(scenario, stage, demand, searches=times, processes=options.processes, stop=stop, on_run=on_run)
     for one in found:
         print(sentence(one, scenario, demand), flush=True)
-    if len(found) > 1:
-        loads = [one.load for one in found]
-        print(f"{len(found)} searches: {min(loads):.1f} to {max(loads):.1f}, {max(loads) / min(loads) - 1:.1%} apart")
+    loads = [one.load for one in found if one.was_found]
+    if len(loads) > 1:
+        print(f"{len(loads)} searches: {min(loads):.1f} to {max(loads):.1f}, {max(loads) / min(loads) - 1:.1%} apart")
     if options.output:
-        _write(found, scenario, demand, options.output)
+        write_capacity(of_searches(found, scenario, demand, results), options.output)
     return 0 if all(one.was_found for one in found) else EXIT_NOT_FOUND
 
 
@@ -110,21 +114,3 @@ def _tell_run(run: Run, result: LoadResult) -> None:
     words = {True: "carried", False: "not carried", None: "the driver was the limit"}
     answered = result.outcomes["answered"] / max(1, sum(one.due for one in result.per_second))
     print(f"  {run.load:8.1f} cameras: {words[run.met]}, {answered:.2%} answered", flush=True)
-
-
-def _write(found: Sequence[Capacity], scenario: Scenario, demand: Demand, path: Path) -> None:
-    table = {
-        "model": scenario.model,
-        "fps": scenario.cameras[0].fps,
-        "p99_seconds": demand.p99_seconds,
-        "drops": demand.drops,
-        "searches": [dataclasses.asdict(one) for one in found],
-    }
-    try:
-        path.write_text(json.dumps(table, indent=1, allow_nan=False) + "\n", "utf-8")
-    except ValueError as error:  # a bound that is infinite, where nothing was found
-        raise Unavailable("no capacity was found, so there is nothing to write") from error
-
-
-def _replaced(scenario: Scenario, **values: Any) -> Scenario:
-    return dataclasses.replace(scenario, **values)

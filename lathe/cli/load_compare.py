@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lathe.errors import InvalidInput, LatheError
+from lathe.cli.output_file import check_output
+from lathe.errors import InvalidInput
 
 if TYPE_CHECKING:
     from lathe_loadtest.compare import Comparison
@@ -41,18 +41,15 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--anyway", action="store_true", help="judge also invalid runs, and different loads")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument("--output", type=Path, metavar="FILE.html", help="also write a page")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, error_code=NOT_JUDGED)  # 1 would say that there is a regression
 
 
 def run(options: argparse.Namespace) -> int:
-    try:
-        return _compare(options)
-    except LatheError as error:  # 1 would say that there is a regression
-        print(f"lathe: {error.message}", file=sys.stderr)
-        return NOT_JUDGED
-
-
-def _compare(options: argparse.Namespace) -> int:
+    """
+    Returns:
+        The exit code.
+    """
+    check_output("--output", options.output)
     from lathe_loadtest.compare import compare
     from lathe_loadtest.compare_page import as_json, page
     from lathe_loadtest.result import read_result
@@ -72,7 +69,7 @@ def _compare(options: argparse.Namespace) -> int:
 def parse_allowed(word: str) -> tuple[str, float]:
     """
     Raises:
-        InvalidInput: not FIGURE=CHANGE.
+        InvalidInput: not FIGURE=CHANGE, or a number of percent without its sign.
 
     >>> parse_allowed("p99=10%"), parse_allowed("p50=0.05")
     (('p99', 0.1), ('p50', 0.05))
@@ -82,9 +79,12 @@ def parse_allowed(word: str) -> tuple[str, float]:
     try:
         if not sign:
             raise ValueError
-        return name, float(number) / (1 if number == text else 100)
+        change = float(number) / (1 if number == text else 100)
     except ValueError:
         raise InvalidInput(f"{word} is not FIGURE=CHANGE, such as p99=10%") from None
+    if change >= 1 and number == text:
+        raise InvalidInput(f"{word} allows {change:.0%}: say {word}%, or {name}={change:.0%}")
+    return name, change
 
 
 def _show(found: Comparison) -> None:

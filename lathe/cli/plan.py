@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lathe.errors import InvalidInput, NotFound
+from lathe.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,6 +14,9 @@ if TYPE_CHECKING:
     from lathe.v1 import card_pb2
     from lathe_loadtest.plan import Need
     from lathe_loadtest.result import LoadResult
+    from lathe_loadtest.utilisation import Utilisation
+
+ENOUGH_ANSWERED = 0.99
 
 
 def add_command(commands: Any) -> None:
@@ -32,9 +34,11 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--at-capacity",
         type=Path,
+        nargs="+",
+        default=[],
         metavar="FILE.json",
-        help="what lathe load --find-capacity wrote, with the one --measured variant that was searched for; or a load "
-        "test at the server's capacity",
+        help="what lathe load --find-capacity wrote of variants that are --measured; or load tests at the server's "
+        "capacity, of one variant each",
     )
     parser.add_argument(
         "--utilisation",
@@ -42,7 +46,10 @@ def add_command(commands: Any) -> None:
         help="share of the cores that the server may use (default: that of --at-capacity, else 0.7)",
     )
     parser.add_argument(
-        "--cores", type=int, help="of this machine (default: those of the load test's machine, else what there are)"
+        "--cores",
+        type=int,
+        help="of the machine that was measured (default: those of the load test's, where its server ran there, too; "
+        "without one what there are)",
     )
     parser.add_argument("--prices", type=Path, metavar="FILE.toml", help="instances with their cores and prices")
     parser.add_argument("--cameras", type=int, default=0, metavar="N", help="also: how many machines N cameras need")
@@ -56,45 +63,47 @@ def run(options: argparse.Namespace) -> None:
     from lathe.cli.figure_table import show
     from lathe.machine import cpu_name
     from lathe_loadtest import plan_text
-    from lathe_loadtest.plan import THIS_MACHINE, Instance, Prices, carded_needs, plan_rows
+    from lathe_loadtest.plan import Instance, Prices, carded_needs, plan_rows
 
     if options.model is None and not options.measured:
         raise InvalidInput("a plan needs REPOSITORY/MODEL or --measured")
     if options.cores is not None and options.cores < 1:
         raise InvalidInput("--cores must be 1 or above")
+    if options.utilisation is not None and options.at_capacity:
+        raise InvalidInput("--utilisation takes the place of --at-capacity: give one of them")
     cards = _cards(options.model)
     measured, results = _measured(options.measured)
-    needs, overhead, untold = carded_needs(cards, measured)
-    names = [*measured, *needs]
-    ordered = [name for name in cards if name in names] + [name for name in names if name not in cards]
+    carded = carded_needs(cards, measured)
+    needs = {**carded.needs, **measured}
+    ordered = [*(name for name in cards if name in needs), *(name for name in needs if name not in cards)]
     if not ordered:
         raise InvalidInput("no card holds a latency, and no load test was given")
-    cores = options.cores or _cores(results)
-    utilisation, why = _utilisation(options, measured, cores)
+    machine = Instance(_machine_name(results), options.cores or _cores(results))
+    utilisations = _utilisations(options, ordered, measured, machine.cores)
     prices = config.load(Prices, options.prices) if options.prices else None
     rows = plan_rows(
-        [measured.get(name) or needs[name] for name in ordered],
-        [Instance(THIS_MACHINE, cores), *(prices.instances if prices else ())],
+        [needs[name] for name in ordered],
+        [machine, *(prices.instances if prices else ())],
         fps=options.fps,
-        utilisation=utilisation,
+        utilisations={name: one.share for name, one in utilisations.items()},
         hours_a_month=prices.hours_a_month if prices else 730.0,
         cameras_wanted=options.cameras,
     )
     said = plan_text.assumptions(
         fps=options.fps,
-        utilisation=utilisation,
-        utilisation_source=why,
-        overhead_seconds=overhead if needs else None,
-        overhead_is_measured=any(name in cards for name in measured),
+        utilisations=utilisations,
+        overhead_seconds=carded.added_seconds if carded.needs else None,
+        overhead_is_measured=carded.is_measured,
         hours_a_month=prices.hours_a_month if prices else None,
-        cpus=_cpus(cards, list(needs), results),
+        cpus=_cpus(cards, list(carded.needs), list(results.values())),
         this_cpu="" if results else cpu_name(),
         has_speeds=any(one.speed != 1 for one in (prices.instances if prices else ())),
     )
-    said += [f"The card of {name} holds no latency, so it is not in the table." for name in untold]
+    said += [f"The card of {name} holds no latency, so it is not in the table." for name in carded.untold]
+    said += _overloads(results)
     currency = prices.currency if prices else ""
     if options.json:
-        print(plan_text.as_json(rows, said, options.fps, utilisation, currency), end="")
+        print(plan_text.as_json(rows, said, options.fps, currency), end="")
         return
     comparison = compare_cards(cards) if cards else None
     qualities = {name: one.quality for name, one in comparison.figures.items()} if comparison else {}
@@ -110,62 +119,70 @@ def _cards(path: Path | None) -> Mapping[str, card_pb2.Card]:
     return load_cards(*parse_model_path(path)) if path else {}
 
 
-def _measured(paths: list[Path]) -> tuple[dict[str, Need], list[LoadResult]]:
+def _measured(paths: list[Path]) -> tuple[dict[str, Need], dict[str, LoadResult]]:
+    """Needs by variant, and results by the names of their files."""
     from lathe_loadtest.plan import measured_need
     from lathe_loadtest.result import read_result
 
-    needs, results = {}, []
+    needs, results = {}, {}
     for path in paths:
         result = read_result(path)
         need = measured_need(result, path.name)
         if need.variant in needs:
             raise InvalidInput(f"{path.name} is of {need.variant}, of which another load test was given")
         needs[need.variant] = need
-        results.append(result)
+        results[path.name] = result
     return needs, results
 
 
-def _cores(results: list[LoadResult]) -> int:
+def _machine_name(results: Mapping[str, LoadResult]) -> str:
+    from lathe_loadtest.plan import SERVERS_MACHINE, THIS_MACHINE
+
+    return THIS_MACHINE if all(one.is_local for one in results.values()) else SERVERS_MACHINE
+
+
+def _cores(results: Mapping[str, LoadResult]) -> int:
     from lathe.machine import available_cores
 
-    counts = {result.machine.cores for result in results}
+    for name, result in results.items():
+        if not result.is_local:  # its machine is the driver's
+            raise InvalidInput(f"{name} does not know how many cores the server at {result.address} has: say --cores")
+    counts = {result.machine.cores for result in results.values()}
     if len(counts) > 1:
         raise InvalidInput("the load tests are of machines with different numbers of cores: say --cores")
     return counts.pop() if counts else available_cores()
 
 
-def _utilisation(options: argparse.Namespace, measured: Mapping[str, Need], cores: int) -> tuple[float, str]:
-    from lathe_loadtest.plan import UTILISATION, utilisation_found, utilisation_of
-    from lathe_loadtest.result import from_json
+def _utilisations(
+    options: argparse.Namespace, variants: list[str], measured: Mapping[str, Need], cores: int
+) -> dict[str, Utilisation]:
+    from lathe_loadtest.json_file import text_of
+    from lathe_loadtest.utilisation import at_capacity, of_variants
 
-    if options.utilisation is not None:
-        return options.utilisation, "as was asked for"
-    if not options.at_capacity:
-        return UTILISATION, "a rule of thumb, as no capacity was measured (--at-capacity)"
-    name = options.at_capacity.name
-    text = _text(options.at_capacity)
-    if '"searches"' not in text:
-        return utilisation_of(from_json(text, name), cores, name), f"what it used at its capacity in {name}"
-    if len(measured) != 1:
-        raise InvalidInput(f"{name} does not say which variant it is of: give --measured of that one alone")
-    try:
-        table = json.loads(text)
-    except ValueError as error:
-        raise InvalidInput(f"{name} is not JSON: {error}") from error
-    (need,) = measured.values()
-    return utilisation_found(table, need, cores, name), f"what {need.variant} takes at the capacity found in {name}"
+    found: dict[str, Utilisation] = {}
+    for path in options.at_capacity:
+        variant, one = at_capacity(text_of(path), path.name, measured, cores)
+        if variant in found:
+            raise InvalidInput(f"{path.name} is of {variant}, of which another capacity was given")
+        found[variant] = one
+    return of_variants(variants, found, options.utilisation)
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise NotFound(f"there is no file {path.name}", detail=str(error)) from error
+def _overloads(results: Mapping[str, LoadResult]) -> list[str]:
+    """Of runs whose server did work for frames that it did not answer."""
+    found = []
+    for name, result in results.items():
+        answered = result.outcomes["answered"] / result.outcomes.total()
+        if answered < ENOUGH_ANSWERED:
+            found.append(
+                f"In {name} {answered:.1%} of the frames were answered; what the others took counts as theirs."
+            )
+    return found
 
 
 def _cpus(cards: Mapping[str, card_pb2.Card], carded: list[str], results: list[LoadResult]) -> list[str]:
     from lathe.carded_figures import serving_latency
 
-    found = {result.machine.cpu for result in results}
+    found = {one.machine.cpu if one.is_local else f"the machine of {one.address}" for one in results}
     found |= {latency.cpu for name in carded if (latency := serving_latency(cards[name]))}
     return sorted(found)

@@ -141,8 +141,8 @@ class VerifyRequest(_message.Message):
     FMR_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
     fmr: _builtins.float
-    """Share of comparisons of two people that may match; 0 takes the server's. FAILED_PRECONDITION where the card has no
-    threshold that was measured at it.
+    """Share of comparisons of two people that may match; 0 takes the server's. Above the server's it is for those who may
+    enrol. FAILED_PRECONDITION where the card has no threshold that was measured at it.
     """
     @_builtins.property
     def face(self) -> Global___Face: ...
@@ -171,7 +171,9 @@ class VerifyResponse(_message.Message):
     COMPARISONS_FIELD_NUMBER: _builtins.int
     match: _builtins.bool
     similarity: _builtins.float
-    """Of the template that is most alike, where it matches; otherwise 0: how near a forger comes is not told."""
+    """Of the template that is most alike, where a picture's face matches it; otherwise 0: how near a forger comes is not
+    told, nor anything to whoever makes up embeddings, who could find the template by asking.
+    """
     comparisons: _builtins.int
     """Templates that the face was compared with: the rates are those of one comparison."""
     @_builtins.property
@@ -265,6 +267,7 @@ class Candidate(_message.Message):
     subject: _builtins.str
     record: _builtins.str
     similarity: _builtins.float
+    """0 where the face came as an embedding, as of VerifyResponse."""
     def __init__(
         self,
         *,

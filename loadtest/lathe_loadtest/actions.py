@@ -79,7 +79,7 @@ class Performer:
     """Carries out a scenario's actions on a thread of its own, while the context lasts; the next waits for the last.
 
     Args:
-        do: carries one out; what it raises of `LatheError` becomes the event's error.
+        do: carries one out; what it raises becomes the event's error.
         start: `time.monotonic()` of the run's beginning.
 
     Attributes:
@@ -111,6 +111,8 @@ class Performer:
                 self._do(moment)
             except LatheError as failed:
                 error = failed.message
+            except Exception as failed:  # noqa: BLE001  whatever it is, later actions have their turn
+                error = f"{type(failed).__name__}: {failed}"
             took = time.monotonic() - began
             self.events.append(Event(began - self._start, moment.action.do, text_of(moment), took, error))
 

@@ -18,6 +18,8 @@ from lathe_loadtest.scenario import Scenario
 MAX_LATENESS_SECONDS, MAX_LATENESS_SHARE = 0.005, 0.1
 """Of the 99th percentile of lateness; above the first, it may be so large a share of that of the latencies, which hold
 it."""
+LATE = "the driver sent late"
+"""How that reason begins: the only one that may be the server's doing."""
 MAX_CORE = 0.85
 """Of one core, which is all that a process of the driver can use."""
 _ANSWERED = OUTCOME_NUMBERS[ANSWERED]
@@ -49,9 +51,7 @@ def per_second(parts: Sequence[Rows]) -> tuple[Second, ...]:
 
 def cameras(scenario: Scenario, parts: Sequence[Rows]) -> tuple[CameraResult, ...]:
     """In the scenario's order."""
-    groups = {
-        f"{cameras.name}-{number}": cameras.name for cameras in scenario.cameras for number in range(cameras.count)
-    }
+    groups = scenario.groups
     found = {}
     for part in parts:
         order = np.argsort(part.camera, kind="stable")
@@ -70,13 +70,13 @@ def cameras(scenario: Scenario, parts: Sequence[Rows]) -> tuple[CameraResult, ..
                 latencies=encoded(part.latency[answered] * _MICRO),
                 connections=part.connections[number],
             )
-    return tuple(found[name] for name in scenario.camera_names if name in found)
+    return tuple(found[name] for name in groups if name in found)
 
 
 def sender(parts: Sequence[Rows]) -> Sender:
     lateness = np.concatenate([part.lateness for part in parts])
     cpu = tuple(part.cpu_seconds for part in parts)
-    return Sender(len(parts), cpu, int(sum(part.sent.sum() for part in parts)), encoded(lateness * _MICRO))
+    return Sender(len(parts), cpu, sum(part.frames for part in parts), encoded(lateness * _MICRO))
 
 
 def why_invalid(parts: Sequence[Rows], seconds: float, died: int = 0) -> tuple[str, ...]:
@@ -90,7 +90,7 @@ def why_invalid(parts: Sequence[Rows], seconds: float, died: int = 0) -> tuple[s
     late, latency = _p99([part.lateness for part in parts]), _p99([part.latency[part.answered] for part in parts])
     if late > max(MAX_LATENESS_SECONDS, MAX_LATENESS_SHARE * latency):
         found.append(
-            f"the driver sent late: the 99th percentile of its lateness is {late * 1e3:.1f} ms, and that of the "
+            f"{LATE}: the 99th percentile of its lateness is {late * 1e3:.1f} ms, and that of the "
             f"latencies {latency * 1e3:.1f} ms. It needs cores of its own, or more --processes"
         )
     busiest = max((part.cpu_seconds / seconds for part in parts), default=0.0) if seconds > 0 else 0.0
@@ -103,7 +103,7 @@ def why_invalid(parts: Sequence[Rows], seconds: float, died: int = 0) -> tuple[s
 
 def _p99(parts: Sequence[NDArray[np.floating]]) -> float:
     values = np.concatenate(parts) if parts else np.zeros(0)
-    return float(np.percentile(values, 99)) if len(values) else 0.0
+    return float(np.percentile(values, 99, method="inverted_cdf")) if len(values) else 0.0
 
 
 def _outcomes(numbers: NDArray[np.uint8]) -> dict[str, int]:

@@ -6,8 +6,9 @@ may be shares of what the server can do (`of_capacity`), and its times stretch w
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -18,7 +19,9 @@ from lathe.v1 import control_pb2
 from lathe_loadtest.scenario import Action, Cameras, Scenario, load_scenario
 
 MODEL = "$model"
-_PLACE = re.compile(r"\$([1-9])")
+_PLACE = re.compile(r"\$([1-9][0-9]?)")
+SHORTEST_STAY_SECONDS = 2.0
+"""Below which no mean time is made shorter in which cameras stay or keep their connections."""
 _FOLDER = files("lathe_loadtest") / "scenarios"
 
 
@@ -36,20 +39,38 @@ def find(name: str) -> Scenario:
     """
     if name in names():
         with as_file(_FOLDER / f"{name}.toml") as path:
-            return load_scenario(path)
+            return _checked(load_scenario(path))
     if not Path(name).is_file() and "/" not in name and not name.endswith(".toml"):
         hint = nearest(name, names())
         raise NotFound(f"there is no scenario or file {name}{hint or '; there are ' + ', '.join(names())}")
-    return load_scenario(Path(name))
+    return _checked(load_scenario(Path(name)))
+
+
+def _checked(scenario: Scenario) -> Scenario:
+    for name in _variants(scenario):
+        if name.startswith("$") and not _PLACE.fullmatch(name):
+            raise InvalidInput(f"{scenario.name}: {name} is no place of a variant: those are $1 to $99")
+    if scenario.model.startswith("$") and scenario.model != MODEL:
+        raise InvalidInput(f"{scenario.name}: {scenario.model} is no model; {MODEL} is the server's only one")
+    return scenario
 
 
 def stretched(scenario: Scenario, seconds: float) -> Scenario:
-    """The same in another time: what happens half way still does, and as often."""
+    """The same in another time: what happens half way still does, and as often. The warm-up stays one of whole
+    seconds.
+
+    Cameras go, and lose their connections, as often too, but not after less than `SHORTEST_STAY_SECONDS` on average.
+    What a network is like stays: bursts, losses, stalls and the cuts of `faults` are so many a second.
+    """
     by = seconds / scenario.seconds
 
     def of_cameras(cameras: Cameras) -> Cameras:
+        stay = _often(cameras.away_every_seconds, by)
         return replace(
             cameras,
+            away_every_seconds=stay,
+            away_seconds=cameras.away_seconds * (stay / cameras.away_every_seconds if stay else by),
+            reconnect_every_seconds=_often(cameras.reconnect_every_seconds, by),
             joins_seconds=cameras.joins_seconds * by,
             joins_over_seconds=cameras.joins_over_seconds * by,
             leaves_seconds=cameras.leaves_seconds * by,
@@ -64,11 +85,15 @@ def stretched(scenario: Scenario, seconds: float) -> Scenario:
     return replace(
         scenario,
         seconds=seconds,
-        warmup_seconds=scenario.warmup_seconds * by,
+        warmup_seconds=float(min(round(scenario.warmup_seconds * by), math.ceil(seconds) - 1)),
         shape=shape,
         cameras=tuple(map(of_cameras, scenario.cameras)),
         actions=tuple(map(of_action, scenario.actions)),
     )
+
+
+def _often(every_seconds: float, by: float) -> float:
+    return max(every_seconds * by, min(every_seconds, SHORTEST_STAY_SECONDS))
 
 
 def fitted(scenario: Scenario, served: Sequence[control_pb2.VariantStatus]) -> Scenario:
@@ -90,12 +115,12 @@ def fitted(scenario: Scenario, served: Sequence[control_pb2.VariantStatus]) -> S
     variants = sorted(macs, key=lambda name: (-macs[name], name))
 
     def fit(name: str) -> str:
-        def meant(place: re.Match[str]) -> str:
-            if int(place[1]) > len(variants):
-                raise InvalidInput(f"the scenario needs {place[1]} variants; of {model} the server has {len(variants)}")
-            return variants[int(place[1]) - 1]
-
-        return _PLACE.sub(meant, name)
+        place = _PLACE.fullmatch(name)
+        if not place:
+            return name
+        if int(place[1]) > len(variants):
+            raise InvalidInput(f"the scenario needs {place[1]} variants; of {model} the server has {len(variants)}")
+        return variants[int(place[1]) - 1]
 
     def keys(table: Mapping[str, int]) -> dict[str, int]:
         return {fit(name): value for name, value in table.items()}
@@ -125,12 +150,17 @@ def is_open(scenario: Scenario) -> bool:
     >>> is_open(Scenario(MODEL, (Cameras(),))), is_open(Scenario("face", (Cameras(),)))
     (True, False)
     """
-    names = [scenario.model, *(cameras.variant for cameras in scenario.cameras)]
+    return scenario.model == MODEL or any(_PLACE.fullmatch(name) for name in _variants(scenario))
+
+
+def _variants(scenario: Scenario) -> Iterator[str]:
+    """Wherever one is named."""
+    for cameras in scenario.cameras:
+        yield cameras.variant
     for action in scenario.actions:
-        names += [*action.weights, *action.degrade]
+        yield from (*action.weights, *action.degrade)
     for one in scenario.expect:
-        names += [*one.answered_by, *one.split]
-    return any(name == MODEL or _PLACE.search(name) for name in names)
+        yield from (*one.answered_by, *one.split)
 
 
 def scaled(scenario: Scenario, capacity: float) -> Scenario:
@@ -163,15 +193,20 @@ def at_rate(scenario: Scenario, frames_per_second: float) -> Scenario:
 def with_cameras(scenario: Scenario, count: float) -> Scenario:
     """With another number of cameras of the first group at their rate; parts of one are lower rates of all of them.
 
+    Raises:
+        InvalidInput: they are more than a scenario can have.
+
     >>> one = with_cameras(Scenario("face", (Cameras(count=4, fps=10.0),)), 12.5).cameras[0]
     >>> one.count, round(one.fps, 3)
     (13, 9.615)
     """
     first, *others = scenario.cameras
     whole = max(1, -int(-count // 1))
-    return replace(
-        scenario, of_capacity=0.0, cameras=(replace(first, count=whole, fps=first.fps * count / whole), *others)
-    )
+    try:
+        cameras = replace(first, count=whole, fps=first.fps * count / whole)
+        return replace(scenario, of_capacity=0.0, cameras=(cameras, *others))
+    except ValueError as error:
+        raise InvalidInput(f"{scenario.name} cannot have {whole} cameras of {first.name}: {error}") from error
 
 
 def total_fps(scenario: Scenario) -> float:

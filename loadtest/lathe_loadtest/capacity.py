@@ -114,7 +114,7 @@ def searching(
             continue
         belief.update(load, met)
         low, _, high = belief.interval()
-        if belief.is_bracketed(runs) and high / low <= (1 + precision) ** 2:
+        if {run.met for run in runs} >= {True, False} and high / low <= (1 + precision) ** 2:
             return ended()
     return ended(f"{most_runs} runs do not agree")
 
@@ -152,6 +152,3 @@ class _Belief:
         places = np.searchsorted(sums, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
         low, middle, high = np.exp(self._logs[places])
         return float(low), float(middle), float(high)
-
-    def is_bracketed(self, runs: list[Run]) -> bool:
-        return {run.met for run in runs} >= {True, False}

@@ -7,9 +7,9 @@ server, such as a busy neighbour, they cannot know: the allowed change has to co
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -17,11 +17,11 @@ from typing import Literal
 import numpy as np
 
 from lathe.errors import InvalidInput
-from lathe.evidence import Interval, student_bootstrap
-from lathe_loadtest.figures import is_told, judged_timeline
+from lathe.evidence import Interval, student_bootstrap, student_bootstraps
+from lathe_loadtest.figures import is_told
 from lathe_loadtest.result import ANSWERED, LoadResult
-from lathe_loadtest.scenario import Scenario
-from lathe_loadtest.timeline import FEWEST_BLOCKS, Counts, Timeline, Values
+from lathe_loadtest.same_load import notes, obstacles
+from lathe_loadtest.timeline import FEWEST_BLOCKS, Counts, Statistics, Timeline, Values
 
 Verdict = Literal["regression", "better", "within", "open", "unknown"]
 WORDS: Mapping[Verdict, str] = {
@@ -148,57 +148,19 @@ def compare(
     """
     _check(allowed or {}, alpha)
     limits = {**ALLOWED, **(allowed or {})}
-    stopped, notes = obstacles(a, b), _notes(a, b)
+    stopped, known = obstacles(a, b), notes(a, b)
     if anyway:
-        stopped, notes = [], [*notes, *(f"judged all the same: {one}" for one in stopped)]
-    both = _together(judged_timeline(a), judged_timeline(b))
+        stopped, known = [], [*known, *(f"judged all the same: {one}" for one in stopped)]
+    both = _together(Timeline.of(a), Timeline.of(b))
     failed = f"B's server was lost after {b.seconds:g} s" if b.ended == "server_lost" else ""
-    return Comparison(changes(*both, limits, alpha), alpha, len(both[0]), stopped, notes, failed, _others(a, b, both))
-
-
-def obstacles(a: LoadResult, b: LoadResult) -> list[str]:
-    """Why two results must not be compared: they are not valid, or not of the same load."""
-    found = [
-        f"{name} is invalid: {', '.join(one.why_invalid)}" for name, one in (("A", a), ("B", b)) if not one.is_valid
-    ]
-    if a.ended == "server_lost":
-        found.append("A's server was lost")
-    differing = _differing(_load(a.scenario), _load(b.scenario))
-    if differing:
-        found.append(f"the loads differ in {', '.join(differing)}")
-    return found
-
-
-def _load(scenario: Scenario) -> Scenario:
-    """Without what may differ: names, chance, length, who answers, and where the footage lies."""
-    cameras = tuple(dataclasses.replace(one, variant="") for one in scenario.cameras)
-    return dataclasses.replace(
-        scenario, name="", about="", seed=0, seconds=1e9, drain_seconds=0.0, footage=(), cameras=cameras
-    )
-
-
-def _differing(a: Scenario, b: Scenario) -> list[str]:
-    names = [one.name for one in dataclasses.fields(Scenario)]
-    return [name for name in names if getattr(a, name) != getattr(b, name)]
-
-
-def _notes(a: LoadResult, b: LoadResult) -> list[str]:
-    found = []
-    if a.machine != b.machine:
-        machines = [f"{one.machine.cores} cores of {one.machine.cpu}" for one in (a, b)]
-        found.append(f"the drivers' machines differ: {machines[0]} and {machines[1]}")
-    for name, one in (("A", a), ("B", b)):
-        if one.ended == "interrupted":
-            found.append(f"{name} was interrupted after {one.seconds:g} s")
-    if (variants := (a.variants, b.variants)) and variants[0] != variants[1]:
-        found.append(f"answered by {', '.join(a.variants) or 'none'} in A, by {', '.join(b.variants) or 'none'} in B")
-    return found
+    return Comparison(changes(*both, limits, alpha), alpha, len(both[0]), stopped, known, failed, _others(a, b, both))
 
 
 def _together(a: Timeline, b: Timeline) -> tuple[Timeline, Timeline]:
-    """The seconds that both have."""
-    shared = min(len(a), len(b))
-    return a.first(shared), b.first(shared)
+    """The seconds that both have, after the longer warm-up."""
+    begin = max((int(one.starts[0]) for one in (a, b) if len(one)), default=0)
+    end = begin + min(len(one.between(begin, sys.maxsize)) for one in (a, b))
+    return a.between(begin, end), b.between(begin, end)
 
 
 def changes(a: Timeline, b: Timeline, limits: Mapping[str, float], alpha: float) -> list[Change]:
@@ -208,46 +170,62 @@ def changes(a: Timeline, b: Timeline, limits: Mapping[str, float], alpha: float)
         limits: what is allowed, for each of ALLOWED.
     """
     level = 1 - 2 * alpha / len(limits)  # of all lower ends together alpha at most are wrong (Bonferroni)
-    blocks_a, blocks_b = a.in_blocks(), b.in_blocks()
+    blocks_a, blocks_b = a.blocks, b.blocks
+    all_a, all_b = blocks_a.together, blocks_b.together
     short = f"{len(a)} s are too short" if len(blocks_a) < FEWEST_BLOCKS else ""
-    found = []
-    for name, share in SHARES.items():
-        few = "" if is_told(a.together, share) and is_told(b.together, share) else "too few frames"
-        of_a, of_b = (partial(one.together.percentile, share) for one in (blocks_a, blocks_b))
-        found.append(_relative(name, of_a, of_b, len(blocks_a), level, limits[name], short or few))
+    few = [not (is_told(all_a, share) and is_told(all_b, share)) for share in SHARES.values()]
+    why_not = {name: short or "too few frames" * one for name, one in zip(SHARES, few, strict=True)}
+    of_a, of_b = (partial(one.percentiles, list(SHARES.values())) for one in (all_a, all_b))
+    found = _relative(of_a, of_b, len(blocks_a), level, limits, why_not)
     found.append(_unanswered(blocks_a, blocks_b, level, limits[UNANSWERED], short))
     told = all(CPU_SECONDS in one.server and ANSWERED in one.server for one in (a, b))
     if told:
-        of_a, of_b = (partial(_quotient, one.server[CPU_SECONDS], one.server[ANSWERED]) for one in (blocks_a, blocks_b))
-        found.append(_relative(CPU, of_a, of_b, len(blocks_a), level, limits[CPU], short))
+        of_a, of_b = (partial(_cpu_of, one) for one in (blocks_a, blocks_b))
+        found += _relative(of_a, of_b, len(blocks_a), level, limits, {CPU: short})
     else:
         nothing = Interval(math.nan, math.nan, math.nan, level)
         found.append(Change(CPU, math.nan, math.nan, nothing, limits[CPU], "not told by both servers"))
     return found
 
 
-_Statistic = Callable[[Counts], float]
-
-
 def _relative(
-    name: str, of_a: _Statistic, of_b: _Statistic, blocks: int, level: float, allowed: float, why: str
-) -> Change:
-    """Of a ratio; its logarithm is nearer to normal than itself."""
+    of_a: Statistics,
+    of_b: Statistics,
+    blocks: int,
+    level: float,
+    limits: Mapping[str, float],
+    why_not: Mapping[str, str],
+) -> list[Change]:
+    """Of ratios; their logarithms are nearer to normal than they.
+
+    Args:
+        why_not: by name, in the order of the statistics, why there shall be no interval.
+    """
+
+    def growth(multiplicity: Counts) -> list[float]:
+        pairs = zip(of_a(multiplicity), of_b(multiplicity), strict=True)
+        return [math.log(other / one) if one > 0 and other > 0 else math.nan for one, other in pairs]
+
     once = np.ones(blocks, np.int64)
-    a, b = of_a(once), of_b(once)
-    if not why and not (math.isfinite(a + b) and min(a, b) > 0):
-        why = "no frames"
-    if why:
-        value = b / a - 1 if a > 0 else math.nan
-        return Change(name, a, b, Interval(value, math.nan, math.nan, level), allowed, why)
+    values = list(zip(of_a(once), of_b(once), strict=True))
+    if all(why_not.values()):
+        logs = [Interval(math.nan, math.nan, math.nan, level)] * len(values)
+    else:
+        logs = student_bootstraps(growth, blocks, level=level)
+    found = []
+    for (name, why), (a, b), log in zip(why_not.items(), values, logs, strict=True):
+        if not why and not (math.isfinite(a + b) and min(a, b) > 0):
+            why = "no frames"
+        if not why and not math.isfinite(log.low):
+            why = "too few frames in some blocks"
+        low, high = (math.nan, math.nan) if why else (math.expm1(log.low), math.expm1(log.high))
+        change = Interval(b / a - 1 if a > 0 else math.nan, low, high, level)
+        found.append(Change(name, a, b, change, limits[name], why))
+    return found
 
-    def growth(multiplicity: Counts) -> float:
-        one, other = of_a(multiplicity), of_b(multiplicity)
-        return math.log(other / one) if one > 0 and other > 0 else math.nan
 
-    log = student_bootstrap(growth, blocks, level=level)
-    change = Interval(math.expm1(log.value), math.expm1(log.low), math.expm1(log.high), level)
-    return Change(name, a, b, change, allowed, "" if math.isfinite(log.low) else "too few frames in some blocks")
+def _cpu_of(blocks: Timeline, multiplicity: Counts) -> list[float]:
+    return [_quotient(blocks.server[CPU_SECONDS], blocks.server[ANSWERED], multiplicity)]
 
 
 def _unanswered(a: Timeline, b: Timeline, level: float, allowed: float, why: str) -> Change:
@@ -279,7 +257,11 @@ def _others(a: LoadResult, b: LoadResult, both: tuple[Timeline, Timeline]) -> li
     if a.server and b.server:
         peaks = (max(reading.resident_bytes for reading in one.server) / 1e6 for one in (a, b))
         found.append(("memory of the server at most, MB", *peaks))
-    for name, title, factor in (("cost_usage", "cost used by a million frames", 1e6), ("joules", "mJ a frame", 1e3)):
+    currencies = {reading.currency for one in (a, b) for reading in one.server}
+    per_frame = {"joules": ("mJ a frame", 1e3)}
+    if len(currencies) == 1:  # sums of two are no prices to compare
+        per_frame["cost_usage"] = (f"cost used by a million frames, {currencies.pop()}", 1e6)
+    for name, (title, factor) in per_frame.items():
         if all(name in one.server and one.server.get(ANSWERED, np.zeros(1)).any() for one in both):
             found.append((title, *(one.server[name].sum() / one.server[ANSWERED].sum() * factor for one in both)))
     return [(title, float(one), float(other)) for title, one, other in found]
@@ -291,5 +273,5 @@ def _check(allowed: Mapping[str, float], alpha: float) -> None:
             raise InvalidInput(f"{name} is not compared; there are {', '.join(ALLOWED)}")
         if not 0 <= margin < math.inf:
             raise InvalidInput(f"the change allowed of {name} must be 0 or above")
-    if not 0 < alpha < 1:
-        raise InvalidInput("alpha must be above 0 and below 1")
+    if not 1e-6 <= alpha < 1:
+        raise InvalidInput("alpha must be from 0.000001 to below 1")

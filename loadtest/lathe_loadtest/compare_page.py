@@ -8,8 +8,8 @@ import math
 from lathe.report import Report
 from lathe_loadtest import load_plots
 from lathe_loadtest.compare import TITLES, UNANSWERED, WORDS, Change, Comparison
-from lathe_loadtest.figures import judged_timeline
 from lathe_loadtest.result import LoadResult
+from lathe_loadtest.timeline import Timeline
 
 HEADINGS = ("figure", "verdict", "change", "interval", "allowed", "A", "B")
 
@@ -49,6 +49,7 @@ def as_json(comparison: Comparison) -> str:
     """Everything that the verdict rests on; unknown numbers are null."""
     table = {
         "format": 1,
+        "kind": "comparison",
         "verdict": comparison.verdict,
         "exit_code": comparison.exit_code,
         "sentence": comparison.sentence,
@@ -89,8 +90,8 @@ def page(a: LoadResult, b: LoadResult, comparison: Comparison, names: tuple[str,
         report.paragraph(f"{note[0].upper()}{note[1:]}.", "note")
     report.table(HEADINGS, rows(comparison))
     report.paragraph(how_to_read(comparison), "note")
-    timelines = {name: judged_timeline(one) for name, one in (("A", a), ("B", b))}
-    curves = {name: (one.together, one.in_blocks().together) for name, one in timelines.items() if one.together.total}
+    blocks = {name: Timeline.of(one).blocks.together for name, one in (("A", a), ("B", b))}
+    curves = {name: one for name, one in blocks.items() if one.total}
     if curves:
         report.heading("Latency")
         report.plot(
@@ -112,7 +113,9 @@ def _value(one: Change, side: float) -> str:
 def _change(one: Change, value: float) -> str:
     if not math.isfinite(value):
         return "–"
-    return f"{100 * value:+.2f} points" if one.name == UNANSWERED else f"{value:+.1%}"
+    if one.name == UNANSWERED:
+        return f"{100 * value:+.2f} points"
+    return f"{value:+.1%}" if abs(value) >= 0.01 else f"{value:+.2%}"
 
 
 def _bounds(one: Change) -> str:

@@ -8,6 +8,7 @@ import multiprocessing
 import signal
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from multiprocessing.connection import Connection as Pipe
@@ -18,26 +19,27 @@ from threading import Event as Flag
 from typing import Any
 
 from lathe.connection import Connection
-from lathe.errors import InternalError, Refused, Unavailable
+from lathe.errors import InternalError, InvalidInput, Refused, Unavailable
 from lathe.machine import available_cores, cpu_name
 from lathe_loadtest import assemble, sender
 from lathe_loadtest.actions import Moment, Performer
 from lathe_loadtest.footage import jpegs
 from lathe_loadtest.notes import Rows
+from lathe_loadtest.orders import Beat, Begin, Done, Ready, Stop, Task
+from lathe_loadtest.presence import lost_seconds
 from lathe_loadtest.readings import Readings
 from lathe_loadtest.result import Ended, LoadResult, Machine
-from lathe_loadtest.scenario import Cameras, Scenario
-from lathe_loadtest.sender import Beat, Begin, Ready, Stop, Task
+from lathe_loadtest.scenario import Scenario
 from lathe_loadtest.stage import Stage, Target
 
 FRAMES_A_PROCESS = 2_000
 """A second: about a quarter of a core."""
+MAX_FRAMES = 1e8
+"""Of a run: some gigabytes of notes."""
 _START_SECONDS = 60.0
 _LEAD_SECONDS = 0.2
 """Between the word to begin and the beginning."""
 _GATHER_SECONDS = 30.0
-_AWAY_SECONDS = 1.5
-"""For which cameras may be without a connection at the end of a run: they beat once a second."""
 
 
 def drive(
@@ -60,19 +62,25 @@ def drive(
     Raises:
         Unavailable: no camera could connect.
         Refused: the server does not take such streams or calls; with its reason.
+        InvalidInput: the scenario sends no frame, or more than can be noted; or a token would cross the network in
+            plain text.
         NotFound, InvalidInput: of the footage, or of the connection's files.
     """
+    if scenario.max_frames > MAX_FRAMES:
+        raise InvalidInput(f"up to {scenario.max_frames:.0f} frames are more than a run can have, {MAX_FRAMES:.0f}")
     parts = processes or processes_for(scenario)
     connection = target.connection or Connection.from_environment()
+    connection.check(target.server)
+    tls = connection.ssl_context()
     do = do or partial(Stage(target).do, scenario.model)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lathe-load-")))
-        tasks = _tasks(scenario, target.grpc, connection, min(parts, len(scenario.camera_names)), folder)
+        tasks = _tasks(scenario, target, connection, min(parts, len(scenario.camera_names)), folder)
         crew = stack.enter_context(_crew(tasks))
-        crew.await_ready(target.grpc, stop)
+        crew.await_ready(target.server, stop)
         begin = Begin(time.monotonic() + _LEAD_SECONDS, time.time() + _LEAD_SECONDS)
         crew.tell(begin)
-        readings = Readings(target.http, connection.ssl_context(), scenario.model, begin.at)
+        readings = Readings(target.http, tls, scenario.model, begin.at)
         try:
             with Performer(scenario, do, begin.at) as performer:
                 ended, error, seconds = crew.watch(scenario, begin.at, stop, on_beat)
@@ -84,17 +92,18 @@ def drive(
         return LoadResult(
             scenario=scenario,
             machine=Machine(cpu_name(), available_cores()),
-            address=target.grpc,
+            address=target.server,
             started_at_unix=begin.at_unix,
-            seconds=max(0.0, seconds - scenario.warmup_seconds),
+            seconds=seconds,
             per_second=assemble.per_second(rows),
             cameras=assemble.cameras(scenario, rows),
             sender=assemble.sender(rows),
             server=server_readings,
             events=tuple(performer.events),
-            why_invalid=assemble.why_invalid(rows, seconds, len(tasks) - len(rows)),
+            why_invalid=(*assemble.why_invalid(rows, seconds, len(tasks) - len(rows)), *crew.own_limits),
             ended=ended,
             error=error,
+            strange=crew.strange,
         )
 
 
@@ -105,16 +114,11 @@ def processes_for(scenario: Scenario) -> int:
     >>> processes_for(Scenario("face", (Cameras(count=4, fps=10),)))
     1
     """
-    factor = 1.0 if scenario.shape.kind in ("steady", "soak") else max(scenario.shape.low, scenario.shape.high)
-    frames = factor * sum(cameras.count * cameras.fps for cameras in scenario.cameras)
-    return max(1, min(available_cores(), math.ceil(frames / FRAMES_A_PROCESS)))
+    frames_per_second = scenario.max_frames / scenario.seconds
+    return max(1, min(available_cores(), math.ceil(frames_per_second / FRAMES_A_PROCESS)))
 
 
-def stays_throughout(cameras: Cameras) -> bool:
-    return not (cameras.joins_seconds or cameras.leaves_seconds or cameras.away_every_seconds)
-
-
-def _tasks(scenario: Scenario, address: str, connection: Connection, parts: int, folder: Path) -> list[Task]:
+def _tasks(scenario: Scenario, target: Target, connection: Connection, parts: int, folder: Path) -> list[Task]:
     kinds: dict[tuple[tuple[int, int], int], Path] = {}
     pictures = {}
     for cameras in scenario.cameras:
@@ -123,7 +127,7 @@ def _tasks(scenario: Scenario, address: str, connection: Connection, parts: int,
             kinds[kind] = folder / f"{len(kinds)}.jpegs"
             sender.write_pictures(jpegs(scenario.footage, *kind), kinds[kind])
         pictures[cameras.name] = kinds[kind]
-    return [Task(scenario, address, connection, part, parts, pictures) for part in range(parts)]
+    return [Task(scenario, target.grpc, target.server, connection, part, parts, pictures) for part in range(parts)]
 
 
 @contextlib.contextmanager
@@ -162,13 +166,26 @@ class _Crew:
     def __init__(self, members: Sequence[tuple[BaseProcess, Pipe]]) -> None:
         self._members = members
         self._pipes = [pipe for _, pipe in members]
-        self._done: dict[Pipe, Rows] = {}
+        self._done: dict[Pipe, Done] = {}
         self._dead: set[Pipe] = set()
         self._beats: dict[Pipe, Beat] = {}
 
     @property
     def rows(self) -> list[Rows]:
-        return [self._done[pipe] for pipe in self._pipes if pipe in self._done]
+        return [self._done[pipe].rows for pipe in self._pipes if pipe in self._done]
+
+    @property
+    def own_limits(self) -> list[str]:
+        """Reasons for which this machine was the limit."""
+        total = sum((Counter(done.own_limits) for done in self._done.values()), Counter[str]())
+        return [
+            f"{count} cameras could not connect: {limit}, on the driver's machine" for limit, count in total.items()
+        ]
+
+    @property
+    def strange(self) -> dict[str, int]:
+        """See `LoadResult`."""
+        return dict(sum((Counter(done.strange) for done in self._done.values()), Counter[str]()))
 
     def tell(self, order: object) -> None:
         for pipe in self._pipes:
@@ -185,8 +202,10 @@ class _Crew:
         told: dict[Pipe, Ready] = {}
         end = time.monotonic() + _START_SECONDS
         while len(told) < len(self._pipes):
-            if time.monotonic() > end or (stop and stop.is_set()):
-                raise Unavailable("the driver did not start" if not stop else "stopped before it began")
+            if stop and stop.is_set():
+                raise Unavailable("stopped before it began")
+            if time.monotonic() > end:
+                raise Unavailable("the driver did not start")
             for pipe, message in self._hear():
                 if message is None:
                     raise InternalError("a process of the driver died while it started")
@@ -195,8 +214,10 @@ class _Crew:
         problem = next((ready.problem for ready in told.values() if ready.problem), "")
         if problem:
             raise Refused(f"the server refuses the cameras: {problem}")
-        if sum(ready.wanted for ready in told.values()) and not sum(ready.connected for ready in told.values()):
+        if not any(ready.connected for ready in told.values()):
             raise Unavailable(f"no server answers at {address}")
+        if not any(ready.frames for ready in told.values()):
+            raise InvalidInput("the scenario sends no frame")
 
     def watch(
         self, scenario: Scenario, start: float, stop: Flag | None, on_beat: Callable[[float, int, int], None]
@@ -208,8 +229,9 @@ class _Crew:
         stopped = False
         while len(self._done) + len(self._dead) < len(self._pipes) and time.monotonic() < end:
             for pipe, message in self._hear():
-                if isinstance(message, Beat) and message.seconds <= scenario.seconds:  # later ones go, as they should
+                if isinstance(message, Beat):
                     self._beats[pipe] = message
+                if isinstance(message, Beat) and message.seconds <= scenario.seconds:  # later ones go, as they should
                     self._tell_beat(message, on_beat)
             now = time.monotonic() - start
             if stopped or now >= scenario.seconds:
@@ -217,31 +239,31 @@ class _Crew:
             problem = next((beat.problem for beat in self._beats.values() if beat.problem), "")
             if stop and stop.is_set():
                 ended, error, seconds = "interrupted", f"interrupted after {now:.1f} s", now
-            elif problem or self._lost_for(scenario, now) > scenario.give_up_seconds:
+            elif problem or self._lost_for(now) > scenario.give_up_seconds:
                 reason = f"the server refuses the cameras: {problem}" if problem else "the server is gone"
                 ended, error, seconds = "server_lost", f"{reason}: given up after {now:.1f} s", now
             if ended != "completed":
                 stopped = True
                 self.tell(Stop(seconds, drain=ended == "interrupted"))
                 end = time.monotonic() + scenario.drain_seconds + _GATHER_SECONDS
-        lost_for = self._lost_for(scenario, scenario.seconds) if ended == "completed" else 0.0
-        if lost_for > _AWAY_SECONDS:  # there was no time left to give up
-            ended, error = "server_lost", f"the server is gone: nobody had a connection for the last {lost_for:.1f} s"
+        if ended == "completed":  # unless there was no time left to give up
+            problem = next((done.problem for done in self._done.values() if done.problem), "")
+            lost_for = lost_seconds([done.presence for done in self._done.values()], now=scenario.seconds)
+            if problem:
+                ended, error = "server_lost", f"the server refuses the cameras: {problem}"
+            elif lost_for > 0:
+                ended = "server_lost"
+                error = f"the server is gone: nobody had a connection for the last {lost_for:.1f} s"
         return ended, error, seconds
 
-    def _lost_for(self, scenario: Scenario, now: float) -> float:
-        """Seconds for which all have been without a connection."""
+    def _lost_for(self, now: float) -> float:
         alive = [pipe for pipe in self._pipes if pipe not in self._dead]
         beats = [self._beats[pipe] for pipe in alive if pipe in self._beats]
-        if not beats or len(beats) < len(alive) or any(beat.open for beat in beats):
-            return 0.0
-        if not any(stays_throughout(cameras) for cameras in scenario.cameras):  # all may be gone of their own will
-            return 0.0
-        return now - max(beat.last_open_seconds for beat in beats)
+        return lost_seconds([beat.presence for beat in beats], now) if len(beats) == len(alive) else 0.0
 
     def _tell_beat(self, beat: Beat, on_beat: Callable[[float, int, int], None]) -> None:
         beats = self._beats.values()
-        on_beat(beat.seconds, sum(one.rows for one in beats), sum(one.open for one in beats))
+        on_beat(beat.seconds, sum(one.rows for one in beats), sum(one.presence.open for one in beats))
 
     def _hear(self) -> list[tuple[Pipe, object]]:
         """What has been said in a moment; None of those that have died."""
@@ -254,7 +276,7 @@ class _Crew:
             except (EOFError, OSError):
                 message = None
                 self._dead.add(pipe)
-            if isinstance(message, Rows):
+            if isinstance(message, Done):
                 self._done[pipe] = message
             heard.append((pipe, message))
         return heard

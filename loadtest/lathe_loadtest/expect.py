@@ -20,7 +20,7 @@ class Expect:
         answered_by: by variant the share of the answered frames, at least.
         split: weights by variant. Each stream is answered by one of them alone, and how many streams each has is
             within the interval in which 99 of 100 draws by these weights are.
-        silent_seconds: for which no frame at all is answered though some were due, at most.
+        silent_seconds: one after another in which frames were due of which none was answered, then or later; at most.
         grown_bytes: by which the server's resident memory grows from the second fifth of the run to the last, at most.
         actions: done without an error, at least; errors are never expected.
     """

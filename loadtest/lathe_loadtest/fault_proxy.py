@@ -92,7 +92,9 @@ class Proxy:
 
     async def _cut(self, how: CutHow, share: float) -> None:
         numbers = [
-            number for number, (writer, _) in self._open.items() if how != "silence" or writer not in self._silent
+            number
+            for number, (writer, _) in self._open.items()
+            if not writer.is_closing() and (how != "silence" or writer not in self._silent)
         ]
         for number in self._random.sample(numbers, min(len(numbers), max(1, round(share * len(numbers))))):
             self.cuts += 1
@@ -110,6 +112,10 @@ class Proxy:
             writer.transport.abort()
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.CancelledError):  # by `_end`; Python 3.11 would complain of it
+            await self._pass_both(reader, writer)
+
+    async def _pass_both(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             upstream, downstream = await asyncio.open_connection(self._host, self._port)
         except OSError:
@@ -121,9 +127,14 @@ class Proxy:
         up, down = (
             Lane(self._faults, line, f"{name} {number}") for line, name in zip(self._lines, ("up", "down"), strict=True)
         )
-        await asyncio.gather(self._pass_on(reader, downstream, up), self._pass_on(upstream, writer, down))
-        self._silent -= {writer, downstream}
-        del self._open[number]
+        try:
+            await asyncio.gather(self._pass_on(reader, downstream, up), self._pass_on(upstream, writer, down))
+        finally:
+            for one in (writer, downstream):
+                if not one.is_closing():  # it was told nothing, or there is no time for more
+                    one.transport.abort()
+            self._silent -= {writer, downstream}
+            del self._open[number]
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lane: Lane) -> None:
         way = _Way(self._faults.buffer_bytes)
@@ -139,7 +150,8 @@ class Proxy:
                     writer.write(data)
                     await writer.drain()
         taking.cancel()
-        writer.close()
+        if writer not in self._silent:
+            writer.close()
 
     async def _take_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lane: Lane, way: _Way) -> None:
         with contextlib.suppress(OSError):
@@ -151,8 +163,10 @@ class Proxy:
     async def _end(self) -> None:
         if self._cutting:
             self._cutting.cancel()
-        if passing := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.wait(passing, timeout=SECONDS)
+        passing = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in passing:
+            task.cancel()
+        await asyncio.gather(*passing, return_exceptions=True)
 
 
 class _Way:

@@ -58,6 +58,8 @@ class Faults:
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must not be negative or infinite")
+        if self.stalls_per_second and not self.stall_seconds:
+            raise ValueError("stalls_per_second needs stall_seconds, their mean length")
 
     @property
     def buffer_bytes(self) -> int:
@@ -98,7 +100,7 @@ class Line:
 
     def _until_stall(self) -> float:
         per_second = self._faults.stalls_per_second
-        return self._random.expovariate(per_second) if per_second and self._faults.stall_seconds else math.inf
+        return self._random.expovariate(per_second) if per_second else math.inf
 
 
 class Lane:

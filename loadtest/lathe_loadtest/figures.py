@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,8 +12,8 @@ import numpy as np
 from lathe.evidence import Interval
 from lathe.figure_text import milli
 from lathe_loadtest.latencies import Latencies
-from lathe_loadtest.result import ANSWERED, LoadResult
-from lathe_loadtest.timeline import Counts, Timeline, Values, interval
+from lathe_loadtest.result import ANSWERED, OVERLOADED, LoadResult
+from lathe_loadtest.timeline import KNOWN, Counts, Timeline, Values, intervals
 
 PERCENTILES = (0.5, 0.9, 0.95, 0.99, 0.999, 0.9999)
 FEWEST_BEYOND = 10
@@ -61,7 +61,7 @@ class ServerFigures:
 @dataclass(frozen=True)
 class Figures:
     """Attributes:
-    judged_seconds: without the warm-up.
+    timeline: the seconds that they are of: those after the warm-up.
     offered, accepted, served: frames a second that were due, that were sent and not rejected, that were answered.
     shares: of the due frames by outcome, most first.
     all: of all variants together.
@@ -69,7 +69,7 @@ class Figures:
     late_p99_seconds, late_most_seconds: by how much the sender itself was late.
     """
 
-    judged_seconds: int
+    timeline: Timeline
     due: int
     offered: Interval
     accepted: Interval
@@ -83,34 +83,30 @@ class Figures:
     late_p99_seconds: float
     late_most_seconds: float
 
+    @property
+    def judged_seconds(self) -> int:
+        return len(self.timeline)
 
-def figures(result: LoadResult, level: float = LEVEL, *, judged: Timeline | None = None) -> Figures:
-    """Of the seconds after the warm-up.
 
-    Args:
-        judged: these, where they are known already.
-    """
-    judged = judged_timeline(result) if judged is None else judged
-    blocks = judged.in_blocks()
+def figures(result: LoadResult, level: float = LEVEL) -> Figures:
+    judged = Timeline.of(result)
+    blocks = judged.blocks
+    answered = int(judged.answered.sum())
     due = int(judged.due.sum())
     totals = {name: int(one.sum()) for name, one in judged.outcomes.items()}
     outcomes = dict(sorted(totals.items(), key=lambda one: -one[1]))
     late = Latencies.decoded([result.sender.lateness])
     rate = partial(_ratio, lengths=blocks.lengths, level=level)
     return Figures(
-        judged_seconds=len(judged),
+        timeline=judged,
         due=due,
         offered=rate(blocks.due),
         accepted=rate(accepted(blocks)),
         served=rate(blocks.answered),
         outcomes=outcomes,
         shares={name: _ratio(blocks.outcomes[name], blocks.due, level, is_share=True) for name in outcomes},
-        all=_variant(judged.together, blocks.together, int(judged.answered.sum()), level),
-        variants={
-            name: _variant(one, blocks.latencies[name], int(judged.answered.sum()), level)
-            for name, one in judged.latencies.items()
-            if one.total
-        },
+        all=_variant(blocks.together, answered, level),
+        variants={name: _variant(one, answered, level) for name, one in blocks.latencies.items() if one.total},
         server=_server(result, blocks, level),
         sender_us_per_frame=result.sender.cpu_us_per_frame,
         late_p99_seconds=late.percentile(0.99),
@@ -118,13 +114,9 @@ def figures(result: LoadResult, level: float = LEVEL, *, judged: Timeline | None
     )
 
 
-def judged_timeline(result: LoadResult) -> Timeline:
-    return Timeline.of(result).after(result.scenario.warmup_seconds)
-
-
 def accepted(timeline: Timeline) -> Counts:
-    """Frames that the server took: sent and not rejected."""
-    return np.asarray(timeline.sent - timeline.outcome("rejected"))
+    """Frames that the server took: sent, and neither rejected nor turned away because it was overloaded."""
+    return np.asarray(timeline.sent - timeline.outcome("rejected") - timeline.outcome(OVERLOADED))
 
 
 def is_told(latencies: Latencies, share: float) -> bool:
@@ -179,24 +171,30 @@ def server_rows(server: ServerFigures) -> list[tuple[str, str]]:
     return rows
 
 
-def _variant(seconds: Latencies, blocks: Latencies, answered: int, level: float) -> VariantFigures:
-    found = {}
-    for share, value in seconds.curve(PERCENTILES):
-        if is_told(seconds, share):
-            found[share] = interval(partial(blocks.percentile, share), len(blocks.counts), level)
-        else:
-            found[share] = Interval(value, math.nan, math.nan, level)
-    return VariantFigures(seconds.total, seconds.total / answered if answered else math.nan, seconds.mean(), found)
+def _variant(blocks: Latencies, answered: int, level: float) -> VariantFigures:
+    found = {share: Interval(value, math.nan, math.nan, level) for share, value in blocks.curve(PERCENTILES)}
+    return VariantFigures(
+        blocks.total,
+        blocks.total / answered if answered else math.nan,
+        blocks.mean(),
+        {**found, **percentile_intervals(blocks, [share for share in found if is_told(blocks, share)], level)},
+    )
+
+
+def percentile_intervals(blocks: Latencies, shares: Sequence[float], level: float) -> dict[float, Interval]:
+    found = intervals(partial(blocks.percentiles, shares), len(blocks.counts), level) if shares else ()
+    return dict(zip(shares, found, strict=True))
 
 
 def _ratio(above: Counts | Values, lengths: Counts | Values, level: float, *, is_share: bool = False) -> Interval:
     """Of two sums over blocks."""
 
-    def statistic(multiplicity: Counts) -> float:
+    def statistic(multiplicity: Counts) -> list[float]:
         below = multiplicity @ lengths
-        return float(multiplicity @ above / below) if below else math.nan
+        return [float(multiplicity @ above / below) if below else math.nan]
 
-    return interval(statistic, len(above), level, is_share=is_share)
+    (found,) = intervals(statistic, len(above), level, is_share=is_share)
+    return found
 
 
 def _server(result: LoadResult, blocks: Timeline, level: float) -> ServerFigures | None:
@@ -211,7 +209,7 @@ def _server(result: LoadResult, blocks: Timeline, level: float) -> ServerFigures
 
     resident = [one.resident_bytes for one in readings]
     return ServerFigures(
-        cores=_ratio(grown["cpu_seconds"], blocks.lengths, level) if "cpu_seconds" in grown else None,
+        cores=_ratio(grown["cpu_seconds"], grown[KNOWN], level) if "cpu_seconds" in grown else None,
         cpu_ms_per_frame=a_frame("cpu_seconds", 1e3),
         resident_peak_bytes=max(resident),
         resident_growth_bytes=resident[-1] - resident[0],

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from threading import Event as Flag
 
 from lathe.errors import Unavailable
+from lathe_loadtest.assemble import LATE
 from lathe_loadtest.boxed import with_cameras
 from lathe_loadtest.capacity import Capacity, Run, find_capacities
 from lathe_loadtest.latencies import latencies_of
@@ -40,8 +41,11 @@ class Demand:
 def carries(result: LoadResult, demand: Demand) -> bool | None:
     """Whether a run was carried; None where it says more of who sends than of the server.
 
-    A run that was not carried counts even where who sends was late: that may be the server's doing.
+    A run that was not carried counts even where who sends was late: that may be the server's doing, where both share a
+    machine. It does not where a process of who sends had no more of its core to give, or died.
     """
+    if any(not reason.startswith(LATE) for reason in result.why_invalid):
+        return None
     due = sum(camera.due for camera in result.cameras)
     answered = result.outcomes[ANSWERED]
     is_late = latencies_of(result.cameras).percentile(0.99) > demand.p99_seconds

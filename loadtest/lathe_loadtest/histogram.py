@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from hdrh.histogram import HdrHistogram
 
 LOWEST_US, HIGHEST_US, DIGITS = 1, 600_000_000, 3
+_NO_HISTOGRAM = (binascii.Error, zlib.error, ValueError, IndexError, OverflowError, RuntimeError)
+"""What the decoder raises beside its own errors."""
 
 
 def histogram(values_us: NDArray[Any] | Iterable[float] = ()) -> HdrHistogram:
@@ -49,7 +51,7 @@ def decoded(text: str) -> HdrHistogram:
 
     try:
         made = HdrHistogram.decode(text)
-    except (HdrCookieException, HdrLengthException, binascii.Error, zlib.error, ValueError, IndexError) as error:
+    except (HdrCookieException, HdrLengthException, *_NO_HISTOGRAM) as error:
         raise InvalidInput("a histogram is not HdrHistogram's base64", detail=str(error)) from error
     found = (made.lowest_trackable_value, made.highest_trackable_value, made.significant_figures)
     if found != (LOWEST_US, HIGHEST_US, DIGITS):

@@ -36,23 +36,24 @@ from lathe_loadtest.http2_frames import (
     INITIAL_WINDOW,
     INTERNAL,
     ITEM,
+    LARGEST_FRAME,
     MAX_FRAME,
     MAX_STREAMS,
     PADDED,
     PING,
     PREFACE,
     PRIORITY,
-    REFUSED_STREAM,
+    RESET_STATUSES,
     RST_STREAM,
     SETTINGS,
     TABLE_SIZE,
-    UNAVAILABLE,
     UNKNOWN,
     WIDE_WINDOW,
     WINDOW_UPDATE,
     WORD,
     frame,
 )
+from lathe_loadtest.http2_pulse import Pulse
 
 
 class Connection(asyncio.Protocol):
@@ -80,6 +81,7 @@ class Connection(asyncio.Protocol):
         self._decoder = Decoder()
         self._decoder.max_allowed_table_size = 0
         self._unread = 0
+        self._pulse = Pulse()
         self._why = ""
 
     @property
@@ -127,8 +129,9 @@ class Connection(asyncio.Protocol):
     def half_close(self, call: Call) -> None:
         """No more messages on this call, after those that wait."""
         if call.unsent:
-            call.unsent.append(([], -1, True))
-        elif self._transport and call.code is None:
+            if not call.unsent[-1][2]:
+                call.unsent.append(([], -1, True))
+        elif self._transport and call.code is None and not call.is_half_closed:
             call.is_half_closed = True
             self._transport.write(frame(DATA, END_STREAM, call.number))
 
@@ -143,11 +146,19 @@ class Connection(asyncio.Protocol):
         if self._transport:
             self._transport.close()
 
-    def abort(self) -> None:
+    def abort(self, why: str = "cut") -> None:
         """Cuts the connection without a word."""
         if self._transport:
-            self._why = self._why or "cut"
+            self._why = self._why or why
             self._transport.abort()
+
+    def beat(self) -> None:
+        """About once a second: asks a server that has long said nothing whether it is there, and gives it up."""
+        todo = self._pulse.beat(is_owed=bool(self._calls))
+        if todo == "gone":
+            self.abort("the server says nothing any more")
+        elif todo == "ask" and self._transport:
+            self._transport.write(frame(PING, 0, 0, bytes(8)))
 
     def has_read(self, size: int, call: Call) -> None:
         """The caller is done with so many bytes: the server may send as many more."""
@@ -213,19 +224,22 @@ class Connection(asyncio.Protocol):
                 return
 
     def data_received(self, data: bytes) -> None:
+        self._pulse.was_heard = True
         if self._buffer:
             data = self._buffer + data
         at, end = 0, len(data)
         while end - at >= 9 and self._transport:
             high, low, kind, flags, number = HEADER.unpack_from(data, at)
-            stop = at + 9 + (high << 8 | low)
-            if stop > end:
+            size = high << 8 | low
+            stop = at + 9 + size
+            if stop > end and size <= LARGEST_FRAME:
                 break
             try:
+                if size > LARGEST_FRAME:
+                    raise ValueError("a frame is too large")
                 self._on_frame(kind, flags, number & 0x7FFFFFFF, data[at + 9 : stop])
             except (struct.error, HPACKError, IndexError, ValueError, UnicodeDecodeError):
-                self._why = "the server does not speak HTTP/2"
-                self._transport.abort()
+                self.abort("the server does not speak HTTP/2")
                 return
             at = stop
         self._buffer = data[at:]
@@ -252,16 +266,21 @@ class Connection(asyncio.Protocol):
         elif kind == RST_STREAM and number in self._calls:
             (reason,) = WORD.unpack(body)
             call = self._calls[number]
-            code = UNAVAILABLE if reason == REFUSED_STREAM else INTERNAL
+            code = RESET_STATUSES.get(reason, INTERNAL)
             call.is_half_closed = True  # as far as anybody listens
             self._end(call, code if call.status is None else call.status, f"the server has reset it ({reason})")
         elif kind == SETTINGS:
             self._on_settings(flags, body)
-        elif kind == PING and not flags & ACK:
-            self._transport.write(frame(PING, ACK, 0, body))
+        elif kind == PING:
+            if flags & ACK:
+                self._pulse.was_answered = True
+            else:
+                self._transport.write(frame(PING, ACK, 0, body))
         elif kind == GOAWAY:
             last, _ = struct.unpack_from(">II", body)
-            self._why = "the server goes away"
+            if not self._why:
+                self._why = "the server goes away"
+                self._caller.on_going_away()
             for call in [call for call in self._calls.values() if call.number > last]:
                 self._end(call, CONNECTION_LOST, self._why)
             if not self._calls:
@@ -282,6 +301,7 @@ class Connection(asyncio.Protocol):
                 self._max_streams = value
         self._transport.write(frame(SETTINGS, ACK, 0))
         self._go_on()
+        self._caller.on_room()
 
     def _on_data(self, flags: int, number: int, body: bytes) -> None:
         call = self._calls.get(number)
@@ -291,19 +311,18 @@ class Connection(asyncio.Protocol):
         if call is None:  # of a call that has ended here
             self._unread += whole
             return
-        buffer = call.buffer + body if call.buffer else body
-        while len(buffer) >= 5:
-            size = 5 + int.from_bytes(buffer[1:5])
-            if len(buffer) < size:
-                break
-            call.messages += 1
-            message, buffer = buffer[5:size], buffer[size:]
-            self._caller.on_message(call, message)
-        call.buffer = buffer
-        if self._read_window == WIDE_WINDOW:  # otherwise the caller says when
+        is_large = call.awaited > self._read_window
+        if call.status is None:  # otherwise it is the page of a proxy
+            for message in call.messages(body):
+                self._caller.on_message(call, message)
+        # A slow reader says when; but of a message that is larger than its window it could never have the end.
+        if self._read_window == WIDE_WINDOW or is_large or call.awaited > self._read_window:
             self.has_read(whole, call)
         if flags & END_STREAM:
-            self._end(call, INTERNAL, "the call ended without a status")
+            if call.status is None:
+                self._end(call, INTERNAL, "the call ended without a status")
+            else:
+                self._end(call, call.status, call.text)
 
     def _on_headers(self, kind: int, flags: int, number: int, body: bytes) -> None:
         if kind == CONTINUATION:

@@ -13,14 +13,17 @@ TABLE_SIZE, ENABLE_PUSH, MAX_STREAMS, INITIAL_WINDOW, MAX_FRAME = 1, 2, 3, 4, 5
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DEFAULT_WINDOW = 65_535
 WIDE_WINDOW = 1 << 24
-REFUSED_STREAM = 7
+LARGEST_FRAME = 1 << 14
+"""That the other side may send: no other size is agreed on."""
 
 OK, CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, UNAVAILABLE = 0, 1, 2, 4, 14
 INTERNAL = 13
 CONNECTION_LOST = -1
 """Beside gRPC's statuses: of a call that ended with its connection, and of which the server has said nothing."""
-HTTP_STATUSES = {"401": 16, "403": 7, "404": 12, "429": 14, "502": 14, "503": 14, "504": 14}
-"""gRPC's mapping of what proxies answer that know no gRPC; 400 is INTERNAL and all others are UNKNOWN."""
+RESET_STATUSES = {7: UNAVAILABLE, 8: CANCELLED, 11: 8, 12: 7}
+"""gRPC's mapping of the reasons for which a stream is reset; all others are INTERNAL."""
+HTTP_STATUSES = {"400": INTERNAL, "401": 16, "403": 7, "404": 12, "429": 14, "502": 14, "503": 14, "504": 14}
+"""gRPC's mapping of what proxies answer that know no gRPC; all others are UNKNOWN."""
 
 HEADER = struct.Struct(">HBBBI")  # length (3 bytes), type, flags, stream
 ITEM = struct.Struct(">HI")

@@ -75,7 +75,11 @@ def _checks(result: LoadResult, expect: Expect) -> Iterator[Check]:
     if expect.silent_seconds is not None:
         silent = _longest_silence(result)
         yield check(
-            "seconds without an answer", "≤", str(expect.silent_seconds), str(silent), silent <= expect.silent_seconds
+            "seconds whose frames had no answer",
+            "≤",
+            str(expect.silent_seconds),
+            str(silent),
+            silent <= expect.silent_seconds,
         )
     if expect.grown_bytes is not None:
         yield _growth(result, expect.grown_bytes)

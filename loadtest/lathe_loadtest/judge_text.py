@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lathe_loadtest.judge import Check
 
@@ -17,7 +18,7 @@ def show(checks: Sequence[Check], console: Console) -> None:
     for name in HEADINGS:
         table.add_column(name)
     for check in checks:
-        table.add_row(*row(check), style=None if check.holds else "bold")
+        table.add_row(*map(Text, row(check)), style=None if check.holds else "bold")
     console.print(table)
 
 

@@ -57,11 +57,13 @@ class Latencies:
         """Both together, stretch by stretch."""
         if not len(other.values):
             return self
-        pairs = zip(self.counts, other.counts, strict=True)
-        both = np.concatenate([self.values, other.values])
-        return Latencies.of([(both, np.concatenate(pair)) for pair in pairs])
+        values = np.union1d(self.values, other.values)
+        counts = np.zeros((len(self.counts), len(values)), np.int32)
+        for one in (self, other):
+            counts[:, np.searchsorted(values, one.values)] += one.counts
+        return Latencies(values, counts)
 
-    @property
+    @cached_property
     def together(self) -> Latencies:
         """All stretches as one."""
         return Latencies(self.values, self.counts.sum(0, keepdims=True, dtype=np.int32))
@@ -81,9 +83,13 @@ class Latencies:
         >>> [Latencies.of([one]).percentile(share) for share in (0.5, 0.9, 0.99, 0.999)]
         [0.01, 0.01, 0.02, 1.0]
         """
-        row = self.counts.sum(0) if multiplicity is None else multiplicity.astype(np.float64) @ self._as_floats
-        (found,) = self._percentiles(np.cumsum(row), [share])
+        (found,) = self.percentiles([share], multiplicity)
         return found
+
+    def percentiles(self, shares: Sequence[float], multiplicity: NDArray[np.int64] | None = None) -> list[float]:
+        """See `percentile`."""
+        row = self.counts.sum(0) if multiplicity is None else multiplicity.astype(np.float64) @ self._as_floats
+        return self._percentiles(np.cumsum(row), shares)
 
     def percentile_of_each(self, share: float) -> list[float]:
         """Of each stretch by itself."""
@@ -104,7 +110,7 @@ class Latencies:
     def curve(self, shares: Sequence[float]) -> list[tuple[float, float]]:
         """Each share with its percentile, as far as there is at least one frame beyond it."""
         told = [share for share in shares if self.total * (1 - share) >= 1 - 1e-9]
-        return list(zip(told, self._percentiles(np.cumsum(self.counts.sum(0)), told), strict=True))
+        return list(zip(told, self.percentiles(told), strict=True))
 
 
 def latencies_of(cameras: Iterable[CameraResult]) -> Latencies:

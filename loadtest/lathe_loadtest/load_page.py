@@ -27,7 +27,7 @@ from lathe_loadtest.judge_text import HEADINGS, row
 from lathe_loadtest.latencies import Latencies, latencies_by_group, latencies_of
 from lathe_loadtest.phases import Phase, phases, told
 from lathe_loadtest.result import ANSWERED, CameraResult, LoadResult
-from lathe_loadtest.timeline import FEWEST_BLOCKS, Timeline
+from lathe_loadtest.timeline import FEWEST_BLOCKS, KNOWN, Timeline
 
 MOST_STRETCHES = 300
 """Of a drawing over time; longer runs are drawn in stretches of several seconds."""
@@ -36,13 +36,13 @@ FRAME_HEADINGS = ("due", "answered", "unanswered", "p50, ms", "p99, ms")
 _RED = " What was done to the server is dashed in red."
 
 
-def page(result: LoadResult, checks: Sequence[Check] = ()) -> Report:
+def page(result: LoadResult, checks: Sequence[Check] = (), found: Figures | None = None) -> Report:
     """Args:
     checks: of what the scenario expects.
+    found: its figures, where they are known already.
     """
-    whole = Timeline.of(result)
-    judged = whole.after(result.scenario.warmup_seconds)
-    found, events = figures(result, judged=judged), phases(result)
+    found = found or figures(result)
+    judged, events = found.timeline, phases(result)
     scenario = result.scenario
     began = datetime.fromtimestamp(result.started_at_unix, UTC)
     report = Report(
@@ -54,8 +54,8 @@ def page(result: LoadResult, checks: Sequence[Check] = ()) -> Report:
     if checks:
         report.subheading("Expected and measured")
         report.table(HEADINGS, list(map(row, checks)))
-    timeline = whole.grouped(max(1, math.ceil(len(whole) / MOST_STRETCHES)))
-    _add_latency(report, judged, timeline, found, events)
+    timeline = judged.grouped(max(1, math.ceil(len(judged) / MOST_STRETCHES)))
+    _add_latency(report, timeline, found, events)
     if len(found.variants) > 1:
         _add_variants(report, timeline, found, events)
     _add_frames(report, timeline, found, events)
@@ -104,15 +104,15 @@ def _facts(result: LoadResult, found: Figures) -> list[tuple[str, str]]:
     ]
 
 
-def _add_latency(report: Report, judged: Timeline, timeline: Timeline, found: Figures, events: Sequence[Phase]) -> None:
+def _add_latency(report: Report, timeline: Timeline, found: Figures, events: Sequence[Phase]) -> None:
     report.heading("Latency")
     if not found.all.frames:
-        report.paragraph("No frame was answered.", "bad")
+        report.paragraph("No frame was answered." if found.due else "No frame was due.", "bad")
         return
-    blocks = judged.in_blocks()
-    curves = {"all": (judged.together, blocks.together)}
+    blocks = found.timeline.blocks
+    curves = {"all": blocks.together}
     if len(found.variants) > 1:
-        curves |= {name: (judged.latencies[name], blocks.latencies[name]) for name in found.variants}
+        curves |= {name: blocks.latencies[name] for name in found.variants}
     report.plot(
         load_plots.distribution(curves),
         "From when a frame was to be sent until its answer came: a frame that had to wait counts with its wait. "
@@ -123,7 +123,7 @@ def _add_latency(report: Report, judged: Timeline, timeline: Timeline, found: Fi
     rows = {"all": found.all, **(found.variants if len(found.variants) > 1 else {})}
     report.table(*_percentile_table(rows))
     report.paragraph(_how_to_read(len(blocks)), "note")
-    if len(events) > 1 and len(blocks) >= FEWEST_BLOCKS:
+    if any(one.is_planned for one in events) and len(blocks) >= FEWEST_BLOCKS:
         report.paragraph("This load changes by plan, so blocks differ: intervals are wider than they would be.", "note")
     report.heading("Latency over time")
     shares = {"p50": 0.5, "p99": 0.99}
@@ -177,6 +177,9 @@ def _add_variants(report: Report, timeline: Timeline, found: Figures, events: Se
 
 def _add_frames(report: Report, timeline: Timeline, found: Figures, events: Sequence[Phase]) -> None:
     report.heading("Frames offered, accepted, served")
+    if not found.due:
+        report.paragraph("No frame was due.", "bad")
+        return
     rows = {
         "offered": list(timeline.due / timeline.lengths),
         "accepted": list(accepted(timeline) / timeline.lengths),
@@ -185,7 +188,7 @@ def _add_frames(report: Report, timeline: Timeline, found: Figures, events: Sequ
     report.plot(
         load_plots.rates_over_time(timeline, rows, events),
         f"Offered {found.offered.value:.1f} frames a second: due by the cameras' clocks. Accepted "
-        f"{found.accepted.value:.1f}: sent and not rejected. Served {with_interval(found.served, '.1f')}: answered.",
+        f"{found.accepted.value:.1f}: sent and not turned away. Served {with_interval(found.served, '.1f')}: answered.",
         load_plots.key(rows),
     )
     report.table(
@@ -210,16 +213,17 @@ def _add_server(
     report.facts(server_rows(found.server))
     if not found.server.cost_used:
         report.paragraph("The server has no price, so there is no cost (--price-per-core-hour).", "note")
-    report.plots(_server_plots(result, timeline, events))
+    if len(timeline):
+        report.plots(_server_plots(result, timeline, events))
 
 
 def _server_plots(result: LoadResult, timeline: Timeline, events: Sequence[Phase]) -> list[tuple[str, str]]:
     end = float(timeline.starts[-1] + timeline.lengths[-1])
-    grown, known = timeline.server, _known(result, timeline)
+    grown = timeline.server
     answered = grown.get(ANSWERED)
     drawn: list[tuple[str, list[tuple[float, float]], str]] = []
     if "cpu_seconds" in grown:
-        points = load_plots.per_stretch(grown["cpu_seconds"].tolist(), timeline.lengths.tolist(), timeline)
+        points = load_plots.per_stretch(grown["cpu_seconds"].tolist(), grown[KNOWN].tolist(), timeline)
         drawn.append(("cores", points, "CPU, in cores."))
     memory = [(reading.at_seconds, reading.resident_bytes / 1e6) for reading in result.server]
     drawn.append(("MB", memory, "Resident memory."))
@@ -231,18 +235,8 @@ def _server_plots(result: LoadResult, timeline: Timeline, events: Sequence[Phase
             points = load_plots.per_stretch((grown[name] * factor).tolist(), answered.tolist(), timeline)
             drawn.append((title, points, caption))
     return [
-        (
-            load_plots.small_over_time([one for one in points if known[0] <= one[0] <= known[1]], title, end, events),
-            caption,
-        )
-        for title, points, caption in drawn
+        (load_plots.small_over_time(points, title, end, events), caption) for title, points, caption in drawn if points
     ]
-
-
-def _known(result: LoadResult, timeline: Timeline) -> tuple[float, float]:
-    """From the first to the last reading, before and after which nothing is known of the server."""
-    times = [reading.at_seconds for reading in result.server]
-    return times[0], times[-1]
 
 
 def _add_groups(report: Report, result: LoadResult) -> None:
@@ -253,7 +247,7 @@ def _add_groups(report: Report, result: LoadResult) -> None:
     answered = {name: one for name, one in groups.items() if one.total}
     if answered:
         report.plot(
-            load_plots.distribution({name: (one, one) for name, one in answered.items()}),
+            load_plots.distribution(answered),
             "The latencies of each.",
             load_plots.key(answered),
         )
@@ -292,13 +286,9 @@ def _add_sender(report: Report, result: LoadResult, found: Figures) -> None:
         [
             ("processes", str(result.sender.processes)),
             ("CPU a frame sent, µs", f"{found.sender_us_per_frame:.0f}"),
-            ("its own lateness, p99, ms", _ms(found.late_p99_seconds)),
-            ("at most, ms", _ms(found.late_most_seconds)),
+            ("its own lateness, p99, ms", milli(found.late_p99_seconds) if found.due else "–"),
+            ("at most, ms", milli(found.late_most_seconds) if found.due else "–"),
         ]
     )
     with report.details("scenario"):
         report.paragraph(json.dumps(asdict(result.scenario), ensure_ascii=False))
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.2f}" if math.isfinite(seconds) else "–"

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
 from lathe.plot import COLORS, HEIGHT, SMALL_WH, WIDTH, Axis, Series, lines, stacked, ticks
-from lathe_loadtest.figures import is_told
+from lathe_loadtest.figures import LEVEL, is_told, percentile_intervals
 from lathe_loadtest.latencies import Latencies
 from lathe_loadtest.phases import Phase
 from lathe_loadtest.result import ANSWERED
-from lathe_loadtest.timeline import Timeline, interval
+from lathe_loadtest.timeline import Timeline
 
 SHARES = {0.0: "0 %", 0.5: "50 %", 0.9: "90 %", 0.99: "99 %", 0.999: "99.9 %", 0.9999: "99.99 %"}
 """Of the axis of percentiles, on which each nine is as wide as the one before."""
@@ -37,22 +36,22 @@ def place(share: float) -> float:
     return math.log10(1 / (1 - share))
 
 
-def distribution(curves: Mapping[str, tuple[Latencies, Latencies]]) -> str:
+def distribution(curves: Mapping[str, Latencies]) -> str:
     """Latency by percentile; bands are the 95 % intervals.
 
     Args:
-        curves: by name, latencies second by second and in blocks.
+        curves: by name, latencies in blocks.
     """
     shares = [1 - 10 ** (-4 * corner / _CORNERS) for corner in range(_CORNERS + 1)]
-    drawn = {name: [(place(share), ms) for share, ms in _in_ms(one.curve(shares))] for name, (one, _) in curves.items()}
+    drawn = {name: [(place(share), ms) for share, ms in _in_ms(one.curve(shares))] for name, one in curves.items()}
     scale = _Scale([ms for points in drawn.values() for _, ms in points])
     series = []
     for number, (name, points) in enumerate(drawn.items()):
         color = COLORS[number % len(COLORS)]
-        band = _band(*curves[name], scale, color, f"{name}: 95 % interval")
+        band = _band(curves[name], scale, color, f"{name}: 95 % interval")
         series += [band] if band.points else []
         line = [(x, scale.at(ms)) for x, ms in points]
-        series.append(Series(line, color, _tip(name, curves[name][0]), name if len(drawn) > 1 else ""))
+        series.append(Series(line, color, _tip(name, curves[name]), name if len(drawn) > 1 else ""))
     marks = [place(share) for share in SHARES]
     words = dict(zip(marks, SHARES.values(), strict=True))
     high = marks[-1] * _ROOM
@@ -76,7 +75,7 @@ def variants_over_time(timeline: Timeline, phases: Sequence[Phase], share: float
 def rates_over_time(timeline: Timeline, rows: Mapping[str, Sequence[float]], phases: Sequence[Phase]) -> str:
     """Frames a second, a line each."""
     series = [
-        Series(list(zip(_middles(timeline), row, strict=True)), COLORS[number], name, name)
+        Series(list(zip(_middles(timeline), row, strict=True)), COLORS[number % len(COLORS)], name, name)
         for number, (name, row) in enumerate(rows.items())
     ]
     top = max((max(row, default=0.0) for row in rows.values()), default=0.0)
@@ -162,11 +161,11 @@ class _Scale:
         return Axis(f"{title}, logarithmic", marks[0], marks[-1], marks, lambda mark: f"{10**mark:g}")
 
 
-def _band(one: Latencies, blocks: Latencies, scale: _Scale, color: str, tip: str) -> Series:
+def _band(blocks: Latencies, scale: _Scale, color: str, tip: str) -> Series:
     shares = [1 - 10 ** (-4 * corner / _BAND_CORNERS) for corner in range(1, _BAND_CORNERS + 1)]
     upper, floor = [], []
-    for share in (share for share in shares if is_told(one, share)):
-        found = interval(partial(blocks.percentile, share), len(blocks.counts), 0.95)
+    told = [share for share in shares if is_told(blocks, share)]
+    for share, found in percentile_intervals(blocks, told, LEVEL).items():
         if math.isfinite(found.low):
             upper.append((place(share), scale.within(found.high * 1e3)))
             floor.append(scale.within(found.low * 1e3))

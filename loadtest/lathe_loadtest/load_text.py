@@ -8,9 +8,10 @@ from statistics import median
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lathe.figure_text import milli, share, short
-from lathe_loadtest.figures import Figures, figures, judged_timeline, server_rows
+from lathe_loadtest.figures import Figures, figures, server_rows
 from lathe_loadtest.latencies import Latencies, latencies_by_group
 from lathe_loadtest.result import ANSWERED, Event, LoadResult
 
@@ -19,19 +20,22 @@ MOST_EVENTS = 8
 """Of one kind that are told one by one."""
 
 
-def show(result: LoadResult, console: Console) -> None:
-    judged = judged_timeline(result)
-    found = figures(result, judged=judged)
+def show(result: LoadResult, console: Console, found: Figures | None = None) -> None:
+    """Args:
+    found: its figures, where they are known already.
+    """
+    found = found or figures(result)
+    blocks = found.timeline.blocks
     console.print(_frames(result, found))
     if found.all.frames:
-        console.print(_latencies(result, judged.latencies, judged.together))
+        console.print(_latencies(result, blocks.latencies, blocks.together))
     if found.server:
         console.print(_server(found))
     sender = result.sender
     processes = "1 process" if sender.processes == 1 else f"{sender.processes} processes"
     console.print(
         f"driver: {processes}, {found.sender_us_per_frame:.0f} µs of CPU a frame, p99 of its lateness "
-        f"{milli(found.late_p99_seconds)} ms",
+        f"{milli(found.late_p99_seconds if found.due else None)} ms",
         highlight=False,
     )
     for line in told(result.events):
@@ -56,10 +60,11 @@ def told(events: Sequence[Event]) -> Iterator[str]:
 
 
 def _frames(result: LoadResult, found: Figures) -> Table:
-    table = Table(title=f"{result.scenario.name or 'load'}: {found.judged_seconds} s judged", title_justify="left")
+    title = Text(f"{result.scenario.name or 'load'}: {found.judged_seconds} s judged")
+    table = Table(title=title, title_justify="left")
     for name in ("frames", "number", "a second", "share"):
         table.add_column(name, justify="left" if name == "frames" else "right")
-    rows = [("due", found.due), ("sent", sum(one.sent for one in result.per_second))]
+    rows = [("due", found.due), ("sent", int(found.timeline.sent.sum()))]
     rows += sorted(found.outcomes.items(), key=lambda one: (one[0] != ANSWERED, -one[1]))
     for name, number in rows:
         rate = number / found.judged_seconds if found.judged_seconds else None
@@ -79,7 +84,7 @@ def _latencies(result: LoadResult, variants: Mapping[str, Latencies], together: 
     rows |= {f"cameras: {name}": latencies for name, latencies in latencies_by_group(result.cameras).items()}
     for name, latencies in rows.items():
         if latencies.total:
-            table.add_row(name, *_percentiles(latencies))
+            table.add_row(Text(name), *_percentiles(latencies))
     return table
 
 
@@ -93,5 +98,5 @@ def _server(found: Figures) -> Table:
     table = Table(title="the server, by its own metrics", title_justify="left", show_header=False)
     assert found.server
     for name, value in server_rows(found.server):
-        table.add_row(name, value)
+        table.add_row(Text(name), value)
     return table

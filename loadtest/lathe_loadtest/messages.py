@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Protocol
 
 import numpy as np
@@ -55,7 +56,8 @@ def messages_of(scenario: Scenario, cameras: Cameras, name: str) -> Messages:
         name: of the camera.
     """
     if scenario.protocol == "stream":
-        return StreamMessages(scenario.model, cameras, name)
+        # The server draws a stream's variant by its name: another seed is another draw.
+        return StreamMessages(scenario.model, cameras, f"{name}.{scenario.seed}")
     if scenario.protocol == "unary":
         return UnaryMessages(scenario.model, cameras)
     return TensorMessages(scenario, cameras)
@@ -145,8 +147,9 @@ def outcome_of(code: int) -> str:
     return DISCONNECTED if code == CONNECTION_LOST else _OF_STATUS.get(code, "failed")
 
 
+@cache
 def content(tensor: Tensor, seed: int) -> bytes:
-    """Numbers from 0 to 1, or whole ones from 0 to 100."""
+    """Numbers from 0 to 1, or whole ones from 0 to 100; the same object for all cameras."""
     dtype, size = np.dtype(TYPES[tensor.datatype]), tuple(tensor.shape)
     random = np.random.default_rng(seed)
     values = random.random(size) if dtype.kind == "f" else random.integers(0, 2 if dtype.kind == "b" else 100, size)

@@ -26,6 +26,7 @@ class Rows:
         outcome: as of `OUTCOME_NUMBERS`.
         variant: refers to `variants`.
         latency, lateness: seconds.
+        cpu_seconds, frames: of all that was sent, in the warm-up too.
     """
 
     cameras: tuple[str, ...]
@@ -39,6 +40,7 @@ class Rows:
     latency: NDArray[np.float64]
     lateness: NDArray[np.float32]
     cpu_seconds: float
+    frames: int
 
     @property
     def answered(self) -> NDArray[np.bool_]:
@@ -102,4 +104,5 @@ class Notes:
             latency=np.array(self._latency)[kept],
             lateness=np.array(self.lateness, np.float32)[kept],
             cpu_seconds=cpu_seconds,
+            frames=sum(self._sent[:count]),
         )

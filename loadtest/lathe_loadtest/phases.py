@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lathe_loadtest.result import Event, LoadResult
 from lathe_loadtest.scenario import Scenario, Shape
@@ -17,19 +17,21 @@ class Phase:
 
     Attributes:
         is_action: it was done to the server.
+        is_planned: the load changes by the scenario.
     """
 
     at_seconds: float
     text: str
     is_action: bool = False
+    is_planned: bool = False
 
 
 def phases(result: LoadResult) -> list[Phase]:
     """In order of time, those that the run has reached."""
     scenario = result.scenario
     found = [Phase(scenario.warmup_seconds, "warm-up ends, judged from here")] if scenario.warmup_seconds else []
-    found += _of_the_shape(scenario.shape, scenario.seconds)
-    found += _of_cameras(scenario)
+    changes = [*_of_the_shape(scenario.shape, scenario.seconds), *_of_cameras(scenario)]
+    found += [replace(one, is_planned=True) for one in changes]
     found += _of_actions(result.events)
     return sorted((one for one in found if one.at_seconds <= result.seconds), key=lambda one: one.at_seconds)
 

@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 from lathe.carded_figures import serving_latency
 from lathe.errors import InvalidInput
@@ -19,8 +18,6 @@ from lathe.v1 import card_pb2
 from lathe_loadtest.figures import figures
 from lathe_loadtest.result import LoadResult
 
-UTILISATION = 0.7
-"""Of the cores, where no run was at its capacity: latency rises steeply above."""
 OVERHEAD_SECONDS = 0.0007
 """CPU time of a frame beyond its stages, for gRPC, the event loop and colder caches, where no load test says it: the
 most that docs/results/serving.md has."""
@@ -28,7 +25,8 @@ DECODE_SECONDS = 0.0006
 """At least, of a camera's picture: a JPEG of 640×480 read at half its size. Cards may be measured on smaller ones."""
 PROCESS_FRAMES = 2000.0
 """A second that one server process is trusted with: its event loop takes 0.4 ms a frame (docs/results/serving.md)."""
-THIS_MACHINE = "this machine"
+THIS_MACHINE, SERVERS_MACHINE = "this machine", "the server's machine"
+"""Where it was measured: here, or behind an address of elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +62,15 @@ class Prices:
     hours_a_month: float = 730.0
 
     def __post_init__(self) -> None:
+        if not self.currency:
+            raise ValueError('"currency" is empty')
         if not 0 < self.hours_a_month <= 744:
             raise ValueError('"hours_a_month" must be above 0, and 744 at most')
         names = [one.name for one in self.instances]
         if len(set(names)) < len(names):
             raise ValueError("two instances have the same name")
+        if taken := {THIS_MACHINE, SERVERS_MACHINE} & set(names):
+            raise ValueError(f'"{taken.pop()}" is the one that was measured: give the instance another name')
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class Row:
 
     instance: Instance
     need: Need
+    utilisation: float
     cameras: int
     fewest_cameras: int
     most_cameras: int
@@ -120,28 +123,28 @@ def plan_rows(
     instances: Sequence[Instance],
     *,
     fps: float,
-    utilisation: float = UTILISATION,
+    utilisations: Mapping[str, float],
     hours_a_month: float = 730.0,
     cameras_wanted: int = 0,
-    process_frames: float = PROCESS_FRAMES,
 ) -> list[Row]:
     """Every variant on every machine, in this order of machines.
+
+    Args:
+        utilisations: share of the cores that the server may use, by variant.
 
     Raises:
         InvalidInput: a number out of range.
     """
     if not 0 < fps <= 1000:
         raise InvalidInput("the frame rate must be above 0, and 1000 at most")
-    if not 0 < utilisation <= 1:
-        raise InvalidInput("the utilisation must be above 0, and 1 at most")
-    if cameras_wanted < 0 or not process_frames > 0:
-        raise InvalidInput("the number of cameras must be 0 or above, and the frames of a process above 0")
+    if cameras_wanted < 0:
+        raise InvalidInput("the number of cameras must be 0 or above")
     found = []
     for instance in instances:
         for need in needs:
-            cores = instance.cores * instance.speed
+            cores, utilisation = instance.cores * instance.speed, utilisations[need.variant]
 
-            def carried(cpu_seconds: float, cores: float = cores) -> int:
+            def carried(cpu_seconds: float, cores: float = cores, utilisation: float = utilisation) -> int:
                 return cameras_carried(cores, utilisation, cpu_seconds, fps)
 
             cpu = need.cpu_seconds
@@ -153,10 +156,11 @@ def plan_rows(
                 Row(
                     instance,
                     need,
+                    utilisation,
                     cameras,
                     carried(cpu.high) if has_bounds else cameras,
                     carried(cpu.low) if has_bounds else cameras,
-                    max(1, math.ceil(cameras * fps / process_frames)),
+                    max(1, math.ceil(cameras * fps / PROCESS_FRAMES)),
                     month / cameras if month is not None and cameras else None,
                     machines,
                     month * machines if month is not None and machines else None,
@@ -169,30 +173,43 @@ def measured_need(result: LoadResult, name: str = "the result") -> Need:
     """From a run that one variant has answered.
 
     Raises:
-        InvalidInput: the run is invalid, several variants have answered, or the server told no CPU time.
+        InvalidInput: the run is invalid or did not come to its end, several variants have answered, or the server told
+            no CPU time.
     """
     if not result.is_valid:
         raise InvalidInput(f"{name} is invalid: {', '.join(result.why_invalid)}")
+    if result.ended != "completed":
+        raise InvalidInput(f"{name} did not come to its end: {result.error or result.ended.replace('_', ' ')}")
     if len(result.variants) != 1:
         answered = ", ".join(result.variants) or "none"
         raise InvalidInput(f"{name} must be of one variant, whose CPU time it then tells; answered by: {answered}")
     server = figures(result).server
-    if not server or not server.cpu_ms_per_frame:
+    if not server or not server.cpu_ms_per_frame or not server.cpu_ms_per_frame.value > 0:
         raise InvalidInput(f"{name} holds no CPU time of the server: its metrics were not read")
     ms = server.cpu_ms_per_frame
     seconds = Interval(ms.value / 1e3, ms.low / 1e3, ms.high / 1e3, ms.level)
     return Need(result.variants[0], seconds, "measured")
 
 
-def carded_needs(
-    cards: Mapping[str, card_pb2.Card], measured: Mapping[str, Need]
-) -> tuple[dict[str, Need], float, list[str]]:
-    """Of variants that no run has measured, from their cards.
+@dataclass(frozen=True)
+class Carded:
+    """What cards tell.
 
-    Returns:
-        Needs by variant; what was added to each card's time, in seconds, which is the median of what the measured
-        variants took beyond theirs where there are such; the variants whose cards hold no latency.
+    Attributes:
+        needs: by variant.
+        added_seconds: to each card's time.
+        is_measured: what was added is the median of what measured variants took beyond their cards.
+        untold: variants whose cards hold no latency.
     """
+
+    needs: Mapping[str, Need]
+    added_seconds: float
+    is_measured: bool
+    untold: Sequence[str]
+
+
+def carded_needs(cards: Mapping[str, card_pb2.Card], measured: Mapping[str, Need]) -> Carded:
+    """Of variants that no run has measured."""
     times = {name: seconds for name, card in cards.items() if (seconds := card_seconds(card)) is not None}
     beyond = [max(0.0, need.cpu_seconds.value - times[name]) for name, need in measured.items() if name in times]
     added = median(beyond) if beyond else OVERHEAD_SECONDS
@@ -202,7 +219,7 @@ def carded_needs(
         for name, seconds in times.items()
         if name not in measured
     }
-    return needs, added, [name for name in cards if name not in times and name not in measured]
+    return Carded(needs, added, bool(beyond), [name for name in cards if name not in {*times, *measured}])
 
 
 def card_seconds(card: card_pb2.Card) -> float | None:
@@ -215,45 +232,3 @@ def card_seconds(card: card_pb2.Card) -> float | None:
         return None
     decode = stages.decode if card.task == card_pb2.TASK_TENSORS else max(stages.decode, DECODE_SECONDS)
     return decode + stages.preprocess + stages.infer + stages.postprocess
-
-
-def utilisation_of(result: LoadResult, cores: int, name: str = "the result") -> float:
-    """Share of the cores that the server used in a run, one at its capacity for instance.
-
-    Raises:
-        InvalidInput: the run does not tell, or used more than there are.
-    """
-    server = figures(result).server
-    if not result.is_valid or not server or not server.cores or not server.cores.value > 0:
-        raise InvalidInput(f"{name} does not tell how much of the machine the server used")
-    share = server.cores.value / cores
-    if share > 1.02:
-        raise InvalidInput(f"in {name} the server used {server.cores.value:.1f} cores, and there are to be {cores}")
-    return min(1.0, share)
-
-
-def utilisation_found(table: Any, need: Need, cores: int, name: str = "the file") -> float:
-    """Share of the cores that a variant's frames take at the capacity that a search has found.
-
-    Args:
-        table: what `lathe load --find-capacity --output` wrote.
-        need: of the variant that answered in it.
-
-    Raises:
-        InvalidInput: it holds no capacity, or one beyond the cores.
-
-    >>> need = Need("int8", Interval(0.005, 0.005, 0.005, 0.95), "measured")
-    >>> utilisation_found({"fps": 10.0, "searches": [{"load": 34.0}, {"load": 32.0}]}, need, cores=2)
-    0.8
-    """
-    try:
-        fps, loads = float(table["fps"]), [float(one["load"]) for one in table["searches"]]
-        least = min(loads)
-    except (KeyError, TypeError, ValueError):
-        raise InvalidInput(f"{name} holds no capacity of a search") from None
-    if any(one.get("why_not") for one in table["searches"]) or not (least > 0 and fps > 0):
-        raise InvalidInput(f"{name} is of a search that found no capacity")
-    share = least * fps * need.cpu_seconds.value / cores
-    if not share <= 1.05:
-        raise InvalidInput(f"at the capacity in {name} the server would use {share * cores:.1f} cores of {cores}")
-    return min(1.0, share)

@@ -6,7 +6,8 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
-from lathe_loadtest.plan import DECODE_SECONDS, PROCESS_FRAMES, THIS_MACHINE, Row
+from lathe_loadtest.plan import DECODE_SECONDS, PROCESS_FRAMES, Row
+from lathe_loadtest.utilisation import Utilisation
 
 
 def headings(quality_name: str, currency: str, cameras_wanted: int) -> list[str]:
@@ -54,23 +55,20 @@ def summary(rows: Sequence[Row], fps: float, currency: str) -> list[str]:
             price = f", {_money(one.camera_month)} {currency} a camera-month" if one.camera_month is not None else ""
             count = f"carries {_count(one.cameras)} at {fps:g} fps" if not number else f"{one.cameras}"
             parts.append(f"{one.need.variant} {count}{price}")
-        where = "on this machine" if name == THIS_MACHINE else f"on {name}"
-        found.append(f"{where[0].upper()}{where[1:]} {'; '.join(parts)}.")
+        found.append(f"On {name} {'; '.join(parts)}.")
     return found
 
 
 def assumptions(
     *,
     fps: float,
-    utilisation: float,
-    utilisation_source: str,
+    utilisations: Mapping[str, Utilisation],
     overhead_seconds: float | None,
     overhead_is_measured: bool,
     hours_a_month: float | None,
     cpus: Sequence[str],
     this_cpu: str,
     has_speeds: bool,
-    process_frames: float = PROCESS_FRAMES,
 ) -> list[str]:
     """What the table rests on, a sentence each.
 
@@ -82,7 +80,7 @@ def assumptions(
     """
     found = [
         f"Each camera sends {fps:g} frames a second at all hours, and every frame is judged.",
-        f"The server uses {utilisation:.0%} of the cores: {utilisation_source}.",
+        *_used(utilisations),
     ]
     if overhead_seconds is not None:
         origin = (
@@ -106,18 +104,28 @@ def assumptions(
         found.append("A core of every machine is taken to be as fast as one of the measured machine.")
     found.append("More cores carry more in proportion; memory, the network and its price are not counted.")
     found.append(
-        f"One server process takes {process_frames:g} frames a second at most; more processes share a machine."
+        f"One server process takes {PROCESS_FRAMES:g} frames a second at most; more processes share a machine."
     )
     if hours_a_month is not None:
         found.append(f"A month has {hours_a_month:g} hours, prices are those of the given file, nothing is spare.")
     return found
 
 
-def as_json(rows: Sequence[Row], said: Sequence[str], fps: float, utilisation: float, currency: str) -> str:
+def _used(utilisations: Mapping[str, Utilisation]) -> list[str]:
+    """A sentence for each that is another."""
+    found = []
+    for one in dict.fromkeys(utilisations.values()):
+        names = [name for name, other in utilisations.items() if other == one]
+        of = "" if len(names) == len(utilisations) else f" with {', '.join(names)}"
+        found.append(f"The server uses {one.share:.0%} of the cores{of}: {one.source}.")
+    return found
+
+
+def as_json(rows: Sequence[Row], said: Sequence[str], fps: float, currency: str) -> str:
     table = {
         "format": 1,
+        "kind": "plan",
         "fps": fps,
-        "utilisation": utilisation,
         "currency": currency,
         "rows": [
             {
@@ -127,6 +135,7 @@ def as_json(rows: Sequence[Row], said: Sequence[str], fps: float, utilisation: f
                 "variant": one.need.variant,
                 "cpu_ms_per_frame": one.need.cpu_seconds.value * 1e3,
                 "source": one.need.source,
+                "utilisation": one.utilisation,
                 "cameras": one.cameras,
                 "fewest_cameras": one.fewest_cameras,
                 "most_cameras": one.most_cameras,

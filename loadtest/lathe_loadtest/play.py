@@ -22,7 +22,9 @@ from lathe_loadtest.stage import Stage
 SATURATE_SECONDS, SATURATING_STREAMS = 3.0, 16
 
 
-def prepared(scenario: Scenario, stage: Stage, capacity: float = 0.0) -> tuple[Scenario, tuple[Event, ...]]:
+def prepared(
+    scenario: Scenario, stage: Stage, capacity: float = 0.0, stop: Flag | None = None
+) -> tuple[Scenario, tuple[Event, ...]]:
     """The scenario as it fits the server, with what was done before it begins: its actions at second 0.
 
     Args:
@@ -30,6 +32,7 @@ def prepared(scenario: Scenario, stage: Stage, capacity: float = 0.0) -> tuple[S
 
     Raises:
         InvalidInput: the scenario does not fit the server.
+        Unavailable: it was stopped.
         LatheError: an action did not succeed.
     """
     if is_open(scenario):
@@ -37,12 +40,13 @@ def prepared(scenario: Scenario, stage: Stage, capacity: float = 0.0) -> tuple[S
     events = []
     for action in scenario.actions:
         if not action.at_seconds and not action.every_seconds:
+            _check(stop)
             moment = Moment(0.0, action)
             began = time.monotonic()
             stage.do(scenario.model, moment)
             events.append(Event(0.0, action.do, text_of(moment), time.monotonic() - began))
     if scenario.of_capacity:
-        scenario = scaled(scenario, capacity or asyncio.run(saturated(scenario, stage)))
+        scenario = scaled(scenario, capacity or asyncio.run(saturated(scenario, stage, stop=stop)))
     return scenario, tuple(events)
 
 
@@ -56,7 +60,8 @@ def play(
     on_beat: Callable[[float, int, int], None] = lambda *_: None,
 ) -> LoadResult:
     """Runs a scenario; see `prepared` and `lathe_loadtest.drive.drive` for arguments and errors."""
-    scenario, before = prepared(scenario, stage, capacity)
+    share = scenario.of_capacity
+    scenario, before = prepared(scenario, stage, capacity, stop)
     later = tuple(action for action in scenario.actions if action.at_seconds or action.every_seconds)
     result = drive(
         replace(scenario, actions=later),
@@ -66,14 +71,17 @@ def play(
         stop=stop,
         on_beat=on_beat,
     )
-    return replace(result, scenario=scenario, events=(*before, *result.events))
+    events = (*before, *result.events)
+    return replace(result, scenario=scenario, address=stage.address, events=events, of_capacity=share)
 
 
-async def saturated(scenario: Scenario, stage: Stage, seconds: float = SATURATE_SECONDS) -> float:
+async def saturated(
+    scenario: Scenario, stage: Stage, seconds: float = SATURATE_SECONDS, stop: Flag | None = None
+) -> float:
     """Frames a second that the server judges when it is never idle, of the first cameras' pictures.
 
     Raises:
-        Unavailable: it judged none.
+        Unavailable: it judged none, or was stopped.
         LatheError: it is not there, or refuses the streams.
     """
     first = scenario.cameras[0]
@@ -81,7 +89,7 @@ async def saturated(scenario: Scenario, stage: Stage, seconds: float = SATURATE_
     end = time.monotonic() + seconds
 
     async def frames(number: int) -> AsyncIterator[tuple[bytes, float]]:
-        while time.monotonic() < end:
+        while time.monotonic() < end and not (stop and stop.is_set()):
             yield pictures[number % len(pictures)], 0.0
             number += 1
 
@@ -94,9 +102,15 @@ async def saturated(scenario: Scenario, stage: Stage, seconds: float = SATURATE_
 
         began = time.monotonic()
         total = sum(await asyncio.gather(*(answered(number) for number in range(SATURATING_STREAMS))))
+    _check(stop)
     if not total:
         raise Unavailable("the server has judged no frame")
     return total / (time.monotonic() - began)
+
+
+def _check(stop: Flag | None) -> None:
+    if stop and stop.is_set():
+        raise Unavailable("stopped before it began")
 
 
 async def _variants(stage: Stage) -> list[control_pb2.VariantStatus]:

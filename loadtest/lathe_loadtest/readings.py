@@ -25,7 +25,7 @@ def reading(seen: Scrape, model: str, at_seconds: float) -> ServerReading:
     }
     return ServerReading(
         at_seconds=at_seconds,
-        cpu_seconds=seen.total("process_cpu_seconds_total"),
+        cpu_seconds=_told(seen, "process_cpu_seconds_total"),
         resident_bytes=int(seen.total("process_resident_memory_bytes")),
         streams=int(seen.total("lathe_streams")),
         waiting_frames=int(seen.total("lathe_waiting_frames")),
@@ -35,6 +35,7 @@ def reading(seen: Scrape, model: str, at_seconds: float) -> ServerReading:
         currency="+".join(sorted(name for (name,) in costs if name)),
         joules=_told(seen, "lathe_energy_joules_total"),
         energy_source="+".join(sources),
+        workers=int(seen.total("lathe_workers")),
     )
 
 

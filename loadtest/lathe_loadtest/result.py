@@ -2,9 +2,10 @@
 
 Frames belong to the second in which they were to be sent, counted from the start, whenever they were sent or answered.
 Every frame that was due has one outcome: that of the contract, or one that only the sender sees. `lost` was sent and
-never answered though its call stood. `dropped_disconnected` was due or under way when the connection was cut.
-`dropped_unsent` still waited for room at the end. `dropped_unfinished` was on its way at the end, in a stream whose
-answers kept coming: that of a slow reader, or one that the server brakes.
+never answered though its call stood, or was passed over. `dropped_disconnected` was due or under way when the
+connection was cut. `dropped_unsent` still waited for room at the end. `dropped_unfinished` was on its way at the end,
+in a stream whose answers kept coming, such as that of a slow reader or one that the server brakes, or in a unary call
+that had time left.
 `dropped_overloaded` is a unary call's RESOURCE_EXHAUSTED.
 """
 
@@ -14,25 +15,26 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from lathe import config
-from lathe.errors import InvalidInput, NotFound
+from lathe.errors import InvalidInput
 from lathe.v1 import inference_pb2
 from lathe_loadtest.histogram import decoded
+from lathe_loadtest.json_file import table_of, text_of
 from lathe_loadtest.scenario import Scenario
 
 FORMAT = 1
-ANSWERED, LOST = "answered", "lost"
+ANSWERED, LOST, OVERLOADED = "answered", "lost", "dropped_overloaded"
 DISCONNECTED, UNSENT, UNFINISHED = "dropped_disconnected", "dropped_unsent", "dropped_unfinished"
 OUTCOMES = (
     *(name.removeprefix("OUTCOME_").lower() for name, number in inference_pb2.Outcome.items() if number),
     DISCONNECTED,
     UNSENT,
     UNFINISHED,
-    "dropped_overloaded",
+    OVERLOADED,
     LOST,
 )
 
@@ -87,7 +89,8 @@ class Sender:
 
     Attributes:
         cpu_seconds: of each process, while it sent.
-        lateness: histogram of how much later than intended frames were handed to gRPC, the driver's own fault.
+        frames: sent in that time, those of the warm-up too.
+        lateness: histogram of how much later than intended judged frames were written, the driver's own fault.
     """
 
     processes: int
@@ -107,11 +110,12 @@ class ServerReading:
     Attributes:
         at_seconds: since the start.
         frames: by outcome, of the scenario's model.
-        cost_usage, cost_allocation, joules: None where the server does not tell.
+        cpu_seconds, cost_usage, cost_allocation, joules: None where the server does not tell.
+        workers: threads that judge frames; 0 where it does not tell.
     """
 
     at_seconds: float
-    cpu_seconds: float
+    cpu_seconds: float | None
     resident_bytes: int
     streams: int
     waiting_frames: int
@@ -121,6 +125,7 @@ class ServerReading:
     currency: str = ""
     joules: float | None = None
     energy_source: str = ""
+    workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -150,10 +155,15 @@ class Machine:
 @dataclass(frozen=True)
 class LoadResult:
     """Attributes:
-    seconds: for which frames were sent; below the scenario's where it has ended early.
+    address: of the server.
+    seconds: since the start, when it ended; below the scenario's where it has ended early.
+    per_second: those after the warm-up in which something was due.
     server: readings of its /metrics, about one a second; none where it has none.
     why_invalid: reasons for which the figures say more of the driver than of the server; empty is valid.
     error: why it has not completed.
+    of_capacity: the share of what the server could do that the rates were set to before the run; 0 where they are the
+        scenario's own.
+    strange: what the server did that none should, such as a second answer, and how often.
     """
 
     scenario: Scenario
@@ -169,20 +179,30 @@ class LoadResult:
     why_invalid: tuple[str, ...] = ()
     ended: Ended = "completed"
     error: str = ""
+    strange: Mapping[str, int] = field(default_factory=dict)
+    of_capacity: float = 0.0
     format: int = FORMAT
 
     def __post_init__(self) -> None:
         seconds = [one.second for one in self.per_second]
         if seconds != sorted(set(seconds)):
             raise ValueError('"per_second" is not in order')
+        if seconds and seconds[0] < self.scenario.warmup_seconds:
+            raise ValueError('"per_second" holds seconds of the warm-up')
         for what in ("due", "sent"):
             if sum(getattr(one, what) for one in self.per_second) != sum(getattr(one, what) for one in self.cameras):
                 raise ValueError(f'"{what}" of the seconds and of the cameras differ')
-        decoded(self.sender.lateness)
+        _count(self.sender.lateness, "the sender's lateness")
 
     @property
     def is_valid(self) -> bool:
         return not self.why_invalid
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the server ran on the driver's machine, as far as its address says."""
+        host = self.address.rpartition(":")[0].strip("[]")
+        return host in ("localhost", "::1") or host.startswith("127.")
 
     @property
     def outcomes(self) -> Counter[str]:
@@ -196,6 +216,11 @@ class LoadResult:
     def variants(self) -> tuple[str, ...]:
         """Those that have answered."""
         return tuple(sorted({variant for one in self.per_second for variant in one.latencies}))
+
+    @property
+    def workers(self) -> int:
+        """Of the server; 0 where it did not tell."""
+        return max((one.workers for one in self.server), default=0)
 
 
 def write_result(result: LoadResult, path: Path) -> None:
@@ -215,11 +240,7 @@ def read_result(path: Path) -> LoadResult:
         NotFound: there is no such file.
         InvalidInput: it is not a result, or its parts contradict each other.
     """
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise NotFound(f"there is no result {path.name}", detail=str(error)) from error
-    return from_json(text, path.name)
+    return from_json(text_of(path), path.name)
 
 
 def from_json(text: str, name: str = "result") -> LoadResult:
@@ -230,11 +251,8 @@ def from_json(text: str, name: str = "result") -> LoadResult:
     Raises:
         InvalidInput: see `read_result`.
     """
-    try:
-        table = json.loads(text)
-    except ValueError as error:
-        raise InvalidInput(f"{name} is not JSON: {error}") from error
-    if not isinstance(table, dict) or "format" not in table:
+    table = table_of(text, name)
+    if "format" not in table or "kind" in table:  # others of ours have one
         raise InvalidInput(f"{name} is not the result of a load test")
     if table["format"] != FORMAT:
         raise InvalidInput(f"{name} has the format {table['format']!r}; this reads {FORMAT}")
@@ -260,9 +278,13 @@ def _check_frames(who: str, due: int, sent: int, outcomes: Mapping[str, int]) ->
 
 
 def _check_answered(who: str, outcomes: Mapping[str, int], texts: Any) -> None:
-    try:
-        found = sum(decoded(text).get_total_count() for text in texts)
-    except InvalidInput as error:
-        raise ValueError(f"{who}: {error.message}") from error
+    found = sum(_count(text, who) for text in texts)
     if found != outcomes.get(ANSWERED, 0):
         raise ValueError(f"{who}: its histograms hold {found} frames, and {outcomes.get(ANSWERED, 0)} were answered")
+
+
+def _count(text: str, who: str) -> int:
+    try:
+        return int(decoded(text).get_total_count())
+    except InvalidInput as error:
+        raise ValueError(f"{who}: {error.message}") from error

@@ -26,6 +26,8 @@ from lathe_loadtest.faults import CutHow, Faults
 Protocol = Literal["stream", "unary", "tensors"]
 MAX_CAMERAS, MAX_FPS = 10_000, 1_000.0
 MAX_ELEMENTS = 1 << 24
+MIN_DEADLINE_SECONDS, MAX_DEADLINE_SECONDS = 0.001, 99_999.0
+"""That gRPC can say in whole milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ class Cameras:
             raise ValueError('"size_wh" must be of 16 to 8192 pixels')
         if not 1 <= self.quality <= 100:
             raise ValueError('"quality" must be from 1 to 100')
-        _above_zero(self, "deadline_seconds")
+        if not MIN_DEADLINE_SECONDS <= self.deadline_seconds <= MAX_DEADLINE_SECONDS:
+            raise ValueError('"deadline_seconds" must be from 0.001 to 99999')
         numbers = ("max_age_seconds", "jitter_seconds", "joins_seconds", "joins_over_seconds", "leaves_seconds")
         _not_below_zero(self, *numbers, "away_every_seconds", "away_seconds", "reconnect_every_seconds", "read_seconds")
         if self.leaves_seconds and self.leaves_seconds <= self.joins_seconds + self.joins_over_seconds:
@@ -148,6 +151,15 @@ class Shape:
         _not_below_zero(self, "low", "high", "at_seconds", "for_seconds")
         if self.steps < 2:
             raise ValueError('"steps" must be 2 or more')
+
+    @property
+    def highest(self) -> float:
+        """What rates are multiplied by at most."""
+        return 1.0 if self.kind in ("steady", "soak") else max(self.low, self.high)
+
+    def length_seconds(self, seconds: float) -> float:
+        """From its beginning to its end, in a run of so many seconds."""
+        return self.for_seconds or seconds - self.at_seconds
 
 
 @dataclass(frozen=True)
@@ -179,6 +191,8 @@ class Action:
             raise ValueError('"share" must be above 0, and 1 at most')
         if self.do in ("route", "swap") and not self.weights:
             raise ValueError(f'"{self.do}" needs "weights", such as {{ int8 = 1 }}')
+        if any(weight < 0 for weight in self.weights.values()):
+            raise ValueError('"weights" must be 0 or above')
 
 
 @dataclass(frozen=True)
@@ -218,7 +232,7 @@ class Scenario:
     protocol: `stream` and `unary` are Lathe's own, `tensors` the Open Inference Protocol, unary too.
     tensors: what that protocol sends; none sends the pictures, as its input `image`.
     give_up_seconds: after so long without any connection of any camera the run ends.
-    warmup_seconds: at the start, sent and not judged.
+    warmup_seconds: whole ones, at the start: sent, and in no figure.
     drain_seconds: how long answers are waited for after the last frame.
     footage: videos, pictures or folders of them, beside the scenario's file; none takes packages' videos.
     """
@@ -258,13 +272,40 @@ class Scenario:
         _not_below_zero(self, "warmup_seconds", "drain_seconds", "seed")
         if self.warmup_seconds >= self.seconds:
             raise ValueError('"warmup_seconds" must be below "seconds"')
+        if self.warmup_seconds % 1:
+            raise ValueError('"warmup_seconds" must be whole seconds, as figures are by the second')
         for action in self.actions:
             if action.at_seconds >= self.seconds:
                 raise ValueError(f'an action at {action.at_seconds:g} s comes after the end, "seconds"')
+        if self.shape.kind in ("ramp", "step", "spike") and self.shape.at_seconds >= self.seconds:
+            raise ValueError('"at_seconds" of the shape must be below "seconds"')
+        for one in self.expect:
+            if one.of and one.of not in names:
+                raise ValueError(f'something is expected of "{one.of}", and no cameras are called so')
+        for cameras in self.cameras:
+            self._check_cameras(cameras)
+
+    def _check_cameras(self, cameras: Cameras) -> None:
+        if cameras.joins_seconds >= self.seconds:
+            raise ValueError(f'"joins_seconds" of {cameras.name} must be below "seconds"')
+        if self.protocol != "stream" and (cameras.read_seconds or cameras.max_age_seconds):
+            raise ValueError('"read_seconds" and "max_age_seconds" are of streams: they go with the protocol "stream"')
+        if self.protocol == "tensors" and cameras.priority != "normal":
+            raise ValueError('the protocol "tensors" knows no "priority"')
+
+    @property
+    def max_frames(self) -> float:
+        """That may be sent at most, by the shape at its height."""
+        return self.seconds * self.shape.highest * sum(cameras.count * cameras.fps for cameras in self.cameras)
 
     @property
     def camera_names(self) -> tuple[str, ...]:
-        return tuple(f"{cameras.name}-{number}" for cameras in self.cameras for number in range(cameras.count))
+        return tuple(self.groups)
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """The group's name by each camera's."""
+        return {f"{cameras.name}-{number}": cameras.name for cameras in self.cameras for number in range(cameras.count)}
 
 
 def load_scenario(path: Path) -> Scenario:

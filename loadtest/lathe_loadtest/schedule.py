@@ -63,7 +63,7 @@ def factor(shape: Shape, seconds: float, times: Times) -> Times:
     """
     if shape.kind in ("steady", "soak"):
         return np.ones_like(times)
-    length = shape.for_seconds or max(seconds - shape.at_seconds, _GRID_SECONDS)
+    length = shape.length_seconds(seconds)
     passed = np.clip((times - shape.at_seconds) / length, 0, 1)
     if shape.kind == "spike":
         is_high = (times >= shape.at_seconds) & (times < shape.at_seconds + length)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lathe.client import AsyncClient
 from lathe.connection import Connection
+from lathe.errors import InvalidInput
 from lathe.machine import available_cores
 from lathe.server_process import ServerProcess
 from lathe_loadtest.actions import AUTHOR, Moment, not_ours, weights_of
@@ -24,14 +25,31 @@ class Target:
     """A server's addresses, HOST:PORT each.
 
     Attributes:
+        grpc: where cameras send.
         http: of /metrics; empty where it has none that can be reached.
         connection: token and certificates; those of the environment where there is none.
+        behind: the server's own, where `grpc` is that of a proxy before it.
+
+    Raises:
+        InvalidInput: one is no HOST:PORT.
     """
 
     grpc: str = "127.0.0.1:8500"
     http: str = "127.0.0.1:8501"
     control: str = "127.0.0.1:8502"
     connection: Connection | None = None
+    behind: str = ""
+
+    def __post_init__(self) -> None:
+        for address in (self.grpc, *filter(None, (self.http, self.control))):
+            host, _, port = address.rpartition(":")
+            if not host or not port.isdecimal() or int(port) > 65535:
+                raise InvalidInput(f"{address} is not HOST:PORT")
+
+    @property
+    def server(self) -> str:
+        """HOST:PORT of the server itself."""
+        return self.behind or self.grpc
 
 
 class OwnServer:
@@ -79,13 +97,15 @@ class OwnServer:
 class Stage:
     """Attributes:
     target: where cameras send: the server, or the proxy before it.
+    address: of the server itself.
     """
 
     def __init__(self, target: Target, own: OwnServer | None = None, proxy: Proxy | None = None) -> None:
         self._server = target
         self._own = own
         self._proxy = proxy
-        self.target = replace(target, grpc=proxy.address) if proxy else target
+        self.target = replace(target, grpc=proxy.address, behind=target.grpc) if proxy else target
+        self.address = target.grpc
 
     def client(self) -> AsyncClient:
         """Of the server itself, whatever lies between it and the cameras."""

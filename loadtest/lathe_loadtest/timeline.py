@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from lathe.evidence import Interval, student_bootstrap
+from lathe.evidence import Interval, student_bootstraps
 from lathe_loadtest.latencies import Latencies, block_starts
 from lathe_loadtest.result import ANSWERED, LoadResult, ServerReading
 
@@ -18,10 +18,11 @@ SHORTEST_BLOCK_SECONDS, FEWEST_BLOCKS = 5, 5
 """Below them there are no intervals: a queue remembers the seconds before, and few blocks say little of the spread."""
 COUNTERS = ("cpu_seconds", "cost_usage", "cost_allocation", "joules")
 """Of the server's readings."""
+KNOWN = "known"
 
 Counts = NDArray[np.int64]
 Values = NDArray[np.float64]
-_Statistic = Callable[[Counts], float]
+Statistics = Callable[[Counts], Sequence[float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,8 @@ class Timeline:
         due, sent: frames.
         outcomes: frames by outcome, of those that occurred.
         latencies: by variant, of answered frames.
-        server: by how much its counters grew: COUNTERS and `answered`, those that it tells.
+        server: by how much its counters grew: COUNTERS and `answered`, those that it tells, and `KNOWN`, the seconds of
+            the stretch between its first reading and its last.
     """
 
     starts: Counts
@@ -47,18 +49,19 @@ class Timeline:
 
     @classmethod
     def of(cls, result: LoadResult) -> Timeline:
-        """All seconds of a run, warm-up included; those without a frame, too."""
-        length = max([math.ceil(result.seconds), *(one.second + 1 for one in result.per_second)])
+        """All seconds of a run from the end of its warm-up on; those without a frame, too."""
+        begin = int(result.scenario.warmup_seconds)
+        end = max([begin, math.ceil(result.seconds), *(one.second + 1 for one in result.per_second)])
         at = {one.second: one for one in result.per_second}
         names = sorted({name for one in result.per_second for name in one.outcomes})
-        seconds = range(length)
+        seconds = range(begin, end)
 
         def counts(of: Sequence[int]) -> Counts:
             return np.array(of, np.int64)
 
         return cls(
             counts(seconds),
-            np.ones(length, np.int64),
+            np.ones(len(seconds), np.int64),
             counts([at[one].due if one in at else 0 for one in seconds]),
             counts([at[one].sent if one in at else 0 for one in seconds]),
             {name: counts([at[one].outcomes.get(name, 0) if one in at else 0 for one in seconds]) for name in names},
@@ -66,7 +69,7 @@ class Timeline:
                 variant: Latencies.decoded([at[one].latencies.get(variant, "") if one in at else "" for one in seconds])
                 for variant in result.variants
             },
-            _growth(result.server, length),
+            _growth(result.server, np.arange(begin, end + 1)),
         )
 
     def __len__(self) -> int:
@@ -87,14 +90,8 @@ class Timeline:
     def outcome(self, name: str) -> Counts:
         return self.outcomes.get(name, np.zeros(len(self), np.int64))
 
-    def after(self, second: float) -> Timeline:
-        """Without what begins before."""
-        return self._each(np.flatnonzero(self.starts >= second))
-
-    def first(self, stretches: int) -> Timeline:
-        return self._each(np.arange(stretches))
-
-    def in_blocks(self) -> Timeline:
+    @cached_property
+    def blocks(self) -> Timeline:
         """Of seconds: stretches long enough to be taken as independent, five seconds, and the root of the run's length
         in seconds where that is more."""
         return self.grouped(block_length(len(self)))
@@ -117,7 +114,11 @@ class Timeline:
             {name: np.add.reduceat(one, starts) for name, one in self.server.items()},
         )
 
-    def _each(self, chosen: Counts) -> Timeline:
+    def between(self, begin: int, end: int) -> Timeline:
+        """Those that begin from one second on, and before another."""
+        chosen = np.flatnonzero((self.starts >= begin) & (self.starts < end))
+        if len(chosen) == len(self):  # an hour's counts are large
+            return self
         return Timeline(
             self.starts[chosen],
             self.lengths[chosen],
@@ -137,30 +138,34 @@ def block_length(seconds: int) -> int:
     return max(SHORTEST_BLOCK_SECONDS, min(math.ceil(math.sqrt(seconds)), seconds // FEWEST_BLOCKS))
 
 
-def interval(statistic: _Statistic, blocks: int, level: float, *, is_share: bool = False) -> Interval:
-    """Of a statistic over blocks (`lathe.evidence.student_bootstrap`), without bounds where there are too few of them.
+def intervals(statistics: Statistics, blocks: int, level: float, *, is_share: bool = False) -> list[Interval]:
+    """Of statistics over blocks (`lathe.evidence.student_bootstraps`), without bounds where there are too few of them.
 
-    What is no share is above 0 and skewed to the right, as latencies are: its logarithm is nearer to normal.
+    What is no share is above 0 and skewed to the right, as latencies are: its logarithm is nearer to normal. What is 0,
+    or a share of 1, is so in all blocks, which then have no spread to tell an interval from.
     """
-    once = statistic(np.ones(blocks, np.int64)) if blocks else math.nan
-    if blocks < FEWEST_BLOCKS or not math.isfinite(once):
-        return Interval(once, math.nan, math.nan, level)
-    if is_share or once <= 0:
-        found = student_bootstrap(statistic, blocks, level=level)
-        if not math.isfinite(found.low):
-            return found
-        return Interval(once, max(0.0, found.low), min(1.0, found.high) if is_share else found.high, level)
+    once = statistics(np.ones(blocks, np.int64))
+    if blocks < FEWEST_BLOCKS:
+        return [Interval(value, math.nan, math.nan, level) for value in once]
+    if is_share:
+        return [
+            Interval(one.value, max(0.0, one.low), min(1.0, one.high), level)
+            if math.isfinite(one.low) and 0 < one.value < 1
+            else Interval(one.value, math.nan, math.nan, level)
+            for one in student_bootstraps(statistics, blocks, level=level)
+        ]
 
-    def logarithm(multiplicity: Counts) -> float:
-        value = statistic(multiplicity)
-        return math.log(value) if value > 0 else math.nan
+    def logarithms(multiplicity: Counts) -> list[float]:
+        return [math.log(value) if value > 0 else math.nan for value in statistics(multiplicity)]
 
-    found = student_bootstrap(logarithm, blocks, level=level)
-    return Interval(once, math.exp(found.low), math.exp(found.high), level)
+    found = student_bootstraps(logarithms, blocks, level=level)
+    return [
+        Interval(value, math.exp(one.low), math.exp(one.high), level) for value, one in zip(once, found, strict=True)
+    ]
 
 
-def _growth(readings: Sequence[ServerReading], length: int) -> dict[str, Values]:
-    """By how much each counter grew in each second, evenly between two readings.
+def _growth(readings: Sequence[ServerReading], edges: Counts) -> dict[str, Values]:
+    """By how much each counter grew between two edges, evenly between two readings; not at all where there are none.
 
     A counter that went back is one of a server that was started anew: it grew by what it stands at.
     """
@@ -176,5 +181,5 @@ def _growth(readings: Sequence[ServerReading], length: int) -> dict[str, Values]
         values = np.array(row, np.float64)
         steps = np.diff(values)
         total = np.concatenate([[0.0], np.cumsum(np.where(steps < 0, values[1:], steps))])
-        found[name] = np.diff(np.interp(np.arange(length + 1), at, total))
-    return found
+        found[name] = np.diff(np.interp(edges, at, total))
+    return {**found, KNOWN: np.diff(np.clip(edges, at[0], at[-1]))}

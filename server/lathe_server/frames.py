@@ -52,6 +52,7 @@ class Frame:
         is_call: it came alone, and its stream's name is made up.
         embeddings: of its faces are wanted, where the model is a pipeline.
         origin: its call, whose headers rules of a route look at.
+        is_private: it is shown to nobody.
     """
 
     model: str
@@ -66,6 +67,7 @@ class Frame:
     is_call: bool = False
     origin: Origin = NOBODY
     embeddings: bool = False
+    is_private: bool = False
 
 
 @dataclass(frozen=True, slots=True)

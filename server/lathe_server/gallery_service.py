@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 from grpc import aio
+from numpy.typing import NDArray
 
-from lathe.errors import InvalidInput, Refused
+from lathe.errors import Conflict, InvalidInput, PermissionDenied, Refused
+from lathe.repository import VariantRef
 from lathe.v1 import gallery_pb2, gallery_pb2_grpc
 from lathe_server.access.gate import Gate
 from lathe_server.calls import deadline_of
-from lathe_server.gallery.decision import Identification, Verdict
-from lathe_server.gallery.desk import Desk, Entry
+from lathe_server.embedding_checks import MAX_DIMENSIONS
+from lathe_server.gallery.audit import Entry
+from lathe_server.gallery.decision import Identification, Verdict, check_rate, threshold
+from lathe_server.gallery.desk import Desk
 from lathe_server.gallery.eyes import Eyes, Seen
+from lathe_server.gallery.footing import Footing
 from lathe_server.gallery.gallery import Gallery, check_subject
 from lathe_server.gallery.probe import Probe
-from lathe_server.gallery.store import Record
+from lathe_server.gallery.record import Record
 from lathe_server.origin import current
 from lathe_server.peer import is_here
 from lathe_server.wire import to_picture
 
 Context: TypeAlias = "aio.ServicerContext[Any, Any]"  # generic in the stubs only
 
-MAX_DIMENSIONS = 4096
 _RECORD_DIGITS = 32
 
 
@@ -35,7 +40,8 @@ class _Shown:
     """A face that came in: seen in a picture, or as the vector that it is.
 
     Attributes:
-        seen: None where it came as a vector.
+        seen: None where it came as a vector; how alike a vector is to a template is told to nobody, who could find the
+            template by asking.
     """
 
     probe: Probe
@@ -46,14 +52,16 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
     """A thin layer over the gallery's desk.
 
     Args:
-        fmr: false match rate, where a request names none.
+        fmr: false match rate, where a request names none; and the highest for callers who may not enrol.
     """
 
-    def __init__(self, desk: Desk, eyes: Eyes, gate: Gate, fmr: float) -> None:
+    def __init__(self, desk: Desk, eyes: Eyes, footing: Footing, gate: Gate, fmr: float, *, keeps_faces: bool) -> None:
         self._desk = desk
         self._eyes = eyes
         self._gate = gate
+        self._footing = footing
         self._fmr = fmr
+        self._keeps_faces = keeps_faces
 
     async def Enroll(  # noqa: N802  the contract's name
         self, request: gallery_pb2.EnrollRequest, context: Context
@@ -61,29 +69,29 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
         self._check_place(context)
         subject = check_subject(request.subject)
         shown = await self._shown(request.face, context)
-        keeps = await self._desk.ask(lambda gallery: gallery.settings.keep_faces)
-        kept = await self._eyes.keepsake(shown.seen) if keeps and shown.seen else b""
-        record, templates = await self._desk.do(
-            _entry("enroll", subject, is_change=True, space=shown.probe.made_by.space),
-            lambda gallery: (gallery.enroll(subject, shown.probe, kept), gallery.templates(subject)),
-        )
+        kept = await self._eyes.keepsake(shown.seen) if self._keeps_faces and shown.seen else b""
+        async with self._footing.entry(shown.probe.made_by):
+            record, templates = await self._desk.do(
+                _entry("enroll", subject, is_change=True, space=shown.probe.made_by.space),
+                lambda gallery: (gallery.enroll(subject, shown.probe, kept), gallery.templates(subject)),
+            )
         return gallery_pb2.EnrollResponse(record=record, space=shown.probe.made_by.space, templates=templates)
 
     async def Verify(  # noqa: N802
         self, request: gallery_pb2.VerifyRequest, context: Context
     ) -> gallery_pb2.VerifyResponse:
-        subject, fmr = check_subject(request.subject), request.fmr or self._fmr
-        probe = (await self._shown(request.face, context)).probe
+        subject, fmr = check_subject(request.subject), self._rate(request.fmr, context)
+        shown = await self._shown(request.face, context)
 
         def outcome(verdict: Verdict) -> str:
             return "match" if verdict.match else "no match"
 
         found = await self._desk.do(
-            _entry("verify", subject, fmr=fmr), lambda gallery: gallery.verify(subject, probe, fmr), outcome
+            _entry("verify", subject, fmr=fmr), lambda gallery: gallery.verify(subject, shown.probe, fmr), outcome
         )
         return gallery_pb2.VerifyResponse(
             match=found.match,
-            similarity=found.similarity or 0.0,
+            similarity=(found.similarity or 0.0) if shown.seen else 0.0,
             threshold=found.threshold,
             comparisons=found.comparisons,
         )
@@ -91,20 +99,21 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
     async def Identify(  # noqa: N802
         self, request: gallery_pb2.IdentifyRequest, context: Context
     ) -> gallery_pb2.IdentifyResponse:
-        fmr, limit = request.fmr or self._fmr, request.limit or 1
-        probe = (await self._shown(request.face, context)).probe
+        fmr, limit = self._rate(request.fmr, context), request.limit or 1
+        shown = await self._shown(request.face, context)
 
         def outcome(found: Identification) -> str:
             return f"{len(found.matches)} candidates"
 
         found = await self._desk.do(
-            _entry("identify", fmr=fmr), lambda gallery: gallery.identify(probe, fmr, limit), outcome
+            _entry("identify", fmr=fmr), lambda gallery: gallery.identify(shown.probe, fmr, limit), outcome
         )
         response = gallery_pb2.IdentifyResponse(
             threshold=found.threshold, comparisons=found.comparisons, expected_false_matches=found.comparisons * fmr
         )
         for match in found.matches:
-            response.candidates.add(subject=match.subject, record=match.template, similarity=match.similarity)
+            similarity = match.similarity if shown.seen else 0.0
+            response.candidates.add(subject=match.subject, record=match.template, similarity=similarity)
         return response
 
     async def Delete(  # noqa: N802
@@ -117,6 +126,7 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
             _entry("delete", subject, is_change=True, **about),
             lambda gallery: gallery.delete(subject, record),
             lambda count: f"{count} records",
+            after=Gallery.tidy,
         )
         return gallery_pb2.DeleteResponse(records=count)
 
@@ -136,23 +146,35 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
         self, request: gallery_pb2.ReEnrollRequest, context: Context
     ) -> gallery_pb2.ReEnrollResponse:
         self._check_place(context)
-        variant = await self._eyes.check_variant(request.variant)
-        probes: dict[str, Probe] = {}
-        while others := await self._desk.ask(lambda gallery: gallery.others(probes)):
+        by = await self._eyes.variant(request.variant)
+        made_by = self._eyes.embedding(by)
+        threshold(made_by, made_by.space, self._fmr)  # or the gallery could not decide
+        vectors: dict[str, NDArray[np.float32]] = {}
+        count = 0
+        while not count:
+            await self._look_again(vectors, by)
+            with suppress(Conflict):  # more people have come at the very end
+                count = await self._desk.do(
+                    _entry("re-enroll", is_change=True, space=made_by.space),
+                    lambda gallery: gallery.re_enroll(made_by, vectors),
+                    lambda count: f"{count} records",
+                )
+        return gallery_pb2.ReEnrollResponse(space=made_by.space, records=count)
+
+    async def _look_again(self, vectors: dict[str, NDArray[np.float32]], by: VariantRef) -> None:
+        """Embeds the kept faces that have no vector yet.
+
+        Raises:
+            Refused: there are records without one, or there is no record.
+        """
+        while others := await self._desk.ask(lambda gallery: gallery.others(vectors)):
             if bare := await self._desk.ask(lambda gallery: gallery.bare()):
                 raise Refused(f"no face was kept of {bare} records: delete them, and enrol these people anew")
             for record in others:
                 if kept := await self._desk.ask(partial(Gallery.kept_face, record=record)):
-                    probes[record] = await self._eyes.again(kept, variant)
-        if not probes:
+                    vectors[record] = (await self._eyes.again(kept, by)).vector
+        if not await self._desk.ask(len):
             raise Refused("nobody is enrolled: whoever is enrolled next decides the embedding space")
-        made_by = next(iter(probes.values())).made_by
-        count = await self._desk.do(
-            _entry("re-enroll", is_change=True, space=made_by.space),
-            lambda gallery: gallery.re_enroll(made_by, {name: probe.vector for name, probe in probes.items()}),
-            lambda count: f"{count} records",
-        )
-        return gallery_pb2.ReEnrollResponse(space=made_by.space, records=count)
 
     async def Describe(  # noqa: N802
         self, request: gallery_pb2.DescribeRequest, context: Context
@@ -165,13 +187,27 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
                 records=len(gallery),
                 max_records=gallery.settings.max_records,
                 retention_days=gallery.settings.retention_days,
-                keeps_faces=gallery.settings.keep_faces,
+                keeps_faces=self._keeps_faces,
                 fmr=self._fmr,
             )
         )
 
     def _check_place(self, context: Context) -> None:
         self._gate.check_here("gallery", is_here=is_here(context))
+
+    def _rate(self, asked: float, context: Context) -> float:
+        """The false match rate to decide at.
+
+        Raises:
+            InvalidInput: that is none.
+            PermissionDenied: it is higher than the gallery's, and the caller may not enrol.
+        """
+        fmr = check_rate(asked) if asked else self._fmr
+        if fmr > self._fmr:
+            if (caller := current.get().caller) and not caller.may("gallery"):
+                raise PermissionDenied(f"{caller.name} may not ask at a false match rate above {self._fmr:g}")
+            self._check_place(context)
+        return fmr
 
     async def _shown(self, face: gallery_pb2.Face, context: Context) -> _Shown:
         """
@@ -188,7 +224,7 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
         if not 0 < len(face.embedding.values) <= MAX_DIMENSIONS:
             raise InvalidInput(f"an embedding has 1 to {MAX_DIMENSIONS} numbers")
         vector = np.array(face.embedding.values, np.float32)
-        return _Shown(Probe(vector, await self._eyes.meaning(face.embedding.space)))
+        return _Shown(Probe(vector, self._eyes.meaning(face.embedding.space)))
 
 
 def _entry(what: str, subject: str = "", *, is_change: bool = False, **about: str | float) -> Entry:

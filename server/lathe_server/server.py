@@ -29,13 +29,13 @@ from lathe_server.access.gate import Gate
 from lathe_server.access.tls import renew, tls_of
 from lathe_server.access.tokens import Tokens
 from lathe_server.accounts.books import on_gpu, open_books, price_per_core_hour
-from lathe_server.asked_for import gallery_of, tracing_of
 from lathe_server.batch_metrics import BatchMetrics
 from lathe_server.calls import Calls
 from lathe_server.control_service import ControlService
 from lathe_server.events import Events
 from lathe_server.experiments import Experiments
 from lathe_server.exposition import Exposition
+from lathe_server.extras import gallery_of, tracing_of
 from lathe_server.facts import facts_of_frame
 from lathe_server.follow import Follower
 from lathe_server.frames import Result
@@ -174,7 +174,7 @@ class Server:
         if tokens and not self._tls and not all(map(is_loopback, (settings.grpc, settings.http, settings.control))):
             log.warning("tokens cross the network in plain text; set tls_certificate and tls_key")
         calls = Calls(self._pipeline, repository.variants)
-        self._gallery = gallery_of(settings, calls, self._router, self._manager, repository, self._gate)
+        self._gallery = gallery_of(settings, calls, self._router, self._manager, self._routes, self._gate)
         if self._gallery:
             self._routes.guards.append(self._gallery.guard)
         self._gallery_name = (GALLERY_NAME,) if self._gallery else ()
@@ -266,6 +266,8 @@ class Server:
             await self._gallery.open(self._grpc)
         await self._pipelines.look()
         await self._follower.start()
+        if self._gallery:
+            self._gallery.check_start()
         self._is_cautious = True
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(self._inference, self._grpc)
         self._grpc.add_generic_rpc_handlers([self._open_inference.handlers()])

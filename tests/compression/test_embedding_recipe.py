@@ -22,6 +22,7 @@ from lathe_server.engines import OnnxRuntimeEngine
 from lathe_server.engines.golden import check_golden, golden_picture
 from tests.compression.small_faces import RECIPE, publish_detector, write_embedding_recipe
 from tests.compression.small_recipe import RECIPE as DETECTOR
+from tests.compression.small_recipe import TRAINED
 from tests.conftest import ROOT
 
 
@@ -148,15 +149,17 @@ WRONG = {
     "a training size": ("batch = 4", "batch = 4\nsize = [64, 64]", "an embedding network learns at its serving_size"),
     "labels": ('["frames/*.png"]', '["frames/*.png"]\nlabels = "teacher"', "labels are of the task detection"),
     "a grid": ('["calibration/*.png"]', '["calibration/*.png"]\ngrid = 2', "grid is of the task detection"),
+    "cells": ("batch = 4", "batch = 4\naugment = { cells = [24, 100] }", "augment.cells is of the task detection"),
+    "zoom": ("batch = 4", "batch = 4\naugment = { zoom = 2 }", "augment.zoom is of the task detection"),
     "no rate": (
         "[training]",
         '[verification]\npairs = "pairs.txt"\nfmrs = []\n[training]',
-        "fmrs must be between 0 and 1",
+        "fmrs must be above 0 and no more than 0.05",
     ),
     "a rate of one": (
         "[training]",
         '[verification]\npairs = "p"\nfmrs = [1.0]\n[training]',
-        "fmrs must be between 0 and 1",
+        "fmrs must be above 0 and no more than 0.05",
     ),
 }
 
@@ -172,6 +175,28 @@ def test_wrong_recipe_is_told(old: str, new: str, told: str, tmp_path: Path) -> 
 def test_detectors_have_neither_alignment_nor_detector(added: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="is not of the task detection"):
         load_recipe(write(tmp_path, DETECTOR.replace('decoder = "heatmap"', f'decoder = "heatmap"\n{added}')))
+
+
+@pytest.mark.parametrize(
+    ("training", "told"),
+    [
+        ("augment = { scale = 0.1 }", "augment.scale"),
+        ("augment = { turn = 0 }", "augment.turn"),
+        ("augment = { shift = 0.1 }", "augment.shift"),
+        ("losses = { relations = 0 }", "losses.relations"),
+    ],
+)
+def test_detectors_do_not_learn_as_embeddings_do(training: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=f"{told} is of the task embedding"):
+        load_recipe(write(tmp_path, f"{DETECTOR}\n[training]\n{training}\n"))
+
+
+def test_a_step_of_a_detector_does_not_either(tmp_path: Path) -> None:
+    step = "{ distill = { pictures = 8, losses = { relations = 2 } } }"
+    text = TRAINED.replace("{ distill = { pictures = 16 } }", step)
+    assert text != TRAINED
+    with pytest.raises(InvalidInput, match=r"losses\.relations is of the task embedding"):
+        load_recipe(write(tmp_path, text))
 
 
 def test_verification_is_of_embeddings(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from lathe_compression.comparisons import Faces
 from lathe_compression.compress import compress
 from lathe_compression.error_rates import ErrorRates, error_rates
 from lathe_compression.evaluate_embedding import EmbeddingEvaluation, FaceProtocol, evaluate_embedding
-from lathe_compression.match_thresholds import thresholds_of
+from lathe_compression.match_thresholds import points_within, thresholds_of
 from lathe_compression.recipe import load_recipe
 from tests.conftest import ROOT
 
@@ -67,6 +67,6 @@ def test_thresholds_keep_their_rate_with_other_people(evaluation: EmbeddingEvalu
     is_known = np.unique(people, return_inverse=True)[1] % 2 == 0
     for embedded in evaluation.judged.embedded.values():
         known, others = (Faces(people[half], embedded.vectors[half]) for half in (is_known, ~is_known))
-        for one in thresholds_of(known.probes, people[is_known], (1e-2, FMR)):
+        for one in thresholds_of(points_within(known.probes, people[is_known], (1e-2, FMR))):
             rates: ErrorRates = error_rates(others, (), thresholds=(one.min_similarity,), resamples=1)
             assert one.fmr_low <= rates.decided[one.min_similarity].fmr.value <= one.fmr_high

@@ -47,7 +47,14 @@ def test_faces_that_cannot_be_aligned_are_none() -> None:
     spot = np.full((1, 5, 2), 30, np.float32)
     assert middle_face(found((0, 0, 60, 60), landmarks=spot), (60, 60)) is None
     assert middle_face(Detections.none(landmarks=5), (60, 60)) is None
-    assert middle_face(found((0, 0, 60, 60), landmarks=np.empty((1, 0, 2), np.float32)), (60, 60)) is None
+    assert middle_face(Detections.none(), (60, 60)) is None
+
+
+@pytest.mark.parametrize("landmarks", [0, 4])
+def test_a_detector_without_a_face_s_landmarks_is_told(landmarks: int) -> None:
+    """It would find nobody in any picture."""
+    with pytest.raises(InvalidInput, match=f"gives {landmarks} landmarks a face; to align one takes 5"):
+        middle_face(found((0, 0, 60, 60), landmarks=np.empty((1, landmarks, 2), np.float32)), (60, 60))
 
 
 class OneBox:

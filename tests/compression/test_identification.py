@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lathe_compression.comparisons import Faces
-from lathe_compression.identification import _Searches, _threshold, identification
+from lathe_compression.identification import identification
 from tests.compression.face_vectors import people
 
 FPIR = 1e-2
@@ -38,14 +38,6 @@ def test_twins_are_lost_to_each_other() -> None:
     found = identification(Faces(subjects, vectors[subjects]), resamples=5).at[FPIR]
     assert found.min_similarity < 1
     assert 0 < found.fnir.value <= 4 / 200
-
-
-@pytest.mark.parametrize(("fpir", "reached"), [(0.01, 2), (0.5, 100), (0.0149, 2), (0.004, 0)])
-def test_threshold_is_the_lowest_that_keeps_the_rate(fpir: float, reached: int) -> None:
-    similarity = np.linspace(1, 0, 200, dtype=np.float32)
-    strangers = _Searches(np.zeros(200, np.int64), similarity, similarity)
-    threshold = _threshold(strangers, fpir, np.ones(1, np.int64))
-    assert np.count_nonzero(similarity >= threshold) == reached
 
 
 def slowly(

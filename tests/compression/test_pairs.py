@@ -53,7 +53,7 @@ def test_names_may_hold_spaces_between_tabs(tmp_path: Path) -> None:
 
 def test_pictures_are_looked_for_beside_the_file(tmp_path: Path) -> None:
     found = read(tmp_path, ONE_FOLD)
-    names = ("Ann/Ann_0001.jpg", "Ann/Ann_0002.png", "Bob/Bob_0001.jpg")
+    names = ("Ann/Ann_0001.jpg", "Ann/Ann_0002.JPG", "Bob/Bob_0001.jpg")
     for name in names[:2]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from lathe.errors import InvalidInput
+from lathe_compression import plan as plan_module
 from lathe_compression.plan import Inputs, Task, chosen_variants, essence, plan
 from lathe_compression.recipe import Recipe, load_recipe
+from tests.compression.small_faces import write_embedding_recipe
 from tests.compression.small_recipe import TRAINED, recipe, write_recipe
 
 INPUTS = Inputs("teacher", "frames", "calibration", {}, ["torch 2.0"])
@@ -193,3 +195,12 @@ def test_only_the_named_variants_and_the_reference(only: list[str], made: list[s
 def test_unknown_variant_is_told_with_the_nearest(name: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=told):
         chosen_variants(load(tmp_path), ["pruned", name])
+
+
+def test_what_embeddings_learn_reaches_their_steps_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = load_recipe(write_embedding_recipe(tmp_path)).recipe
+    detector = load(tmp_path)
+    before = keys(marks), keys(detector)
+    monkeypatch.setattr(plan_module, "EMBEDDING_REVISION", plan_module.EMBEDDING_REVISION + 1)
+    assert changed(before[0], keys(marks)) == {"int8": [1], "pruned": [1, 2], "pruned-qat": [1, 2, 3]}
+    assert changed(before[1], keys(detector)) == {}

@@ -98,6 +98,11 @@ def test_wrong_recipe_is_told(old: str, new: str, told: str, tmp_path: Path) -> 
         load_recipe(write(tmp_path, RECIPE.replace(old, new)))
 
 
+@pytest.mark.parametrize("new", ["classes = []\n", ""])
+def test_classes_need_no_names(new: str, tmp_path: Path) -> None:
+    assert load_recipe(write(tmp_path, RECIPE.replace('classes = ["spot"]\n', new))).recipe.model.classes == ()
+
+
 def test_nothing_follows_quantization(tmp_path: Path) -> None:
     more = '\n[[variant]]\nname = "again"\nparent = "int8"\nsteps = [{ quantize = {} }]\n'
     with pytest.raises(InvalidInput, match='in "again" a step follows quantization'):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,6 +19,7 @@ def synthetic_result(
     weights: Mapping[str, int] | None = None,
     drops: float = 0.0,
     seconds: int = 10,
+    warmup: int = 0,
     cameras: int = 4,
     fps: int = 10,
     seed: int = 0,
@@ -30,13 +32,15 @@ def synthetic_result(
         latency_ms: mean by variant; by default `int8` of 20 ms.
         weights: by variant, of the frames; equal by default.
         drops: share of the frames that are superseded.
+        warmup: seconds of it at the start, of which nothing is kept, as the driver does it.
         price_per_hour: None for a server without a price.
     """
     means = latency_ms or {"int8": 20.0}
     names = tuple(means)
     shares = np.array([(weights or dict.fromkeys(means, 1))[name] for name in names], float)
     random = np.random.default_rng(seed)
-    shape = (seconds, cameras, fps)
+    judged = seconds - warmup
+    shape = (judged, cameras, fps)
     variant = random.choice(len(names), shape, p=shares / shares.sum())
     latency_us = random.gamma(4.0, np.array(list(means.values()))[variant] / 4) * 1e3
     answered = random.random(shape) >= drops
@@ -46,25 +50,26 @@ def synthetic_result(
         return +Counter({"answered": good, "dropped_superseded": answered[part].size - good})
 
     per_second = []
-    for second in range(seconds):
+    for second in range(judged):
         latencies = {
             name: encoded(latency_us[second][answered[second] & (variant[second] == number)])
             for number, name in enumerate(names)
             if (answered[second] & (variant[second] == number)).any()
         }
-        per_second.append(Second(second, cameras * fps, cameras * fps, outcomes((second,)), latencies))
+        per_second.append(Second(warmup + second, cameras * fps, cameras * fps, outcomes((second,)), latencies))
     of_cameras = []
     for number in range(cameras):
         part = (slice(None), number)
         by = Counter(names[one] for one in variant[part][answered[part]])
         latencies_us = latency_us[part][answered[part]]
-        due = seconds * fps
+        due = judged * fps
         of_cameras.append(
             CameraResult(f"camera-{number}", "camera", due, due, outcomes(part), dict(by), encoded(latencies_us))
         )
-    frames = seconds * cameras * fps
+    frames = judged * cameras * fps
+    scenario = Scenario("face", (Cameras(count=cameras, fps=float(fps)),), name="synthetic", seconds=float(seconds))
     return LoadResult(
-        scenario=Scenario("face", (Cameras(count=cameras, fps=float(fps)),), name="synthetic", seconds=float(seconds)),
+        scenario=replace(scenario, warmup_seconds=float(warmup)),
         machine=Machine("A processor AVX2", 2),
         address="127.0.0.1:8500",
         started_at_unix=1.7e9,
@@ -79,12 +84,13 @@ def synthetic_result(
                 resident_bytes=120_000_000,
                 streams=cameras,
                 waiting_frames=0,
-                frames=dict(sum((Counter(one.outcomes) for one in per_second[:at]), Counter[str]())),
+                frames=dict(sum((Counter(one.outcomes) for one in per_second if one.second < at), Counter[str]())),
                 cost_usage=None if price_per_hour is None else at * 0.1 * price_per_hour / 3600,
                 cost_allocation=None if price_per_hour is None else at * 2 * price_per_hour / 3600,
                 currency="" if price_per_hour is None else "USD",
                 joules=at * 0.5,
                 energy_source="estimate",
+                workers=2,
             )
             for at in range(seconds + 1)
         ),

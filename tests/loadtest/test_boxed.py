@@ -129,15 +129,46 @@ def test_rates_are_shares_of_what_the_server_can_do() -> None:
         boxed.scaled(scenario, capacity=1e6)
 
 
+@pytest.mark.parametrize(("seconds", "warmup"), [(25.0, 2), (30.0, 3), (6.0, 1), (1.0, 0), (0.5, 0)])
+def test_a_warm_up_stays_one_of_whole_seconds(seconds: float, warmup: int) -> None:
+    steady = Scenario("face", (Cameras(),), seconds=20, warmup_seconds=2)
+    assert boxed.stretched(steady, seconds).warmup_seconds == warmup
+
+
 def test_times_stretch_with_the_length() -> None:
     scenario = Scenario(
         "face",
         (Cameras(joins_seconds=2, leaves_seconds=8),),
         seconds=10,
+        warmup_seconds=3,
         shape=Shape("spike", at_seconds=4, for_seconds=2),
         actions=(Action(5, "rollback", every_seconds=2),),
     )
     longer = boxed.stretched(scenario, 100)
     assert (longer.cameras[0].joins_seconds, longer.cameras[0].leaves_seconds) == (20, 80)
     assert (longer.shape.at_seconds, longer.shape.for_seconds) == (40, 20)
+    assert longer.warmup_seconds == 30
     assert (longer.actions[0].at_seconds, longer.actions[0].every_seconds) == (50, 20)
+
+
+def test_cameras_go_and_are_cut_as_often_but_not_all_the_time() -> None:
+    kind = Cameras(away_every_seconds=20, away_seconds=4, reconnect_every_seconds=60)
+    scenario = Scenario("face", (kind, Cameras("often", reconnect_every_seconds=0.5)), seconds=600)
+    half, short = (boxed.stretched(scenario, seconds).cameras for seconds in (300, 6))
+    assert (half[0].away_every_seconds, half[0].away_seconds, half[0].reconnect_every_seconds) == (10, 2, 30)
+    assert (short[0].away_every_seconds, short[0].away_seconds, short[0].reconnect_every_seconds) == (2, 0.4, 2)
+    assert short[1].reconnect_every_seconds == 0.5
+    assert short[1].away_every_seconds == 0
+
+
+def test_a_place_is_a_whole_name() -> None:
+    names = ("a", "b", *(f"v{number}" for number in range(3, 11)))
+    scenario = Scenario("face", (Cameras(variant="$10"), Cameras("other", variant="my$1")))
+    fitted = boxed.fitted(scenario, served(*names))
+    assert [cameras.variant for cameras in fitted.cameras] == ["v10", "my$1"]
+    assert not boxed.is_open(fitted)
+
+
+def test_more_cameras_than_there_can_be_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="cannot have 10001 cameras"):
+        boxed.with_cameras(Scenario("face", (Cameras(),)), 10_000.5)

@@ -125,7 +125,7 @@ def test_the_very_first_run_may_be_none() -> None:
 def test_runs_that_never_agree_end() -> None:
     random = np.random.default_rng(0)
     found = find_capacity(lambda _: bool(random.random() < 0.5), 10.0, most_runs=8)
-    assert len(found.runs) <= 8
+    assert (len(found.runs), found.why_not) == (8, "8 runs do not agree")
 
 
 def test_searches_take_turns_so_that_a_machine_that_slows_down_does_so_for_all() -> None:

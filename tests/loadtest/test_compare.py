@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,8 +18,11 @@ from lathe.cli import main
 from lathe.errors import InvalidInput
 from lathe_loadtest.compare import ALLOWED, changes, compare
 from lathe_loadtest.compare_page import as_json, page
+from lathe_loadtest.expect import Expect
 from lathe_loadtest.latencies import Latencies
 from lathe_loadtest.result import LoadResult, write_result
+from lathe_loadtest.same_load import obstacles
+from lathe_loadtest.scenario import Shape
 from lathe_loadtest.timeline import Timeline
 from tests.loadtest.synthetic import synthetic_result
 
@@ -46,6 +52,14 @@ def day(random: np.random.Generator, *, slower: float = 1.0, seconds: int = 100,
         {"int8": latencies},
         {"cpu_seconds": cpu, "answered": (due - drops).astype(float)},
     )
+
+
+def test_the_shortest_runs_that_are_judged_err_no_more_often() -> None:
+    """Five blocks of five seconds; of 60 pairs chance allows two standard errors, a tenth, beyond alpha."""
+    random = np.random.default_rng(6)
+    pairs = [(day(random, seconds=25), day(random, seconds=25)) for _ in range(60)]
+    alarms = [any(one.verdict == "regression" for one in changes(*pair, NOTHING_ALLOWED, 0.2)) for pair in pairs]
+    assert np.mean(alarms) <= 0.3
 
 
 def test_equal_servers_are_called_worse_no_more_often_than_alpha() -> None:
@@ -140,6 +154,46 @@ def test_other_names_seeds_and_variants_are_the_same_load() -> None:
     assert "answered by int8 in A, by fp32 in B" in found.notes
 
 
+def test_what_is_not_the_load_may_differ() -> None:
+    other = synthetic_result(seconds=45, warmup=3, seed=2)
+    scenario = replace(other.scenario, expect=(Expect(answered_share=0.9),), give_up_seconds=3.0)
+    found = compare(BEFORE, replace(other, scenario=scenario))
+    assert (found.obstacles, found.seconds) == ([], 37), "from the longer warm-up to the earlier end"
+
+
+def test_rates_of_a_share_of_the_capacity_are_other_loads_and_why_is_said() -> None:
+    a, b = (replace(synthetic_result(seconds=40, fps=fps), of_capacity=0.5) for fps in (10, 11))
+    assert compare(a, b).sentence.endswith(
+        "the loads differ in cameras: rates were shares of what the server could do, measured anew; repeat A's with "
+        "lathe load --like A.json."
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ((Shape("ramp"), 40), (Shape("ramp"), 60), False),
+        ((Shape("ramp", for_seconds=40.0), 40), (Shape("ramp", for_seconds=40.0), 60), True),
+        ((Shape("ramp"), 40), (Shape("ramp", for_seconds=40.0), 60), True),
+        ((Shape("spike", at_seconds=10.0), 40), (Shape("spike", at_seconds=10.0), 60), False),
+        ((Shape("steady", high=2.0), 40), (Shape("steady", high=3.0), 60), True),
+    ],
+)
+def test_a_shape_to_the_end_is_as_long_as_its_run(
+    one: tuple[Shape, int], other: tuple[Shape, int], is_same: bool
+) -> None:
+    a, b = (changed(synthetic_result(seconds=seconds), shape=shape) for shape, seconds in (one, other))
+    assert obstacles(a, b) == ([] if is_same else ["the loads differ in shape"])
+
+
+def test_a_cost_has_its_currency_and_two_are_not_compared() -> None:
+    def costs(other: LoadResult) -> list[str]:
+        return [title for title, _, _ in compare(BEFORE, other).others if "cost" in title]
+
+    euros = replace(BEFORE, server=tuple(replace(one, currency="EUR") for one in BEFORE.server))
+    assert (costs(BEFORE), costs(euros)) == (["cost used by a million frames, USD"], [])
+
+
 def test_a_lost_server_is_a_regression_whatever_it_answered_before() -> None:
     found = compare(BEFORE, replace(BEFORE, ended="server_lost", seconds=17.0))
     assert found.exit_code == 1
@@ -197,9 +251,46 @@ def test_the_exit_code_is_for_ci(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert lathe_load_compare(files[0], files[2], *everything) == 0
     assert lathe_load_compare(files[0], tmp_path / "none.json") == 2
     assert lathe_load_compare(files[0], files[1], "--allow=p99") == 2
+    assert lathe_load_compare(files[0], files[1], "--allow=p99=10") == 2
+    assert "p99=10 allows 1000%" in capsys.readouterr().err
     (tmp_path / "other.json").write_text("[]")
     assert lathe_load_compare(files[0], tmp_path / "other.json") == 2
     assert "lathe: other.json is not the result of a load test" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: text.replace('"seconds": 40.0', '"seconds": NaN', 1),
+        lambda text: re.sub('"lateness": "[^"]*"', '"lateness": "HISTFAAAAAA="', text),
+        lambda text: '{"format": 1, "kind": "comparison", "verdict": "regression"}',
+        lambda text: "\udcff",
+    ],
+)
+def test_files_that_are_no_results_are_not_judged(
+    spoil: Callable[[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_result(BEFORE, tmp_path / "a.json")
+    spoiled = spoil((tmp_path / "a.json").read_text("utf-8"))
+    (tmp_path / "b.json").write_bytes(spoiled.encode("utf-8", "surrogateescape"))
+    assert lathe_load_compare(tmp_path / "a.json", tmp_path / "b.json") == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("lathe: b.json")
+
+
+def test_whatever_goes_wrong_is_not_a_regression(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_result(BEFORE, tmp_path / "a.json")
+    words = (tmp_path / "a.json", tmp_path / "a.json")
+    assert lathe_load_compare(*words, "--output", tmp_path / "none" / "x.html") == 2
+    assert "--output: there is no folder" in capsys.readouterr().err
+    assert lathe_load_compare(*words, "--output", tmp_path) == 2
+    assert lathe_load_compare(*words, "--alpha", "1e-17") == 2
+    assert "alpha must be from 0.000001" in capsys.readouterr().err
+    for error in (RuntimeError("broken"), ModuleNotFoundError("no", name="hdrh"), OSError(28, "No space left")):
+        monkeypatch.setattr("lathe_loadtest.compare.compare", Mock(side_effect=error))
+        assert lathe_load_compare(*words) == 2
 
 
 def test_json_holds_what_the_verdict_rests_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lathe.scrape import Scrape
 from lathe_loadtest.figures import Figures, figures, server_rows, share_text
 from lathe_loadtest.histogram import encoded
 from lathe_loadtest.latencies import Latencies
+from lathe_loadtest.readings import reading as reading_of
 from lathe_loadtest.result import CameraResult, LoadResult, Machine, Second, Sender, ServerReading
 from lathe_loadtest.scenario import Cameras, Scenario
 from lathe_loadtest.timeline import Timeline, block_length
@@ -24,10 +26,10 @@ def run_of(
     warmup: float = 0.0,
 ) -> LoadResult:
     """Args:
-    seconds: for each, milliseconds of answered frames by variant, and other outcomes.
+    seconds: for each after the warm-up, milliseconds of answered frames by variant, and other outcomes.
     """
     per_second = []
-    for number, (answered, others) in enumerate(seconds):
+    for number, (answered, others) in enumerate(seconds, int(warmup)):
         count = sum(map(len, answered.values()))
         outcomes = {**({"answered": count} if count else {}), **others}
         due = sum(outcomes.values())
@@ -37,7 +39,7 @@ def run_of(
     totals = {name: sum(one.outcomes.get(name, 0) for one in per_second) for one in per_second for name in one.outcomes}
     everything = [ms * 1e3 for answered, _ in seconds for row in answered.values() for ms in row]
     due, sent = (sum(getattr(one, what) for one in per_second) for what in ("due", "sent"))
-    length = float(len(seconds))
+    length = len(seconds) + warmup
     return LoadResult(
         scenario=Scenario("face", (Cameras(),), seconds=length, warmup_seconds=warmup),
         machine=Machine("A processor", 2),
@@ -109,10 +111,10 @@ def test_percentiles_beyond_the_slowest_frame_are_not_told() -> None:
 
 
 def test_the_warm_up_does_not_count() -> None:
-    cold, warm = ({"int8": [500.0] * 10}, {"failed": 10}), ({"int8": [10.0] * 10}, {})
+    warm = ({"int8": [10.0] * 10}, {})
     readings = [reading(0, 0.0, 0), reading(1, 5.0, 10), reading(3, 5.4, 30)]
-    found = figures(run_of([cold, warm, warm], readings, warmup=1.0))
-    assert (found.judged_seconds, found.due, dict(found.outcomes)) == (2, 20, {"answered": 20, "failed": 0})
+    found = figures(run_of([warm, warm], readings, warmup=1.0))
+    assert (found.judged_seconds, found.due, dict(found.outcomes)) == (2, 20, {"answered": 20})
     assert found.all.percentiles[0.9].value == pytest.approx(0.010, rel=1e-3)
     assert found.server is not None
     assert found.server.cpu_ms_per_frame is not None
@@ -174,11 +176,50 @@ def test_blocks_grow_with_the_root_of_the_run(seconds: int, length: int) -> None
 
 def test_blocks_hold_all_seconds() -> None:
     timeline = Timeline.of(synthetic_result(seconds=28, drops=0.2))
-    blocks = timeline.in_blocks()
+    blocks = timeline.blocks
     assert blocks.lengths.tolist() == [5, 5, 5, 5, 8]
     assert blocks.due.sum() == timeline.due.sum()
     assert blocks.together.counts.sum() == timeline.answered.sum()
     assert blocks.server["cpu_seconds"].sum() == pytest.approx(2.8)
+
+
+def test_nothing_is_known_of_the_server_after_its_last_reading() -> None:
+    readings = [reading(0, 1.0, 0), reading(2, 3.0, 20)]
+    server = figures(run_of([({"int8": [10.0] * 10}, {})] * 4, readings)).server
+    assert server is not None
+    assert server.cores is not None
+    assert server.cores.value == pytest.approx(1.0)
+
+
+def test_a_server_that_does_not_tell_its_cpu_time_has_none() -> None:
+    untold = reading_of(Scrape((("lathe_workers", {}, 3.0),)), "face", 1.0)
+    assert (untold.cpu_seconds, untold.workers) == (None, 3)
+    result = run_of([({"int8": [10.0] * 10}, {})] * 2, [untold, replace(untold, at_seconds=2.0)])
+    server = figures(result).server
+    assert server is not None
+    assert (server.cores, server.cpu_ms_per_frame) == (None, None)
+
+
+def test_a_share_of_all_or_none_has_no_interval() -> None:
+    found = figures(synthetic_result(seconds=30))
+    assert found.shares["answered"].value == 1.0
+    assert math.isnan(found.shares["answered"].low)
+
+
+def test_what_was_turned_away_was_not_accepted() -> None:
+    found = figures(run_of([({"int8": [10.0] * 6}, {"dropped_overloaded": 3, "rejected": 1})]))
+    assert (found.offered.value, found.accepted.value) == (10.0, 6.0)
+
+
+def test_a_run_ends_when_it_has_ended_though_nothing_was_due() -> None:
+    run = replace(synthetic_result(seconds=12, warmup=2), seconds=15.0)
+    assert (len(Timeline.of(run)), Timeline.of(run).starts[0]) == (13, 2)
+
+
+def test_seconds_of_the_warm_up_are_refused() -> None:
+    one = synthetic_result()
+    with pytest.raises(ValueError, match='"per_second" holds seconds of the warm-up'):
+        replace(one, scenario=replace(one.scenario, warmup_seconds=2.0))
 
 
 def test_seconds_without_a_frame_are_seconds() -> None:

@@ -115,7 +115,7 @@ def test_silence_is_the_longest_time_without_an_answer() -> None:
     total = {"answered": 3, "dropped_disconnected": 3}
     run = replace(RUN, per_second=tuple(seconds), cameras=(camera("camera-0", total),))
     assert failing(run, Expect(silent_seconds=2)) == []
-    assert failing(run, Expect(silent_seconds=1)) == ["seconds without an answer"]
+    assert failing(run, Expect(silent_seconds=1)) == ["seconds whose frames had no answer"]
 
 
 def test_memory_that_grows_all_the_time_is_told_and_that_of_the_beginning_is_not() -> None:

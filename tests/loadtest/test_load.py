@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -16,15 +19,18 @@ import pytest
 from lathe.cli import main
 from lathe.cli.load import EXIT_INTERRUPTED, EXIT_INVALID, tell
 from lathe.connection import Connection
-from lathe.errors import Refused, Unavailable
+from lathe.errors import InvalidInput, Refused, Unavailable
 from lathe.repository import Repository
-from lathe_loadtest.assemble import why_invalid
+from lathe_loadtest.assemble import sender, why_invalid
 from lathe_loadtest.drive import drive
+from lathe_loadtest.fault_proxy import Proxy
 from lathe_loadtest.messages import OUTCOME_NUMBERS
-from lathe_loadtest.notes import Rows
-from lathe_loadtest.result import read_result
-from lathe_loadtest.scenario import Cameras, Scenario
-from lathe_loadtest.stage import Target
+from lathe_loadtest.notes import Notes, Rows
+from lathe_loadtest.play import play
+from lathe_loadtest.result import LoadResult, read_result, write_result
+from lathe_loadtest.scenario import Action, Cameras, Scenario, Shape
+from lathe_loadtest.schedule import plans
+from lathe_loadtest.stage import Stage, Target
 from lathe_server.access.tokens import new_token
 from tests.certificates import Authority
 from tests.conftest import RunningServer, start_server
@@ -53,6 +59,21 @@ SMALL = Cameras(count=4, fps=20.0, size_wh=(160, 120), fps_spread=0.0)
             '"weights" must be a table',
         ),
         ('model = "face"\nwarmup_seconds = 30\n[[cameras]]', '"warmup_seconds" must be below "seconds"'),
+        ('model = "face"\nwarmup_seconds = 2.5\n[[cameras]]', '"warmup_seconds" must be whole seconds'),
+        ('model = "face"\nprotocol = "unary"\n[[cameras]]\nread_seconds = 1.0', '"read_seconds" and'),
+        ('model = "face"\nprotocol = "tensors"\n[[cameras]]\nmax_age_seconds = 1.0', "are of streams"),
+        ('model = "face"\nprotocol = "tensors"\n[[cameras]]\npriority = "high"', 'knows no "priority"'),
+        ('model = "face"\n[[cameras]]\njoins_seconds = 30.0', '"joins_seconds" of camera must be below "seconds"'),
+        ('model = "face"\n[[cameras]]\ndeadline_seconds = 0.0001', '"deadline_seconds" must be from 0.001'),
+        ('model = "face"\n[[cameras]]\n[shape]\nkind = "spike"\nat_seconds = 30', '"at_seconds" of the shape'),
+        ('model = "face"\n[[cameras]]\n[[expect]]\nof = "camra"', "no cameras are called so"),
+        ('model = "face"\n[[cameras]]\n[faults]\nstalls_per_second = 1\nstall_seconds = 0', "needs stall_seconds"),
+        (
+            'model = "face"\n[[cameras]]\n[[actions]]\nat_seconds = 1\ndo = "route"\nweights = { a = -1 }',
+            '"weights" must be 0 or above',
+        ),
+        ('model = "$modle"\n[[cameras]]', "$modle is no model"),
+        ('model = "$model"\n[[cameras]]\nvariant = "$0"', "$0 is no place of a variant"),
     ],
 )
 def test_a_bad_scenario_is_told_by_its_line(
@@ -69,7 +90,12 @@ def test_flags_that_make_no_sense(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["--fps", "-1"], '"fps" must be above 0'),
         (["--processes", "-1"], "--processes must not be negative"),
         (["--output", str(tmp_path / "none/r.json")], "there is no folder"),
+        (["--output", str(tmp_path)], "is a folder"),
+        (["--like", "r.json", "steady"], "--like takes the place of a scenario"),
         (["nosuch.toml"], "there is no file nosuch.toml"),
+        (["--server", "cam.example"], "cam.example is not HOST:PORT"),
+        (["--http", "cam.example:"], "cam.example: is not HOST:PORT"),
+        (["--seconds", "1e15"], "frames are more than a run can have"),
     ]:
         assert main(["load", "--model", "any", *flags]) == 1
         assert message in capsys.readouterr().err
@@ -78,9 +104,55 @@ def test_flags_that_make_no_sense(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "640 is not WIDTHxHEIGHT" in capsys.readouterr().err
 
 
+def test_an_earlier_runs_load_comes_again_and_what_was_seen_is_kept_when_nobody_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = synthetic_result(fps=13)
+    write_result(replace(before, of_capacity=0.5), tmp_path / "before.json")
+    played: list[Scenario] = []
+
+    def play(scenario: Scenario, *_: object, **__: object) -> LoadResult:
+        played.append(scenario)
+        return before
+
+    monkeypatch.setattr("lathe_loadtest.play.play", play)
+    monkeypatch.setattr("lathe.cli.load.tell", Mock(side_effect=[0, BrokenPipeError]))
+    words = ["load", "--like", str(tmp_path / "before.json"), "--variant", "int8", "--output", str(tmp_path / "r.json")]
+    assert main(words) == 0
+    assert [(one.fps, one.count, one.variant) for one in played[0].cameras] == [(13.0, 4, "int8")]
+    assert replace(played[0], cameras=before.scenario.cameras) == before.scenario
+    (tmp_path / "r.json").unlink()
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert main(words) == 1
+    assert read_result(tmp_path / "r.json") == before
+
+
 def test_no_server() -> None:
     with pytest.raises(Unavailable, match=r"no server answers at 127\.0\.0\.1:9"):
         drive(Scenario("any", (SMALL,), seconds=1.0), Target("127.0.0.1:9", "", ""))
+
+
+def test_no_server_for_cameras_that_come_later() -> None:
+    later = replace(SMALL, joins_seconds=0.5)
+    with pytest.raises(Unavailable, match=r"no server answers at 127\.0\.0\.1:9"):
+        drive(Scenario("any", (later,), seconds=1.0), Target("127.0.0.1:9", "", ""))
+
+
+def test_a_run_without_a_frame_is_refused(tmp_path: Path) -> None:
+    with truth_server(tmp_path, kind="none") as truth, pytest.raises(InvalidInput, match="sends no frame"):
+        drive(Scenario("any", (SMALL,), shape=Shape("ramp", low=0.0, high=0.0), seconds=1.0), truth.target)
+
+
+@pytest.mark.parametrize("target", [Target("192.0.2.1:8500"), Target("127.0.0.1:9", behind="192.0.2.1:8500")])
+def test_a_token_does_not_cross_the_network_in_plain_text(target: Target) -> None:
+    with pytest.raises(InvalidInput, match="in plain text"):
+        drive(Scenario("any", (SMALL,)), replace(target, connection=Connection(token="secret")))
+
+
+def test_a_certificate_that_there_is_not(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("LATHE_CA", "/nosuch.pem")
+    assert main(["load", "--model", "any"]) == 1
+    assert capsys.readouterr().err == "lathe: the file /nosuch.pem cannot be read\n"
 
 
 def test_a_real_server_and_its_own_figures(shared_server: RunningServer, tmp_path: Path) -> None:
@@ -101,6 +173,22 @@ def test_a_real_server_and_its_own_figures(shared_server: RunningServer, tmp_pat
 def test_a_model_that_there_is_not(shared_server: RunningServer) -> None:
     with pytest.raises(Refused, match="NOT_FOUND"):
         drive(Scenario("nosuch", (SMALL,), seconds=2.0), Target(shared_server.grpc, "", ""))
+
+
+def test_a_server_without_the_protocol_is_told_however_short_the_run(tmp_path: Path) -> None:
+    with truth_server(tmp_path, kind="none") as truth:
+        result = drive(Scenario("any", (SMALL,), protocol="tensors", seconds=0.5), truth.target)
+    assert result.ended == "server_lost"
+    assert "the server refuses the cameras: UNIMPLEMENTED" in result.error
+
+
+def test_a_driver_that_may_have_too_few_files_is_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with truth_server(tmp_path, kind="none") as truth:
+        code = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))"
+        (tmp_path / "sitecustomize.py").write_text(code)
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+        result = drive(Scenario("any", (replace(SMALL, count=60, fps=2.0),), seconds=1.0), truth.target)
+    assert any("Too many open files" in reason for reason in result.why_invalid)
 
 
 def test_tls_and_tokens(repository: Repository, tmp_path: Path) -> None:
@@ -134,11 +222,103 @@ def test_a_server_that_dies_in_mid_run(tmp_path: Path, capsys: pytest.CaptureFix
     assert result.outcomes["dropped_disconnected"] > 10
 
 
+def test_a_server_that_dies_shortly_before_the_end(tmp_path: Path) -> None:
+    with truth_server(tmp_path, kind="constant", seconds=0.01, die_at=130) as truth:
+        result = drive(Scenario("any", (SMALL,), seconds=2.0), truth.target)
+    assert result.ended == "server_lost"
+
+
 def test_a_server_that_dies_when_there_is_no_time_left_to_give_up(tmp_path: Path) -> None:
     with truth_server(tmp_path, kind="constant", seconds=0.01, die_at=20) as truth:
         result = drive(Scenario("any", (SMALL,), seconds=4.0), truth.target)
     assert (result.ended, result.seconds) == ("server_lost", 4.0)
     assert "the server is gone: nobody had a connection for the last" in result.error
+
+
+def test_a_server_that_dies_before_cameras_that_came_later(tmp_path: Path) -> None:
+    later = replace(SMALL, joins_seconds=0.5)
+    with truth_server(tmp_path, kind="constant", seconds=0.01, die_at=40) as truth:
+        result = drive(Scenario("any", (later,), seconds=20.0, give_up_seconds=0.5), truth.target)
+    assert result.ended == "server_lost"
+    assert result.seconds < 15.0
+
+
+def test_a_server_that_is_frozen_is_given_up(tmp_path: Path) -> None:
+    scenario = Scenario("any", (SMALL,), seconds=60.0, give_up_seconds=0.5)
+    with truth_server(tmp_path, kind="constant", seconds=0.01, tell_at=40) as truth:
+
+        def freeze() -> None:
+            truth.told()
+            os.kill(truth.pid, signal.SIGSTOP)
+
+        freezing = threading.Thread(target=freeze)
+        freezing.start()
+        try:
+            result = drive(scenario, truth.target)
+        finally:
+            freezing.join()
+            os.kill(truth.pid, signal.SIGCONT)
+    assert "the server is gone: given up after" in result.error
+    assert result.seconds < 40.0
+    assert set(result.outcomes) <= {"answered", "dropped_disconnected"}
+    assert result.outcomes["dropped_disconnected"] > 40
+
+
+def test_a_server_that_is_only_slow_is_not_given_up(tmp_path: Path) -> None:
+    with truth_server(tmp_path, kind="constant", seconds=0.01, stall_at=20, stall_seconds=6.0) as truth:
+        result = drive(Scenario("any", (SMALL,), seconds=7.0), truth.target)
+    assert [camera.connections for camera in result.cameras] == [1] * 4
+    assert set(result.outcomes) == {"answered"}
+
+
+def test_cameras_that_are_cut_off_silently_come_back(tmp_path: Path) -> None:
+    scenario = Scenario("any", (SMALL,), seconds=10.0, actions=(Action(0.5, "cut", how="silence"),))
+    with truth_server(tmp_path, kind="constant", seconds=0.01) as truth, Proxy(truth.address) as proxy:
+        target = replace(truth.target, grpc=proxy.address, behind=truth.address)
+        result = drive(scenario, target, do=lambda _: proxy.cut("silence"))
+    assert result.ended == "completed"
+    assert result.address == truth.address
+    assert all(camera.connections >= 2 for camera in result.cameras)
+    assert set(result.outcomes) == {"answered", "dropped_disconnected"}
+    assert result.per_second[-1].outcomes["answered"] > 0
+
+
+def test_ctrl_c_before_the_first_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    def play(*_: object, stop: threading.Event, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.wait(10)
+        raise Unavailable("stopped before it began")
+
+    monkeypatch.setattr("lathe_loadtest.play.play", play)
+    assert main(["load", "--model", "any"]) == EXIT_INTERRUPTED
+
+
+def test_a_run_that_was_stopped_before_it_began(tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    with truth_server(tmp_path, kind="none") as truth:
+        with pytest.raises(Unavailable, match="stopped before it began"):
+            drive(Scenario("any", (SMALL,)), truth.target, stop=stop)
+        with pytest.raises(Unavailable, match="stopped before it began"):
+            play(Scenario("any", (SMALL,), of_capacity=0.5), Stage(truth.target), stop=stop)
+
+
+def test_a_process_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "\n".join(
+        [
+            "import os",
+            "from lathe_loadtest.link import Link",
+            "due = Link.due",
+            "def deadly(self, row): os._exit(1) if self._plan.name == 'camera-1' and row > 9 else due(self, row)",
+            "Link.due = deadly",
+        ]
+    )
+    (tmp_path / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    with truth_server(tmp_path, kind="none") as truth:
+        result = drive(Scenario("any", (SMALL,), seconds=2.0), truth.target, processes=2)
+    assert any("1 of the driver's processes died" in reason for reason in result.why_invalid)
+    assert [camera.name for camera in result.cameras] == ["camera-0", "camera-2"]
 
 
 def test_ctrl_c_keeps_what_there_is(tmp_path: Path) -> None:
@@ -190,7 +370,18 @@ def rows(lateness: float = 0.0, latency: float = 0.02, cpu_seconds: float = 0.1)
         np.full(count, latency),
         np.full(count, lateness, np.float32),
         cpu_seconds,
+        count,
     )
+
+
+def test_what_the_driver_takes_is_of_all_that_it_sent_and_figures_of_what_was_due_after_the_warm_up() -> None:
+    scenario = Scenario("any", (SMALL,), seconds=3.0, warmup_seconds=1.0)
+    notes = Notes(list(plans(scenario)))
+    for row in range(len(notes)):
+        notes.sent(row)
+    found = notes.rows(scenario.warmup_seconds, len(notes), [1] * 4, cpu_seconds=0.24)
+    assert (len(found.due), sender([found]).frames) == (160, 240)
+    assert sender([found]).cpu_us_per_frame == pytest.approx(1000.0)
 
 
 @pytest.mark.parametrize(

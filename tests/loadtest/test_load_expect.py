@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any
 import pytest
 
 from lathe.cli import main
-from lathe.cli.load_capacity import sentence
+from lathe.cli.load_capacity import EXIT_NOT_FOUND, sentence
 from lathe.errors import Unavailable
-from lathe_loadtest import find
+from lathe_loadtest import capacity_file, find
 from lathe_loadtest.capacity import Capacity, Run
 from lathe_loadtest.find import Demand
 from lathe_loadtest.result import LoadResult, read_result
@@ -105,7 +104,7 @@ class Server:
         return replace(result, **self.ended.get(len(self.played), {}))
 
     async def _saturated(self, *_: object) -> float:
-        return 10.0 * self.cameras * 1.3
+        return 10.0 * max(self.cameras, 1.0) * 1.3
 
 
 def test_a_search_finds_the_cameras_that_are_carried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +142,30 @@ def test_a_search_is_written_as_json(
     output = tmp_path / "capacity.json"
     flags = ["--find-capacity", "--p99", "80ms", "--searches", "2", "--output", str(output)]
     assert main(["load", str(tmp_path / "mine.toml"), *flags]) == 0
-    table = json.loads(output.read_text("utf-8"))
-    assert (table["p99_seconds"], table["fps"], len(table["searches"])) == (0.08, 10.0, 2)
-    assert table["searches"][0]["load"] == pytest.approx(12.0, rel=0.02)
+    found = capacity_file.from_json(output.read_text("utf-8"), output.name)
+    assert (found.p99_seconds, found.fps, len(found.searches)) == (0.08, 10.0, 2)
+    assert (found.model, found.variants, found.workers) == ("face", ("int8",), 2)
+    assert found.frames_per_second == pytest.approx(120.0, rel=0.03)
     assert "2 searches: 1" in capsys.readouterr().out
+
+
+def test_searches_without_a_capacity_are_written_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The exit code is the same with --output and without."""
+    Server(monkeypatch, 0.0)
+    (tmp_path / "mine.toml").write_text('model = "face"\n[[cameras]]\nfps = 10\n', "utf-8")
+    words = ["load", str(tmp_path / "mine.toml"), "--find-capacity", "--searches", "2"]
+    assert main(words) == main([*words, "--output", str(tmp_path / "c.json")]) == EXIT_NOT_FOUND
+    assert "apart" not in capsys.readouterr().out
+    found = capacity_file.from_json((tmp_path / "c.json").read_text("utf-8"), "c.json")
+    assert [one.why_not for one in found.searches] == ["no load was carried, however small"] * 2
+    assert found.frames_per_second == 0.0
+
+
+def test_a_bound_that_is_not_known_is_null(tmp_path: Path) -> None:
+    bound = Capacity(20.0, 20.0, float("inf"), (Run(20.0, None),), "who sends was the limit, not the server")
+    scenario = replace(SCENARIO, cameras=(*SCENARIO.cameras, Cameras(name="others", count=3, fps=5.0)))
+    capacity_file.write_capacity(capacity_file.of_searches([bound], scenario, Demand(0.1), []), tmp_path / "c.json")
+    found = capacity_file.from_json((tmp_path / "c.json").read_text("utf-8"), "c.json")
+    assert (found.searches[0].high, found.searches[0].runs, found.other_fps) == (None, bound.runs, 15.0)

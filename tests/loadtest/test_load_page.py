@@ -24,11 +24,10 @@ from tests.loadtest.synthetic import synthetic_result
 
 def eventful() -> LoadResult:
     """Two variants, a spike, a swap that failed, drops."""
-    result = synthetic_result(latency_ms={"int8": 20, "fp32": 60}, drops=0.1, seconds=40, cameras=6)
+    result = synthetic_result(latency_ms={"int8": 20, "fp32": 60}, drops=0.1, seconds=40, warmup=5, cameras=6)
     scenario = replace(
         result.scenario,
         name="a <spike>",
-        warmup_seconds=5.0,
         shape=Shape("spike", 1.0, 2.0, 15.0, 10.0),
         actions=(Action(30.0, "swap", weights={"int8": 1}),),
     )
@@ -90,6 +89,18 @@ def test_unknown_figures_are_said_to_be_unknown() -> None:
     assert not re.search(r"\bnan\b", html)
 
 
+def test_more_variants_than_colours_are_drawn() -> None:
+    names = {f"variant-{number}": 10.0 + number for number in range(9)}
+    html = page(synthetic_result(latency_ms=names, seconds=5)).html()
+    assert all(name in html for name in names)
+
+
+def test_a_load_that_changes_by_plan_is_told_and_a_warm_up_is_none() -> None:
+    steady = synthetic_result(seconds=40, warmup=5)
+    ramp = replace(steady, scenario=replace(steady.scenario, shape=Shape("ramp")))
+    assert ["changes by plan" in page(one).html() for one in (steady, ramp)] == [False, True]
+
+
 def test_groups_of_cameras_stand_beside_each_other() -> None:
     result = synthetic_result()
     hot = replace(result.cameras[0], group="hot")
@@ -114,7 +125,7 @@ def test_a_run_without_answers_has_a_page() -> None:
 
 def test_nines_are_as_wide_as_one_another_and_bands_end_where_few_frames_are_slower() -> None:
     judged = Timeline.of(synthetic_result(seconds=60, cameras=4))  # 2,400 frames
-    drawing = ElementTree.fromstring(load_plots.distribution({"all": (judged.together, judged.in_blocks().together)}))
+    drawing = ElementTree.fromstring(load_plots.distribution({"all": judged.blocks.together}))
     at = {tag.text: float(tag.attrib["x"]) for tag in drawing.iter("text") if (tag.text or "").endswith("%")}
     gaps = [at[one] - at[other] for one, other in (("99 %", "90 %"), ("99.9 %", "99 %"), ("99.99 %", "99.9 %"))]
     assert gaps == pytest.approx([gaps[0]] * 3, abs=0.2)
@@ -129,9 +140,7 @@ def test_bands_stay_within_the_drawing() -> None:
     """One second in which all is slow makes the interval of the slowest percent wider than anything that was seen."""
     calm, stall = synthetic_result(seconds=40), synthetic_result(latency_ms={"int8": 3000}, seconds=1).per_second[0]
     timeline = Timeline.of(replace(calm, per_second=(*calm.per_second[:-1], replace(stall, second=39))))
-    drawing = ElementTree.fromstring(
-        load_plots.distribution({"all": (timeline.together, timeline.in_blocks().together)})
-    )
+    drawing = ElementTree.fromstring(load_plots.distribution({"all": timeline.blocks.together}))
     corners = [corner.split(",") for band in drawing.iter("polygon") for corner in band.attrib["points"].split()]
     assert corners
     assert all(16 <= float(y) <= 340 for _, y in corners)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lathe.v1 import inference_pb2
-from lathe_loadtest.messages import Messages, StreamMessages, TensorMessages, UnaryMessages, outcome_of
+from lathe_loadtest.messages import Messages, StreamMessages, TensorMessages, UnaryMessages, messages_of, outcome_of
 from lathe_loadtest.scenario import Cameras, Scenario, Tensor
 from lathe_server.open_inference import open_inference_pb2
 
@@ -27,6 +27,15 @@ def test_a_streams_messages() -> None:
     config = inference_pb2.DetectStreamRequest.FromString(messages.opening).config
     assert (config.model, config.stream_id, config.variant) == ("face", "gate-0", "int8")
     assert (config.max_age_seconds, config.priority) == (0.5, inference_pb2.PRIORITY_HIGH)
+
+
+def test_another_seed_is_another_name_by_which_the_server_draws() -> None:
+    names = []
+    for seed in (1, 2):
+        messages = messages_of(Scenario("face", (CAMERAS,), seed=seed), CAMERAS, "gate-0")
+        assert messages.opening
+        names.append(inference_pb2.DetectStreamRequest.FromString(messages.opening).config.stream_id)
+    assert names == ["gate-0.1", "gate-0.2"]
 
 
 def test_a_calls_message() -> None:

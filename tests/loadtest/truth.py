@@ -28,6 +28,7 @@ class Truth:
     """
 
     address: str
+    pid: int
     told: Callable[[], str]
     service: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     age: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
@@ -45,7 +46,7 @@ def truth_server(folder: Path, **settings: Any) -> Iterator[Truth]:
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout
-        found = Truth(f"127.0.0.1:{int(process.stdout.readline())}", process.stdout.readline)
+        found = Truth(f"127.0.0.1:{int(process.stdout.readline())}", process.pid, process.stdout.readline)
         yield found
         process.terminate()
         if process.wait(10) == 0:

@@ -15,8 +15,9 @@ import pytest
 
 from lathe.errors import AlreadyExists, DiskFull, LatheError, Refused
 from lathe_server.gallery import store as store_module
+from lathe_server.gallery.record import Record
 from lathe_server.gallery.sealing import Sealer, WrongSeal, read_key, write_key
-from lathe_server.gallery.store import Record, Store
+from lathe_server.gallery.store import Store
 from lathe_server.settings import GALLERY_KEY_VARIABLE as KEY_VARIABLE
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)
@@ -41,6 +42,17 @@ def filled(path: Path) -> Path:
         store.add(record(number, f"person-{number}"), b"a face of %d" % number)
     store.close()
     return path
+
+
+def boxes(path: Path) -> list[bytes]:
+    """All that is sealed in a gallery's file, which is closed."""
+    with sqlite3.connect(path) as raw:
+        found = raw.execute(
+            "SELECT template FROM records UNION ALL SELECT face FROM records UNION ALL SELECT root FROM gallery"
+        )
+        sealed = [box for (box,) in found]
+    raw.close()
+    return sealed
 
 
 def everything(path: Path) -> bytes:
@@ -127,16 +139,17 @@ def test_what_is_deleted_is_in_none_of_the_files(path: Path) -> None:
     for suffix in ("", "-wal"):
         shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
     raw = sqlite3.connect(copy)
-    boxes = {name: (template, face) for name, template, face in raw.execute("SELECT id, template, face FROM records")}
+    sealed = {name: (template, face) for name, template, face in raw.execute("SELECT id, template, face FROM records")}
     raw.close()
     gone = [record(number).id for number in range(0, 200, 3)]
-    assert all(box in everything(path) for name in gone for box in boxes[name])
+    assert all(box in everything(path) for name in gone for box in sealed[name])
     store.remove(gone)
+    store.cut_log()
     left = everything(path)
     for name in gone:
-        assert not any(box in left or box[12:44] in left for box in boxes[name])
-    assert all(box in left for name in boxes.keys() - set(gone) for box in boxes[name])
-    assert {one.id for one in store.records()} == boxes.keys() - set(gone)
+        assert not any(box in left or box[12:44] in left for box in sealed[name])
+    assert all(box in left for name in sealed.keys() - set(gone) for box in sealed[name])
+    assert {one.id for one in store.records()} == sealed.keys() - set(gone)
     store.close()
 
 
@@ -194,6 +207,20 @@ def test_a_damaged_file_is_called_so(filled: Path, damage: str) -> None:
     with pytest.raises(Refused, match=message) as caught:
         list(Store(filled, KEY).records())
     assert str(filled.parent) not in caught.value.message
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+def test_somebody_elses_database_stays_as_it_is(path: Path, mode: str) -> None:
+    raw = sqlite3.connect(path)
+    raw.execute(f"PRAGMA journal_mode = {mode}")
+    raw.execute("CREATE TABLE t (x)")
+    raw.commit()
+    raw.close()
+    before = path.read_bytes()
+    with pytest.raises(Refused, match="of something else"):
+        Store(path, KEY)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_exchanged_faces_are_noticed(filled: Path) -> None:
@@ -275,9 +302,14 @@ def test_a_file_that_may_not_be_written_is_refused(filled: Path) -> None:
 def test_a_new_key_takes_the_place_of_the_old_one(filled: Path) -> None:
     store = Store(filled, KEY)
     pseudonym = store.pseudonym("ann")
-    before = everything(filled)
+    store.close()
+    old = boxes(filled)
+    assert len(old) == 7
+    assert all(box in everything(filled) for box in old)
+    store = Store(filled, KEY)
     store.rekey(OTHER_KEY)
     store.add(record(4))
+    assert not any(box in everything(filled) for box in old)
     store.close()
     with pytest.raises(Refused, match="the key does not open"):
         Store(filled, KEY)
@@ -286,7 +318,7 @@ def test_a_new_key_takes_the_place_of_the_old_one(filled: Path) -> None:
     assert store.face(record(1).id) == b"a face of 1"
     assert store.pseudonym("ann") == pseudonym
     store.close()
-    assert before != everything(filled)
+    assert not any(box in everything(filled) for box in old)
 
 
 def test_a_pseudonym_is_a_galleys_own_and_tells_no_name(filled: Path, tmp_path: Path) -> None:
@@ -316,7 +348,9 @@ def test_a_key_is_32_bytes_or_64_digits(tmp_path: Path, content: bytes) -> None:
     assert read_key(str(tmp_path / "key")) == KEY
 
 
-@pytest.mark.parametrize("content", [b"", b"short", KEY[:-1], KEY.hex()[:-2].encode(), b"x" * 64, b"\xff" * 64])
+@pytest.mark.parametrize(
+    "content", [b"", b"short", KEY[:-1], KEY.hex()[:-2].encode(), KEY.hex()[:32].encode(), b"x" * 64, b"\xff" * 64]
+)
 def test_what_is_no_key_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "key").write_bytes(content)
     with pytest.raises(Refused, match="holds no key: it must be 32 bytes, or 64 hex digits"):

@@ -25,9 +25,9 @@ from lathe_server.live import cameras as module
 from lathe_server.live.cameras import LOOKED_SECONDS, MOST_CAMERAS, Cameras, Shot
 from lathe_server.live.door import turned_away
 from lathe_server.live.experiment import shown
-from lathe_server.live.gallery import KEPT_LOOKS, Gallery
 from lathe_server.live.page import page_and_policy
 from lathe_server.live.state import told_of_frame
+from lathe_server.live.wall import KEPT_LOOKS, Wall
 from lathe_server.origin import Origin
 from lathe_server.tensors import Tensors
 from lathe_server.vision import Answer, EncodedPicture
@@ -242,6 +242,14 @@ def test_tensors_are_no_pictures() -> None:
     assert watched.names() == []
 
 
+def test_what_is_private_is_not_kept() -> None:
+    watched, given = Watched(), result()
+    held = holders(given)
+    watched.cameras.observe(replace(given, frame=replace(given.frame, is_private=True)))
+    assert watched.cameras.look() == []
+    assert holders(given) == held
+
+
 def test_a_name_shows_no_password() -> None:
     watched = Watched().looked()
     watched.cameras.observe(result("rtsp://admin:hunter2@gate-3/live"))
@@ -298,17 +306,17 @@ def test_a_picture_is_encoded_once_for_however_many_and_goes_with_its_look() -> 
         return Shot(number, None, 0, 0.0, 0.0, False, Detections.none(), EncodedPicture(b"x"))
 
     async def visit() -> None:
-        gallery = Gallery(encode)
-        gallery.hang([shot(1), shot(2)])
-        assert await asyncio.gather(*(gallery.jpeg(1) for _ in range(50))) == [b"jpeg 1"] * 50
-        assert await gallery.jpeg(3) is None
+        wall = Wall(encode)
+        wall.hang([shot(1), shot(2)])
+        assert await asyncio.gather(*(wall.jpeg(1) for _ in range(50))) == [b"jpeg 1"] * 50
+        assert await wall.jpeg(3) is None
         for number in range(10, 10 + KEPT_LOOKS - 1):
-            gallery.hang([shot(number)])
-        assert await gallery.jpeg(2) == b"jpeg 2"
-        gallery.hang([shot(99)])
-        assert [await gallery.jpeg(number) for number in (1, 2, 99)] == [None, None, b"jpeg 99"]
-        gallery.clear()
-        assert await gallery.jpeg(99) is None
+            wall.hang([shot(number)])
+        assert await wall.jpeg(2) == b"jpeg 2"
+        wall.hang([shot(99)])
+        assert [await wall.jpeg(number) for number in (1, 2, 99)] == [None, None, b"jpeg 99"]
+        wall.clear()
+        assert await wall.jpeg(99) is None
 
     asyncio.run(visit())
     assert made == [1, 2, 99]

@@ -1,7 +1,7 @@
 """Who has done what with a gallery: a line of JSON for each call, and nothing that tells of a face.
 
     {"at": "2026-03-01T09:30:00.120Z", "what": "verify", "who": "gate-cameras", "subject": "5c0e…",
-     "outcome": "no match", "fmr": 0.001, "request": "…"}
+     "outcome": "no match", "fmr": 0.001}
 
 `subject` is a pseudonym (`store.Store.pseudonym`): the same person has the same one throughout a gallery's life, and
 only whoever holds the gallery and its key can tell which name it stands for. There are no vectors, similarities,
@@ -14,7 +14,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,12 +24,30 @@ from lathe.errors import DiskFull, Refused
 SUFFIX = ".audit.jsonl"
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the log says of a call.
+
+    Attributes:
+        what: the call.
+        who: the name of the token that was shown; empty where none is asked for.
+        is_change: its line has to be on the disk.
+        about: more, nothing biometric.
+    """
+
+    what: str
+    who: str = ""
+    subject: str = ""
+    is_change: bool = False
+    about: tuple[tuple[str, str | int | float], ...] = ()
+
+
 def audit_file(gallery: Path) -> Path:
     return gallery.with_name(gallery.name + SUFFIX)
 
 
 class Audit:
-    """Appends only. Whoever turns the file over (logrotate) needs to tell nobody: it is opened for each line.
+    """Appends only. Whoever turns the file over (logrotate) needs to tell nobody: it is opened each time.
 
     Args:
         pseudonym: of a subject.
@@ -42,41 +61,41 @@ class Audit:
         self._pseudonym = pseudonym
         self._now = now
 
-    def write(
-        self,
-        what: str,
-        outcome: str,
-        *,
-        who: str = "",
-        subject: str = "",
-        is_change: bool = False,
-        **facts: str | int | float,
-    ) -> None:
+    def write(self, entry: Entry, outcome: str) -> None:
         """
-        Args:
-            what: the call.
-            who: the name of the token that was shown; empty where none is asked for.
-            facts: nothing biometric.
-
         Raises:
             DiskFull: there is no room for the line.
             Refused: it cannot be written.
         """
-        about = {"subject": self._pseudonym(subject)} if subject else {}
-        at = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = json.dumps({"at": at, "what": what, "who": who, **about, "outcome": outcome, **facts}).encode() + b"\n"
+        self.write_all([entry], outcome)
+
+    def write_all(self, entries: Iterable[Entry], outcome: str) -> None:
+        """As `write`, of things that were done together: brought to the disk once."""
+        entries = list(entries)
+        lines = b"".join(self._line(entry, outcome) for entry in entries)
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 size = os.fstat(descriptor).st_size
                 if size and os.pread(descriptor, 1, size - 1) != b"\n":  # an earlier process was killed in mid-line
-                    line = b"\n" + line
-                if os.write(descriptor, line) < len(line):
+                    lines = b"\n" + lines
+                if os.write(descriptor, lines) < len(lines):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                if is_change:
+                if any(entry.is_change for entry in entries):
                     os.fdatasync(descriptor)
             finally:
                 os.close(descriptor)
         except OSError as error:
             kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else Refused
             raise kind("the gallery's audit log cannot be written", detail=str(error)) from error
+
+    def _line(self, entry: Entry, outcome: str) -> bytes:
+        line = {
+            "at": self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "what": entry.what,
+            "who": entry.who,
+            **({"subject": self._pseudonym(entry.subject)} if entry.subject else {}),
+            "outcome": outcome,
+            **dict(entry.about),
+        }
+        return json.dumps(line, allow_nan=False).encode() + b"\n"

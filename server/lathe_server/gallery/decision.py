@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lathe.errors import Refused
+from lathe.errors import InvalidInput, Refused
 from lathe.v1 import card_pb2
 from lathe_server.gallery.search import Match
+
+
+class Unmeasured(Refused):
+    """A card has no threshold at a false match rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,8 @@ def threshold(probes: card_pb2.Embedding, enrolled: str, fmr: float) -> card_pb2
         fmr: the share of comparisons of two people that may reach it.
 
     Raises:
-        Refused: the spaces are not to be compared, or nothing was measured at that rate.
+        Refused: the spaces are not to be compared.
+        Unmeasured: nothing was measured at that rate.
 
     >>> from lathe.v1.card_pb2 import CrossSpace, Embedding, MatchThreshold
     >>> probes = Embedding(space="face/b", thresholds=[MatchThreshold(fmr=0.001, min_similarity=0.5)])
@@ -80,34 +84,42 @@ def threshold(probes: card_pb2.Embedding, enrolled: str, fmr: float) -> card_pb2
     found = next((one for one in measured if math.isclose(one.fmr, fmr, rel_tol=1e-6)), None)
     if found is None:
         known = ", ".join(f"{one.fmr:g}" for one in measured) or "none"
-        raise Refused(
+        raise Unmeasured(
             f"no decision threshold was measured at a false match rate of {fmr:g}; the card has those at {known}"
         )
     return found
 
 
-def refuse_strangers(
-    variants: Iterable[tuple[str, card_pb2.Embedding]], enrolled: str, records: int, fmr: float
-) -> None:
-    """Holds back a route by which a gallery could not go on to decide.
+def refuse_stranger(name: str, embedding: card_pb2.Embedding, enrolled: str, records: int, fmr: float) -> None:
+    """Holds back a variant by which a gallery could not go on to decide.
 
     Args:
-        variants: names and cards' embeddings of all that would answer.
+        embedding: of its card.
         enrolled: the templates' space.
         fmr: false match rate at which the gallery decides.
 
     Raises:
-        Refused: one of them makes vectors that must not be compared with the templates, or nothing was measured at that
-            rate.
+        Refused: it makes vectors that must not be compared with the templates.
+        Unmeasured: it may be compared, and nothing was measured at that rate.
     """
-    for name, embedding in variants:
-        if not is_comparable(embedding, enrolled):
-            raise Refused(
-                f"{records} enrolled faces are in the embedding space {enrolled}, and {name} makes vectors of "
-                f"{embedding.space or 'no known space'}: re-enrol the gallery with it first, or choose a variant whose "
-                "card permits the comparison"
-            )
-        try:
-            threshold(embedding, enrolled, fmr)
-        except Refused as error:
-            raise Refused(f"{records} enrolled faces are compared with what {name} makes: {error.message}") from None
+    if not is_comparable(embedding, enrolled):
+        raise Refused(
+            f"{records} enrolled faces are in the embedding space {enrolled}, and {name} makes vectors of "
+            f"{embedding.space or 'no known space'}: re-enrol the gallery with it first, or choose a variant whose "
+            "card permits the comparison"
+        )
+    try:
+        threshold(embedding, enrolled, fmr)
+    except Unmeasured as error:
+        raise Unmeasured(f"{records} enrolled faces are compared with what {name} makes: {error.message}") from None
+
+
+def check_rate(fmr: float) -> float:
+    """Returns a false match rate if it is one.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    if not 0 < fmr < 1:
+        raise InvalidInput("a false match rate is above 0 and below 1")
+    return fmr

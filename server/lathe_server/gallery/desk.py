@@ -6,13 +6,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from lathe.errors import LatheError, Unavailable
 from lathe_server.boundary import detail_of
-from lathe_server.gallery.audit import Audit, audit_file
+from lathe_server.gallery.audit import Audit, Entry, audit_file
 from lathe_server.gallery.gallery import Gallery, GallerySettings
 from lathe_server.gallery.store import Store
 
@@ -20,22 +19,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 EXPIRY_SECONDS = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What the audit log says of a call.
-
-    Attributes:
-        who: has made it.
-        about: more, nothing biometric.
-    """
-
-    what: str
-    who: str = ""
-    subject: str = ""
-    is_change: bool = False
-    about: tuple[tuple[str, str | int | float], ...] = ()
 
 
 class Desk:
@@ -51,11 +34,8 @@ class Desk:
         self._thread = ThreadPoolExecutor(1, "lathe-gallery")
         self._gallery: Gallery | None = None
 
-    async def open(self) -> Gallery:
+    async def open(self) -> None:
         """Reads the file, and lets go of what is too old.
-
-        Returns:
-            The gallery, of which others than this thread may ask how large it is, and which space it has.
 
         Raises:
             Refused: the file cannot be opened, is damaged, or has another key.
@@ -64,19 +44,24 @@ class Desk:
         self._gallery = gallery
         about = (("people", gallery.people), ("records", len(gallery)))
         await self.do(Entry("open", is_change=True, about=about), lambda gallery: None)
-        await self.expire()
-        return gallery
+        await self._tend()
 
     async def do(
-        self, entry: Entry, work: Callable[[Gallery], T], outcome: Callable[[T], str] = lambda done: "OK"
+        self,
+        entry: Entry,
+        work: Callable[[Gallery], T],
+        outcome: Callable[[T], str] = lambda done: "OK",
+        after: Callable[[Gallery], None] = lambda gallery: None,
     ) -> T:
         """Does something with the gallery and writes it down, whether or not its caller waits for it.
 
         Args:
             outcome: of what `work` returns, for the audit log.
+            after: done when that is written.
 
         Raises:
-            LatheError: of the work; or its line cannot be written, and then what was changed stays so.
+            LatheError: of the work, or of what comes after; or its line cannot be written, and then what was changed
+                stays so.
         """
 
         def whole() -> T:
@@ -88,14 +73,8 @@ class Desk:
                 said = error.status
                 raise
             finally:
-                self._audit.write(
-                    entry.what,
-                    said,
-                    who=entry.who,
-                    subject=entry.subject,
-                    is_change=entry.is_change,
-                    **dict(entry.about),
-                )
+                self._audit.write(entry, said)
+            after(self._held())
             return done
 
         return await self._on_thread(whole)
@@ -105,12 +84,18 @@ class Desk:
         return await self._on_thread(lambda: work(self._held()))
 
     async def expire(self) -> None:
-        """Deletes what is older than it may become, with a line for each record."""
+        """Deletes what is older than it may become, with a line for each record; and leaves nothing of what was
+        deleted, now or before, in the file's log of changes.
+
+        Raises:
+            DiskFull, Refused, Unavailable: part of that was not possible.
+        """
 
         def whole() -> int:
-            subjects = self._held().expire()
-            for subject in subjects:
-                self._audit.write("expire", "OK", subject=subject, is_change=True)
+            gallery = self._held()
+            if subjects := gallery.expire():
+                self._audit.write_all((Entry("expire", subject=subject, is_change=True) for subject in subjects), "OK")
+            gallery.tidy()
             return len(subjects)
 
         if count := await self._on_thread(whole):
@@ -120,16 +105,24 @@ class Desk:
         """Until it is cancelled."""
         while True:
             await asyncio.sleep(EXPIRY_SECONDS)
-            try:
-                await self.expire()
-            except LatheError as error:
-                log.error("old records of the gallery cannot be deleted: %s", error.message, extra=detail_of(error))
+            await self._tend()
+
+    async def _tend(self) -> None:
+        try:
+            await self.expire()
+        except LatheError as error:
+            log.error("what is too old in the gallery cannot go for good: %s", error.message, extra=detail_of(error))
 
     async def close(self) -> None:
         gallery, self._gallery = self._gallery, None
         if gallery:
             await self._on_thread(gallery.close)
         self._thread.shutdown()
+
+    @property
+    def enrolled(self) -> tuple[str, int]:
+        """The templates' embedding space, and how many there are; none before `open` and after `close`."""
+        return (self._gallery.space, len(self._gallery)) if self._gallery else ("", 0)
 
     def _held(self) -> Gallery:
         if self._gallery is None:

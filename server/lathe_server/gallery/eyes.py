@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lathe.card import check_name
-from lathe.errors import InvalidInput, LatheError, Refused
+from lathe.errors import InvalidInput, Refused, Unavailable
 from lathe.pipeline_file import MAX_LARGEST, PipelineSpec
-from lathe.repository import Repository, VariantRef
+from lathe.repository import VariantRef
 from lathe.v1 import card_pb2
 from lathe_server.calls import Calls
 from lathe_server.frames import Frame, Result
@@ -49,16 +49,12 @@ class Eyes:
         max_pixels: of a picture.
     """
 
-    def __init__(
-        self, model: str, calls: Calls, router: Router, manager: Manager, repository: Repository, max_pixels: int
-    ) -> None:
+    def __init__(self, model: str, calls: Calls, router: Router, manager: Manager, max_pixels: int) -> None:
         self.model = model
         self._calls = calls
         self._router = router
         self._manager = manager
-        self._repository = repository
         self._max_pixels = max_pixels
-        self._cards: dict[VariantRef, card_pb2.Embedding] = {}  # versions never change
 
     async def face(self, picture: Picture, deadline: float, *, largest: bool) -> Seen:
         """The face that a picture shows.
@@ -80,31 +76,28 @@ class Eyes:
         if shown > 1 and not largest:
             raise InvalidInput(f"the picture shows {shown} faces; it has to show one, or the largest be asked for")
         place = int(embeddings.detection[0])
-        probe = Probe(embeddings.vectors[0], await self._embedding(ref))
+        probe = Probe(embeddings.vectors[0], self.embedding(ref))
         return Seen(probe, picture, found.xyxy[place], found.landmarks[place])
 
     async def keepsake(self, seen: Seen) -> bytes:
         """What may be kept of a face, to look at it again."""
         return await asyncio.to_thread(cut, seen.picture, seen.xyxy, seen.landmarks, self._max_pixels)
 
-    async def again(self, kept: bytes, variant: str) -> Probe:
+    async def again(self, kept: bytes, by: VariantRef) -> Probe:
         """A face that was kept, as a variant of the pipeline's embedding network sees it.
-
-        Args:
-            variant: VARIANT or VARIANT/VERSION.
 
         Raises:
             LatheError: the variant is not in memory, or does not answer.
         """
-        answer, ref = await self._asked(self._spec().embedder, variant, portrait(kept), math.inf)
+        answer, ref = await self._asked(by.model, f"{by.variant}/{by.version}", portrait(kept), math.inf)
         assert answer.embeddings is not None, "an embedding network's answer has one"
-        return Probe(answer.embeddings.vectors[0], await self._embedding(ref))
+        return Probe(answer.embeddings.vectors[0], self.embedding(ref))
 
-    async def check_variant(self, variant: str) -> str:
-        """Sees whether `again` could ask a variant.
+    async def variant(self, variant: str) -> VariantRef:
+        """The one in memory that `again` may ask.
 
-        Returns:
-            Its name with the version that is in memory.
+        Args:
+            variant: VARIANT or VARIANT/VERSION.
 
         Raises:
             InvalidInput: that is no name of one.
@@ -117,20 +110,35 @@ class Eyes:
             raise InvalidInput("a variant is named by VARIANT or VARIANT/VERSION")
         embedder = self._spec().embedder
         await self._calls.check(embedder, self._calls.new_stream_id(), variant, ())
-        return f"{name}/{self._manager.ready(embedder, name, int(version or 0)).version}"
+        return self._manager.ready(embedder, name, int(version or 0))
 
-    async def meaning(self, space: str) -> card_pb2.Embedding:
-        """What the card says whose network makes the vectors of a space.
+    def meaning(self, space: str) -> card_pb2.Embedding:
+        """What the card says whose network makes the vectors of a space: of the variants in memory, whose cards were
+        checked with them, first those of the route, then the newest.
 
         Raises:
-            Refused: no such network of the pipeline is known here.
+            Refused: none of them does.
         """
-        if not any(known.space == space for known in self._cards.values()):
-            await asyncio.to_thread(self._read_cards, self._spec().embedder)
-        found = next((known for known in self._cards.values() if known.space == space), None)
-        if found is None:
-            raise Refused("no variant that is published here makes vectors of this embedding space")
-        return found
+        embedder = self._spec().embedder
+        route = self._router.route(embedder)
+        routed = route.needs() if route else []
+        ready = [ref for ref, state in self._manager.states().items() if ref.model == embedder and state == "ready"]
+        for ref in sorted(ready, key=lambda ref: (ref not in routed, -ref.version)):
+            if (known := self.embedding(ref)).space == space:
+                return known
+        raise Refused(f"no variant of {embedder} that is in memory makes vectors of this embedding space")
+
+    def embedding(self, ref: VariantRef) -> card_pb2.Embedding:
+        """Of the card of a variant in memory.
+
+        Raises:
+            Unavailable: it has just gone.
+        """
+        try:
+            with self._manager.lease(ref) as servable:
+                return servable.card.embedding
+        except Refused as error:
+            raise Unavailable(f"{ref} was just taken out of memory; ask again") from error
 
     def _spec(self) -> PipelineSpec:
         spec = self._router.pipeline(self.model)
@@ -156,24 +164,10 @@ class Eyes:
             is_call=True,
             origin=origin,
             embeddings=embeddings,
+            is_private=True,
         )
         result: Result = await self._calls.answer(frame)
         ref = result.parts[-1].ref
         assert isinstance(result.answer, Answer), "a picture's answer is detections and embeddings"
         assert ref, "what is answered was answered by somebody"
         return result.answer, ref
-
-    async def _embedding(self, ref: VariantRef) -> card_pb2.Embedding:
-        if ref not in self._cards:
-            self._cards[ref] = (await asyncio.to_thread(self._repository.card, ref)).embedding
-        return self._cards[ref]
-
-    def _read_cards(self, model: str) -> None:
-        """Of what is in memory, and of the newest versions."""
-        refs = [ref for ref in self._manager.states() if ref.model == model]
-        refs += [VariantRef(model, card.variant, card.version) for card in self._repository.newest_cards(model)]
-        for ref in refs:
-            try:
-                self._cards.setdefault(ref, self._repository.card(ref).embedding)
-            except LatheError:  # one that cannot be read makes no vectors either
-                continue

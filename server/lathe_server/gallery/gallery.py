@@ -10,26 +10,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lathe.errors import Conflict, InvalidInput, NotFound, Refused
+from lathe.errors import Conflict, InvalidInput, LatheError, NotFound, Refused
 from lathe.v1 import card_pb2
 from lathe_server.gallery.decision import Identification, Verdict, threshold
 from lathe_server.gallery.probe import Probe, unit_vector
-from lathe_server.gallery.search import Index
-from lathe_server.gallery.store import Record, Store
+from lathe_server.gallery.record import Record
+from lathe_server.gallery.search import Index, reaches
+from lathe_server.gallery.store import Store
 
 MAX_SUBJECT = 128
 MAX_TEMPLATES = 32
 """Of one person: each is one more comparison that may err."""
 MAX_CANDIDATES = 100
 DAY_SECONDS = 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What memory knows of a record, beside its vector."""
-
-    subject: str
-    enrolled_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +56,7 @@ class Gallery:
         self._store = store
         self._settings = settings or GallerySettings()
         self._now = now
-        self._held: dict[str, Held] = {}
+        self._enrolled_at: dict[str, int] = {}  # by record, as the index has them
         self._templates: dict[str, list[str]] = {}  # of each subject, the oldest first
         self._space = ""
         self._index: Index | None = None
@@ -75,7 +68,7 @@ class Gallery:
         return self._settings
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._enrolled_at)
 
     @property
     def space(self) -> str:
@@ -134,7 +127,7 @@ class Gallery:
         templates = self._of(subject)
         assert self._index, "whoever has a template has made it"
         best = self._index.nearest(self._fitting(vector), templates)
-        match = best.similarity >= decision.min_similarity
+        match = bool(reaches(np.asarray(best.similarity, np.float32), decision.min_similarity))
         return Verdict(match, best.similarity if match else None, decision, len(templates))
 
     def identify(self, face: Probe, fmr: float, limit: int = 1) -> Identification:
@@ -155,7 +148,7 @@ class Gallery:
         return Identification(matches, decision, len(self))
 
     def delete(self, subject: str, record: str = "") -> int:
-        """Deletes a person's records, or one of them, for good.
+        """Deletes a person's records, or one of them; for good with the next `tidy`.
 
         Returns:
             How many they were: more than none.
@@ -172,19 +165,33 @@ class Gallery:
         return len(gone)
 
     def expire(self) -> list[str]:
-        """Deletes the records that are older than they may become.
+        """Deletes the records that are older than they may become; for good with the next `tidy`.
 
         Returns:
             Whose they were.
         """
-        if not self._settings.retention_days:
+        if not self._settings.retention_days or self._index is None:
             return []
         oldest = self._now() - self._settings.retention_days * DAY_SECONDS
-        gone = [name for name, held in self._held.items() if held.enrolled_at < oldest]
-        subjects = [self._held[name].subject for name in gone]
+        gone = [name for name, enrolled_at in self._enrolled_at.items() if enrolled_at < oldest]
+        subjects = [self._index.subject(name) for name in gone]
         if gone:
             self._forget(gone)
         return subjects
+
+    def tidy(self) -> None:
+        """Cuts the file's log of changes, in which what was deleted lies longest.
+
+        Raises:
+            Refused: that is not possible now.
+        """
+        try:
+            self._store.cut_log()
+        except LatheError as error:
+            raise Refused(
+                "deleted, but the log of changes, where it may be left, could not be cut yet; that is tried every hour",
+                detail=f"{error.message}: {error.detail}",
+            ) from error
 
     def export(self, subject: str = "") -> Iterator[Record]:
         """The records that there are now, of one person or of all, read from the store one by one: what is deleted
@@ -193,7 +200,7 @@ class Gallery:
         Raises:
             NotFound: there is no such person.
         """
-        wanted = list(self._of(subject) if subject else self._held)
+        wanted = list(self._of(subject) if subject else self._enrolled_at)
         found = (self._store.record(name) for name in wanted)
         return (record for record in found if record)
 
@@ -207,7 +214,7 @@ class Gallery:
 
     def others(self, than: Collection[str]) -> list[str]:
         """Ids of the records that are not among some."""
-        return [name for name in self._held if name not in than]
+        return [name for name in self._enrolled_at if name not in than]
 
     def re_enroll(self, made_by: card_pb2.Embedding, vectors: Mapping[str, NDArray[np.float32]]) -> int:
         """Puts all templates into another space, all or none.
@@ -256,27 +263,27 @@ class Gallery:
         if record.space != self._space or len(record.vector) != self._index.dimensions:
             raise Refused("the gallery's records lie in several embedding spaces; put back a copy of its file")
         self._index.add(record.id, record.subject, record.vector)
-        self._held[record.id] = Held(record.subject, record.enrolled_at)
+        self._enrolled_at[record.id] = record.enrolled_at
         self._templates.setdefault(record.subject, []).append(record.id)
 
     def _forget(self, records: Iterable[str]) -> None:
         gone = list(records)
         self._store.remove(gone)
+        assert self._index, "there are records"
         for name in gone:
-            held = self._held.pop(name)
-            if self._index:
-                self._index.remove(name)
-            left = self._templates[held.subject]
-            left.remove(name)
-            if not left:
-                del self._templates[held.subject]
-        if not self._held:
+            subject = self._index.subject(name)
+            self._index.remove(name)
+            del self._enrolled_at[name]
+            self._templates[subject].remove(name)
+            if not self._templates[subject]:
+                del self._templates[subject]
+        if not self._enrolled_at:
             self._reset()
 
     def _reset(self) -> None:
         if self._index:
             self._index.clear()
-        self._held.clear()
+        self._enrolled_at.clear()
         self._templates.clear()
         self._index, self._space = None, ""
 

@@ -24,6 +24,7 @@ from lathe_server.settings import GALLERY_KEY_VARIABLE as KEY_VARIABLE
 log = logging.getLogger(__name__)
 
 KEY_BYTES, NONCE_BYTES = 32, 12
+_DIGITS = frozenset(b"0123456789abcdefABCDEF \t\r\n")
 PURPOSE = b"lathe gallery, what is sealed"
 
 
@@ -69,7 +70,7 @@ def read_key(path: str, environment: Mapping[str, str] = os.environ) -> bytes:
     """The key, of a file or, where no path is given, of `KEY_VARIABLE`.
 
     Args:
-        path: of 32 bytes, or of 64 hex digits and white space around them.
+        path: of 32 bytes that are not all hex digits, or of 64 hex digits and white space around them.
 
     Raises:
         Refused: there is no key, or it is none.
@@ -86,7 +87,7 @@ def read_key(path: str, environment: Mapping[str, str] = os.environ) -> bytes:
         raise Refused("the file of the gallery's key cannot be read", detail=str(error)) from error
     if mode & 0o077:
         log.warning("others than its owner may read the gallery's key; its file should have the mode 600")
-    if len(content) == KEY_BYTES:
+    if len(content) == KEY_BYTES and not _DIGITS.issuperset(content):  # else it is the first half of a key of digits
         return content
     return _key_of_digits(content, "the file of the gallery's key holds no key")
 

@@ -24,6 +24,11 @@ class Match:
     similarity: float
 
 
+def reaches(similarity: NDArray[np.float32], min_similarity: float) -> NDArray[np.bool_]:
+    """Which similarities make a match: compared as they are computed, in float32."""
+    return similarity >= np.float32(min_similarity)
+
+
 class Index:
     """Templates of one embedding space; for one thread at a time.
 
@@ -77,6 +82,10 @@ class Index:
         self._templates.pop()
         self._subjects.pop()
 
+    def subject(self, template: str) -> str:
+        """Whose it is."""
+        return self._subjects[self._rows[template]]
+
     def search(self, probe: NDArray[np.float32], min_similarity: float, limit: int) -> list[Match]:
         """The people who reach a similarity, the most alike first; of equals who came first.
 
@@ -85,7 +94,7 @@ class Index:
             limit: most people.
         """
         similarity = self._vectors[: len(self)] @ probe
-        (rows,) = np.nonzero(similarity >= np.float32(min_similarity))
+        (rows,) = np.nonzero(reaches(similarity, min_similarity))
         return self._best(rows, similarity[rows], limit)
 
     def nearest(self, probe: NDArray[np.float32], templates: Iterable[str]) -> Match:

@@ -1,5 +1,4 @@
-"""Enrolled records in one SQLite file, sealed: what is acknowledged survives a kill and a power cut, what is deleted is
-gone.
+"""Enrolled records in one SQLite file, sealed: what is acknowledged outlives the process, what is deleted is gone.
 
     gallery   one row: the gallery's id, and its root, 32 random bytes that only the right key opens
     records   id · space · enrolled_at · template, a box of subject and vector · face, a box, or nothing
@@ -7,30 +6,32 @@ gone.
 Nothing that tells of a person is outside a box. A box opens with the gallery's key, in its own row only, and as long as
 that row's id, space and time are as they were (`sealing`).
 
-The file is in WAL mode with synchronous=FULL: a change is on the disk before the method returns. One process has it
-open, by SQLite's exclusive lock, which ends with the process. Deleted content is overwritten with zeros
-(secure_delete), and the log of changes cut to nothing (wal_checkpoint) before a deletion is acknowledged.
+The file is in WAL mode with synchronous=FULL: SQLite has handed a change to the disk (fsync) before the method returns;
+a power cut takes only what the disk itself does not keep. One process has the file open, by SQLite's exclusive lock,
+which ends with the process. Deleted content is overwritten with zeros (secure_delete); the log of changes still has it
+until that is cut to nothing (wal_checkpoint).
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
 import secrets
 import sqlite3
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lathe.errors import LatheError, Refused
+from lathe_server.boundary import detail_of
+from lathe_server.gallery.record import Record, unpacked
 from lathe_server.gallery.sealing import Sealer, WrongSeal
 from lathe_server.gallery.trouble import DAMAGED, told
+
+log = logging.getLogger(__name__)
 
 SCHEMA = 1
 APPLICATION = 0x4C544731
@@ -43,27 +44,7 @@ CREATE TABLE records (
 );
 """
 _RECORDS = "SELECT id, space, enrolled_at, template FROM records"
-_LENGTH = struct.Struct("<H")
 _DAMAGES = (WrongSeal, ValueError, TypeError, struct.error)
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One enrolled template.
-
-    Attributes:
-        id: 32 hex digits, at random.
-        subject: as its caller names the person.
-        space: embedding space of the vector.
-        enrolled_at: Unix time in whole seconds.
-        vector: D, float32, of length 1.
-    """
-
-    id: str
-    subject: str = field(repr=False)  # so that it strays into no log
-    space: str
-    enrolled_at: int
-    vector: NDArray[np.float32] = field(repr=False)
 
 
 class Store:
@@ -90,19 +71,15 @@ class Store:
             raise
 
     def _open(self, key: bytes) -> None:
-        for pragma in (
-            "locking_mode = EXCLUSIVE",
-            "journal_mode = WAL",
-            "synchronous = FULL",
-            "secure_delete = ON",
-            "temp_store = MEMORY",
-            "cell_size_check = ON",
-            "trusted_schema = OFF",
-        ):
-            self._db.execute(f"PRAGMA {pragma}")
-        if not self._db.execute("SELECT 1 FROM sqlite_schema").fetchone():
+        self._set("locking_mode = EXCLUSIVE", "cell_size_check = ON", "trusted_schema = OFF", "temp_store = MEMORY")
+        is_new = not self._db.execute("SELECT 1 FROM sqlite_schema").fetchone()
+        if not is_new:
+            self._check_kind()  # before anything is written into it
+        self._set("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON")
+        if is_new:
             self._create(key)
-        self._check_file()
+        if found := [words for (words,) in self._db.execute("PRAGMA quick_check(3)") if words != "ok"]:
+            raise Refused(DAMAGED, detail="; ".join(found))
         (gallery, box), *_ = self._db.execute("SELECT id, root FROM gallery").fetchall() or [(b"", b"")]
         self._sealer = Sealer(key, gallery)
         try:
@@ -110,7 +87,11 @@ class Store:
         except WrongSeal as error:
             raise Refused("the key does not open this gallery") from error
         self._gallery = gallery
-        self._cut_log()  # what a killed process had deleted may still be in it
+        self._try_to_cut_log()  # what a killed process had deleted may still be in it
+
+    def _set(self, *pragmas: str) -> None:
+        for pragma in pragmas:
+            self._db.execute(f"PRAGMA {pragma}")
 
     def _create(self, key: bytes) -> None:
         gallery, root = secrets.token_bytes(16), secrets.token_bytes(32)
@@ -122,7 +103,7 @@ class Store:
             box = Sealer(key, gallery).seal(root, "root")
             self._db.execute("INSERT INTO gallery VALUES (1, ?, ?)", (gallery, box))
 
-    def _check_file(self) -> None:
+    def _check_kind(self) -> None:
         (application,), (version,) = (
             self._db.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
         )
@@ -130,8 +111,6 @@ class Store:
             raise Refused("the gallery's file is a database of something else")
         if version > SCHEMA:
             raise Refused(f"the gallery's file has format {version}, and this Lathe knows those up to {SCHEMA}")
-        if found := [words for (words,) in self._db.execute("PRAGMA quick_check(3)") if words != "ok"]:
-            raise Refused(DAMAGED, detail="; ".join(found))
 
     def add(self, record: Record, face: bytes = b"") -> None:
         """Keeps a record; it is on the disk when this returns.
@@ -148,14 +127,14 @@ class Store:
             self._db.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?)", row)
 
     def remove(self, ids: Iterable[str]) -> None:
-        """Deletes records for good, all or none; those that are not there are passed over.
+        """Deletes records, all or none; those that are not there are passed over. They are gone for good when the log
+        is cut (`cut_log`).
 
         Raises:
-            DiskFull, Refused, Unavailable: they may still be there.
+            DiskFull, Refused, Unavailable: they are still there.
         """
         with self._change():
             self._db.executemany("DELETE FROM records WHERE id = ?", [(name,) for name in ids])
-        self._cut_log()
 
     def records(self) -> Iterator[Record]:
         """All of them, the oldest first.
@@ -218,7 +197,7 @@ class Store:
                 "UPDATE records SET space = ?, template = ? WHERE id = ?",
                 ((record.space, self._template(record), record.id) for record in records),
             )
-        self._cut_log()
+        self._try_to_cut_log()
 
     def rekey(self, key: bytes) -> None:
         """Seals everything anew; from then on only the new key opens it.
@@ -227,9 +206,11 @@ class Store:
             DiskFull, Refused, Unavailable: the old key holds.
         """
         old, new = self._sealer, Sealer(key, self._gallery)
-        rows = self._db.execute("SELECT id, space, enrolled_at, template, face FROM records").fetchall()
         with self._change():
-            for name, space, enrolled_at, template, face in rows:
+            for (name,) in self._db.execute("SELECT id FROM records").fetchall():
+                space, enrolled_at, template, face = self._db.execute(
+                    "SELECT space, enrolled_at, template, face FROM records WHERE id = ?", (name,)
+                ).fetchone()
                 place = ("template", name, space, enrolled_at)
                 try:
                     boxes = (
@@ -241,7 +222,7 @@ class Store:
                 self._db.execute("UPDATE records SET template = ?, face = ? WHERE id = ?", (*boxes, name))
             self._db.execute("UPDATE gallery SET root = ?", (new.seal(self._root, "root"),))
         self._sealer = new
-        self._cut_log()
+        self._try_to_cut_log()
 
     def pseudonym(self, subject: str) -> str:
         """By which the audit log speaks of a person: whoever has key and file can make it of the name, and nobody
@@ -249,20 +230,15 @@ class Store:
         return hmac.new(self._root, subject.encode(), hashlib.sha256).hexdigest()[:PSEUDONYM_DIGITS]
 
     def close(self) -> None:
-        with suppress(LatheError):  # the next one to open it cuts the log
-            self._cut_log()
+        self._try_to_cut_log()
         self._db.close()
 
     def _template(self, record: Record) -> bytes:
-        name = record.subject.encode()
-        content = _LENGTH.pack(len(name)) + name + record.vector.astype("<f4").tobytes()
-        return self._sealer.seal(content, "template", record.id, record.space, record.enrolled_at)
+        return self._sealer.seal(record.packed(), "template", record.id, record.space, record.enrolled_at)
 
     def _record(self, name: str, space: str, enrolled_at: int, box: bytes) -> Record:
         content = self._sealer.open(box, "template", name, space, enrolled_at)
-        (length,) = _LENGTH.unpack_from(content)
-        subject, vector = content[_LENGTH.size :][:length], content[_LENGTH.size + length :]
-        return Record(name, subject.decode(), space, enrolled_at, np.frombuffer(vector, "<f4"))
+        return unpacked(content, name, space, enrolled_at)
 
     @contextmanager
     def _change(self) -> Iterator[None]:
@@ -276,11 +252,25 @@ class Store:
                     self._db.execute("ROLLBACK")
                 raise
 
-    def _cut_log(self) -> None:
-        with told():
+    def cut_log(self) -> None:
+        """Leaves nothing of what was deleted or replaced in the log of changes.
+
+        Raises:
+            DiskFull, Refused, Unavailable: some of it may be left, until the next time.
+        """
+        with told(full="the disk of the gallery is full: its log of changes cannot be cut"):
             (is_busy, *_) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if is_busy:
-            raise Refused("another process has the gallery open; what was deleted may be left in its log of changes")
+            raise Refused("another process has the gallery open: its log of changes cannot be cut")
+
+    def _try_to_cut_log(self) -> None:
+        """After a change that has happened, whatever becomes of the log; whoever tends the gallery tries again."""
+        try:
+            self.cut_log()
+        except LatheError as error:
+            log.error(
+                "what the gallery's file held before may be left in it: %s", error.message, extra=detail_of(error)
+            )
 
 
 def _make_private(path: Path) -> None:

@@ -12,30 +12,33 @@ DAMAGED = "the gallery's file is damaged, or no gallery; put back a copy of it"
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def told(full: str = "the disk of the gallery is full: nothing was changed") -> Iterator[None]:
     """SQLite's errors as Lathe's.
 
+    Args:
+        full: what is said where there is no room.
+
     Raises:
-        DiskFull: there is no room for the change, which has not happened.
+        DiskFull: there is no room.
         Refused: the file is damaged, may not be written or opened, or another process has it.
         Unavailable: the disk fails.
     """
     try:
         yield
     except sqlite3.Error as error:
-        if (known := _known(error)) is None:
+        if (known := _known(error, full)) is None:
             raise
         raise known from error
 
 
-def _known(error: sqlite3.Error) -> LatheError | None:
+def _known(error: sqlite3.Error, full: str) -> LatheError | None:
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         return None
     detail = str(error)
     match code & 0xFF:  # the rest says more closely which
         case sqlite3.SQLITE_FULL:
-            return DiskFull("the disk of the gallery is full: nothing was changed", detail=detail)
+            return DiskFull(full, detail=detail)
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
             return Refused("the gallery's file may not be written", detail=detail)
         case sqlite3.SQLITE_CANTOPEN:

@@ -138,7 +138,9 @@ class Cameras:
     def observe(self, result: Result) -> None:
         """A frame has its result. While nobody looks this is a comparison."""
         now = self._clock()
-        if now >= self._until or not isinstance(result.frame.asked, EncodedPicture | RawPicture):
+        if now >= self._until or result.frame.is_private:
+            return
+        if not isinstance(result.frame.asked, EncodedPicture | RawPicture):
             return
         key = _key_of(result)
         known = self._known.get(key)

@@ -25,9 +25,9 @@ from lathe_server.live.cameras import Cameras, Shot
 from lathe_server.live.door import turned_away
 from lathe_server.live.experiment import all_shown
 from lathe_server.live.figures import Figures
-from lathe_server.live.gallery import Gallery
 from lathe_server.live.pictures import blurred_jpeg, plain_jpeg
 from lathe_server.live.state import FRAMES_PATH, classes_of, told_of, told_of_event, told_of_frame
+from lathe_server.live.wall import Wall
 from lathe_server.manager import Manager
 from lathe_server.settings import PLAIN, Settings
 
@@ -80,7 +80,7 @@ class Live:
         self._sources = sources
         self._cameras = Cameras()
         self.observe = self._cameras.observe
-        self._gallery = Gallery(self._encode)
+        self._wall = Wall(self._encode)
         self._figures = Figures(sources.registry)
         self._prefix = secrets.token_hex(4)
         self._told: asyncio.Task[bytes] | None = None
@@ -120,7 +120,7 @@ class Live:
     async def _picture(self, request: Request) -> Reply:
         prefix, _, number = request.path.removeprefix(FRAMES_PATH).partition("-")
         is_one = prefix == self._prefix and number.isascii() and number.isdigit() and len(number) < 20
-        jpeg = await self._gallery.jpeg(int(number)) if is_one else None
+        jpeg = await self._wall.jpeg(int(number)) if is_one else None
         return Reply(200, jpeg, "image/jpeg") if jpeg else Reply(404, b"no such picture any more\n")
 
     def _look_soon(self) -> None:
@@ -133,7 +133,7 @@ class Live:
         sources = self._sources
         cameras = self._cameras.look()
         self._forget_later()
-        self._gallery.hang(camera.shot for camera in cameras if camera.shot)
+        self._wall.hang(camera.shot for camera in cameras if camera.shot)
         classes = classes_of(cameras, sources.classes)
         told: dict[str, Any] = {
             "server": sources.name,
@@ -177,7 +177,7 @@ class Live:
             self._forget_later()
             return
         self._cameras.forget()
-        self._gallery.clear()
+        self._wall.clear()
         self._figures.forget()
         self._told = None
 

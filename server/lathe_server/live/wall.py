@@ -14,7 +14,7 @@ AT_ONCE = 2
 """Encoded at the same time, beside the frames that are judged."""
 
 
-class Gallery:
+class Wall:
     """On the event loop only.
 
     Args:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lathe.errors import Refused
-from lathe.repository import Repository
 from lathe_server.access.gate import Gate
 from lathe_server.calls import Calls
 from lathe_server.manager import Manager
 from lathe_server.router import Router
+from lathe_server.routes import Routes
 from lathe_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def tracing_of(settings: Settings, server_name: str) -> Tracing | None:
 
 
 def gallery_of(
-    settings: Settings, calls: Calls, router: Router, manager: Manager, repository: Repository, gate: Gate
+    settings: Settings, calls: Calls, router: Router, manager: Manager, routes: Routes, gate: Gate
 ) -> Room | None:
     """
     Raises:
@@ -48,5 +48,5 @@ def gallery_of(
         raise Refused("a gallery needs cryptography: install lathe[gallery]") from error
     from lathe_server.gallery.eyes import Eyes
 
-    eyes = Eyes(settings.gallery_model, calls, router, manager, repository, settings.max_frame_pixels)
-    return Room(settings, eyes, manager, gate)
+    eyes = Eyes(settings.gallery_model, calls, router, manager, settings.max_frame_pixels)
+    return Room(settings, eyes, manager, routes, gate)

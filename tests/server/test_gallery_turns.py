@@ -1,0 +1,122 @@
+"""Calls of the gallery that get between each other, one after the other as this test wants it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from lathe.errors import Refused
+from lathe.repository import VariantRef
+from lathe.v1 import card_pb2, gallery_pb2
+from lathe_server.access.gate import Gate
+from lathe_server.gallery.audit import Entry
+from lathe_server.gallery.desk import Desk
+from lathe_server.gallery.footing import Footing
+from lathe_server.gallery.gallery import Gallery, GallerySettings
+from lathe_server.gallery.probe import Probe
+from lathe_server.gallery_service import GalleryService
+from tests.server.test_gallery import ANN, BOB, KEY, embedding, face
+
+T = TypeVar("T")
+
+
+class Here:
+    """The context of a call from this machine."""
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
+
+@dataclass
+class Mirror:
+    """Eyes that take what was kept of a face for the face."""
+
+    sees: dict[bytes, Probe]
+    made_by: card_pb2.Embedding = field(default_factory=lambda: embedding("face/b"))
+
+    async def variant(self, name: str) -> VariantRef:
+        return VariantRef("face", name, 1)
+
+    def embedding(self, by: VariantRef) -> card_pb2.Embedding:
+        return self.made_by
+
+    async def again(self, kept: bytes, by: VariantRef) -> Probe:
+        return self.sees[kept]
+
+
+class BusyDesk(Desk):
+    """At which somebody is served right before a re-enrolment."""
+
+    before: Callable[[Gallery], object] | None = None
+
+    async def do(self, entry: Entry, work: Callable[[Gallery], T], *how: Any, **more: Any) -> T:
+        if entry.what == "re-enroll" and self.before:
+            before, self.before = self.before, None
+            await self.ask(before)
+        return await super().do(entry, work, *how, **more)
+
+
+def re_enrolled(folder: Path, before: Callable[[Gallery], object]) -> tuple[gallery_pb2.ReEnrollResponse, set[str]]:
+    """The answer, and the vectors' spaces afterwards."""
+
+    async def whole() -> tuple[gallery_pb2.ReEnrollResponse, set[str]]:
+        desk = BusyDesk(folder / "people", KEY, GallerySettings(keep_faces=True))
+        await desk.open()
+        await desk.ask(lambda gallery: gallery.enroll("ann", ANN, b"ann"))
+        desk.before = before
+        eyes: Any = Mirror({b"ann": face(0, 0, 1), b"bob": face(0, 0, 0, 1)})
+        nothing: Any = None
+        here: Any = Here()
+        service = GalleryService(desk, eyes, nothing, Gate(None), 0.001, keeps_faces=True)
+        try:
+            done = await service.ReEnroll(gallery_pb2.ReEnrollRequest(variant="b"), here)
+            return done, {record.space for record in await desk.ask(lambda gallery: list(gallery.export()))}
+        finally:
+            await desk.close()
+
+    return asyncio.run(whole())
+
+
+def test_whoever_comes_at_the_very_end_of_a_re_enrolment_is_looked_at_too(tmp_path: Path) -> None:
+    done, spaces = re_enrolled(tmp_path, lambda gallery: gallery.enroll("bob", BOB, b"bob"))
+    assert (done.records, done.space, spaces) == (2, "face/b", {"face/b"})
+
+
+def test_a_re_enrolment_from_which_everybody_goes_ends(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="nobody is enrolled"):
+        re_enrolled(tmp_path, lambda gallery: gallery.delete("ann"))
+
+
+def test_a_first_face_waits_for_a_route_that_changes(tmp_path: Path) -> None:
+    """And none changes while it is enrolled; later ones wait for nobody."""
+
+    class NoRoutes:
+        def __init__(self) -> None:
+            self.turn = asyncio.Lock()
+
+        def route(self, model: str) -> None:
+            return None
+
+    async def whole() -> None:
+        desk = Desk(tmp_path / "people", KEY, GallerySettings())
+        await desk.open()
+        routes: Any = NoRoutes()
+        nothing: Any = None
+        footing = Footing(desk, routes, nothing, 0.001)
+        async with footing.entry(ANN.made_by):
+            assert routes.turn.locked()
+            await desk.ask(lambda gallery: gallery.enroll("ann", ANN))
+        async with routes.turn, footing.entry(ANN.made_by):
+            pass
+        await desk.ask(lambda gallery: gallery.delete("ann"))
+        with pytest.raises(Refused, match="no decision threshold"):
+            await footing.entry(card_pb2.Embedding(space="face/c")).__aenter__()
+        assert not routes.turn.locked()
+        await desk.close()
+
+    asyncio.run(whole())
