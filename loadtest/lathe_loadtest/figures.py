@@ -182,8 +182,13 @@ def _variant(blocks: Latencies, answered: int, level: float) -> VariantFigures:
 
 
 def percentile_intervals(blocks: Latencies, shares: Sequence[float], level: float) -> dict[float, Interval]:
+    """Cut at the fastest and the slowest frame: where blocks differ much, Student's would reach far beyond."""
     found = intervals(partial(blocks.percentiles, shares), len(blocks.counts), level) if shares else ()
-    return dict(zip(shares, found, strict=True))
+    fastest, slowest = blocks.percentiles([0.0, 1.0])
+    return {
+        share: Interval(one.value, np.maximum(one.low, fastest), np.minimum(one.high, slowest), level)
+        for share, one in zip(shares, found, strict=True)
+    }
 
 
 def _ratio(above: Counts | Values, lengths: Counts | Values, level: float, *, is_share: bool = False) -> Interval:

@@ -246,3 +246,12 @@ def test_what_the_server_tells_is_said_with_its_unit_and_source() -> None:
     bare = figures(synthetic_result(seconds=30, price_per_hour=None)).server
     assert bare
     assert not any("million" in name for name, _ in server_rows(bare))
+
+
+def test_an_interval_of_a_percentile_ends_with_the_frames_that_there_were() -> None:
+    """Five blocks, of which one was slower by far."""
+    result = run_of([({"int8": [10.0] * 30 + [5000.0 if second < 5 else 20.0] * 10}, {}) for second in range(26)])
+    found = figures(result).all.percentiles[0.9]
+    assert found.low >= 0.0099
+    assert found.high <= 5.01
+    assert found.high > found.value
