@@ -9,6 +9,7 @@ from google.protobuf import json_format
 
 from lathe.errors import BadVariant, InvalidInput, NotFound
 from lathe.message_file import as_json
+from lathe.plain_file import read_plain
 from lathe.v1 import card_pb2
 
 CARD_FILE = "card.json"
@@ -43,17 +44,10 @@ def read_card(path: Path) -> card_pb2.Card:
         NotFound: there is no card.
         BadVariant: a link, over 1 MiB, not JSON, unknown fields, or a digest or size missing.
     """
-    if path.is_symlink() or (path.exists() and not path.is_file()):  # a pipe would be waited for without end
-        raise BadVariant("the card is not a plain file", detail=str(path))
     try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_CARD_BYTES + 1)
+        content = read_plain(path, "the card", _MAX_CARD_BYTES)
     except FileNotFoundError as error:
         raise NotFound("the variant has no card", detail=str(path)) from error
-    except OSError as error:
-        raise BadVariant("the card cannot be read", detail=f"{path}: {error}") from error
-    if len(content) > _MAX_CARD_BYTES:
-        raise BadVariant("the card is larger than 1 MiB", detail=str(path))
     card = card_pb2.Card()
     try:
         json_format.Parse(content, card)

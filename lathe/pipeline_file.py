@@ -9,6 +9,7 @@ from pathlib import Path
 from lathe.card import check_name
 from lathe.config import parse
 from lathe.errors import BadVariant, InvalidInput, LatheError, NotFound
+from lathe.plain_file import read_plain
 
 PIPELINE_FILE = "pipeline.json"
 MAX_LARGEST = 64
@@ -60,16 +61,9 @@ def read_pipeline(path: Path, name: str) -> PipelineSpec:
         BadVariant: a link, too large, or not what a pipeline's file says.
     """
     try:
-        if path.is_symlink() or (path.exists() and not path.is_file()):  # a pipe would be waited for without end
-            raise BadVariant(f"{PIPELINE_FILE} of {name} is not a plain file", detail=str(path))
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
+        content = read_plain(path, f"{PIPELINE_FILE} of {name}", _MAX_BYTES)
     except FileNotFoundError as error:
         raise NotFound(f"there is no pipeline {name}") from error
-    except OSError as error:
-        raise BadVariant(f"{PIPELINE_FILE} of {name} cannot be read", detail=f"{path}: {error}") from error
-    if len(content) > _MAX_BYTES:
-        raise BadVariant(f"{PIPELINE_FILE} of {name} is larger than 64 KiB", detail=str(path))
     try:
         table = json.loads(content)
         if not isinstance(table, dict):

@@ -12,6 +12,7 @@ from typing import Any
 
 from lathe.card import MODEL_FILE
 from lathe.errors import BadVariant
+from lathe.plain_file import read_plain
 from lathe.used_pictures import PICTURES_FILE, UsedPictures
 from lathe.v1 import card_pb2
 
@@ -45,17 +46,10 @@ def read_making(path: Path, name: str) -> Mapping[str, Any] | None:
     Raises:
         BadVariant: a link, over 16 MiB, or not a JSON object.
     """
-    if path.is_symlink() or (path.exists() and not path.is_file()):  # a pipe would be waited for without end
-        raise BadVariant(f"{MAKING_FILE} of {name} is not a plain file", detail=str(path))
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_MAKING_BYTES + 1)
+        content = read_plain(path, f"{MAKING_FILE} of {name}", MAX_MAKING_BYTES)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise BadVariant(f"{MAKING_FILE} of {name} cannot be read", detail=f"{path}: {error}") from error
-    if len(content) > MAX_MAKING_BYTES:
-        raise BadVariant(f"{MAKING_FILE} of {name} is larger than 16 MiB", detail=str(path))
     try:
         making = json.loads(content)
     except (ValueError, RecursionError) as error:
