@@ -13,23 +13,18 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
-import numpy as np
 import pytest
 
 from lathe.cli import main
-from lathe.cli.load import EXIT_INTERRUPTED, EXIT_INVALID, tell
+from lathe.cli.load import EXIT_INTERRUPTED, EXIT_INVALID
 from lathe.connection import Connection
 from lathe.errors import InvalidInput, Refused, Unavailable
 from lathe.repository import Repository
-from lathe_loadtest.assemble import sender, why_invalid
 from lathe_loadtest.drive import drive
 from lathe_loadtest.fault_proxy import Proxy
-from lathe_loadtest.messages import OUTCOME_NUMBERS
-from lathe_loadtest.notes import Notes, Rows
 from lathe_loadtest.play import play
 from lathe_loadtest.result import LoadResult, read_result, write_result
 from lathe_loadtest.scenario import Action, Cameras, Scenario, Shape
-from lathe_loadtest.schedule import plans
 from lathe_loadtest.stage import Stage, Target
 from lathe_server.access.tokens import new_token
 from tests.certificates import Authority
@@ -182,15 +177,6 @@ def test_a_server_without_the_protocol_is_told_however_short_the_run(tmp_path: P
     assert "the server refuses the cameras: UNIMPLEMENTED" in result.error
 
 
-def test_a_driver_that_may_have_too_few_files_is_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with truth_server(tmp_path, kind="none") as truth:
-        code = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))"
-        (tmp_path / "sitecustomize.py").write_text(code)
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-        result = drive(Scenario("any", (replace(SMALL, count=60, fps=2.0),), seconds=1.0), truth.target)
-    assert any("Too many open files" in reason for reason in result.why_invalid)
-
-
 def test_tls_and_tokens(repository: Repository, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     pair = authority.issue("server")
@@ -303,24 +289,6 @@ def test_a_run_that_was_stopped_before_it_began(tmp_path: Path) -> None:
             play(Scenario("any", (SMALL,), of_capacity=0.5), Stage(truth.target), stop=stop)
 
 
-def test_a_process_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "\n".join(
-        [
-            "import os",
-            "from lathe_loadtest.link import Link",
-            "due = Link.due",
-            "def deadly(self, row): os._exit(1) if self._plan.name == 'camera-1' and row > 9 else due(self, row)",
-            "Link.due = deadly",
-        ]
-    )
-    (tmp_path / "sitecustomize.py").write_text(code)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    with truth_server(tmp_path, kind="none") as truth:
-        result = drive(Scenario("any", (SMALL,), seconds=2.0), truth.target, processes=2)
-    assert any("1 of the driver's processes died" in reason for reason in result.why_invalid)
-    assert [camera.name for camera in result.cameras] == ["camera-0", "camera-2"]
-
-
 def test_ctrl_c_keeps_what_there_is(tmp_path: Path) -> None:
     with truth_server(tmp_path, kind="constant", seconds=0.01, tell_at=60) as truth:
         flags = ["--server", truth.address, "--http", "", "--model", "any", "--seconds", "60", "--fps", "50"]
@@ -345,82 +313,3 @@ def test_cameras_whose_connections_are_cut_come_back(tmp_path: Path) -> None:
     assert set(result.outcomes) <= {"answered", "dropped_disconnected"}
     assert 0 < result.outcomes["dropped_disconnected"] < 0.4 * sum(one.due for one in result.per_second)
     assert sum(camera.connections for camera in result.cameras) > 15
-
-
-def test_several_processes_are_one_run(tmp_path: Path) -> None:
-    with truth_server(tmp_path, kind="constant", seconds=0.02) as truth:
-        result = drive(Scenario("any", (SMALL,), seconds=2.0), truth.target, processes=2)
-    assert result.sender.processes == 2
-    assert [camera.name for camera in result.cameras] == ["camera-0", "camera-1", "camera-2", "camera-3"]
-    assert result.outcomes == {"answered": 160}
-    assert [one.due for one in result.per_second] == [80, 80]
-
-
-def rows(lateness: float = 0.0, latency: float = 0.02, cpu_seconds: float = 0.1) -> Rows:
-    count = 200
-    return Rows(
-        ("camera-0",),
-        (1,),
-        ("int8",),
-        np.zeros(count, np.int32),
-        np.linspace(0, 1, count),
-        np.ones(count, np.bool_),
-        np.full(count, OUTCOME_NUMBERS["answered"], np.uint8),
-        np.zeros(count, np.uint16),
-        np.full(count, latency),
-        np.full(count, lateness, np.float32),
-        cpu_seconds,
-        count,
-    )
-
-
-def test_what_the_driver_takes_is_of_all_that_it_sent_and_figures_of_what_was_due_after_the_warm_up() -> None:
-    scenario = Scenario("any", (SMALL,), seconds=3.0, warmup_seconds=1.0)
-    notes = Notes(list(plans(scenario)))
-    for row in range(len(notes)):
-        notes.sent(row)
-    found = notes.rows(scenario.warmup_seconds, len(notes), [1] * 4, cpu_seconds=0.24)
-    assert (len(found.due), sender([found]).frames) == (160, 240)
-    assert sender([found]).cpu_us_per_frame == pytest.approx(1000.0)
-
-
-@pytest.mark.parametrize(
-    ("parts", "died", "reason"),
-    [
-        ([rows()], 0, None),
-        ([rows(lateness=0.02)], 0, "sent late: the 99th percentile of its lateness is 20.0 ms"),
-        ([rows(lateness=0.02, latency=0.5)], 0, None),  # of which it is a small part
-        ([rows(), rows(cpu_seconds=0.95)], 0, "used 95 % of a core"),
-        ([rows()], 1, "1 of the driver's processes died"),
-    ],
-)
-def test_a_run_in_which_the_driver_was_the_limit_says_why(parts: list[Rows], died: int, reason: str | None) -> None:
-    found = why_invalid(parts, 1.0, died)
-    assert len(found) == (reason is not None)
-    assert (reason or "") in "".join(found)
-
-
-def test_an_invalid_run_has_an_exit_code_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
-    assert tell(synthetic_result(latency_ms={"int8": 20, "fp32": 60}, drops=0.1), ()) == 0
-    assert tell(synthetic_result(why_invalid=("the driver sent late",)), ()) == EXIT_INVALID
-    said = capsys.readouterr()
-    assert said.err == "lathe: invalid: the driver sent late\n"
-    assert "dropped_superseded" in said.out
-
-
-def test_a_slow_driver_finds_itself_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One whose sending takes longer than there is time for it."""
-    code = "\n".join(
-        [
-            "import time",
-            "from lathe_loadtest.link import Link",
-            "due = Link.due",
-            "def slow(self, row): time.sleep(0.02); due(self, row)",
-            "Link.due = slow",
-        ]
-    )
-    (tmp_path / "sitecustomize.py").write_text(code)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    with truth_server(tmp_path, kind="none") as truth:
-        result = drive(Scenario("any", (SMALL,), seconds=2.0), truth.target)
-    assert "the driver sent late" in result.why_invalid[0]
