@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from lathe_compression.crop_pixels import crop_pixels
 from lathe_compression.wiring import add_constant, attributes, drop_unused_constants, replace_nodes, users_of
 
 LARGEST_FOLDED = 1 << 20
@@ -35,9 +36,11 @@ def clean(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
     constants = fold_constants(cleaned)
     norms = fold_batch_norms(cleaned)
     prelus = prelu_as_arithmetic(cleaned)
+    cropped = crop_pixels(cleaned)
     told = f"hygiene: {weights} weights made constants, {norms} batch norms folded"
     told += f", {constants} constant nodes folded" if constants else ""
     told += f", {prelus} PReLUs written as arithmetic" if prelus else ""
+    told += ", pixels cut before they are planes" if cropped else ""
     return cleaned, told
 
 

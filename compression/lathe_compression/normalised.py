@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from lathe_compression.crop_pixels import picture_of
 from lathe_compression.wiring import add_constant, attributes, drop_unused_constants, replace_nodes, users_of
 
 FULL = 255
@@ -103,7 +104,7 @@ def _front(graph: onnx.GraphProto) -> _Front | None:
     constants = {tensor.name: tensor for tensor in graph.initializer}
     users = users_of(graph)
     outputs = {output.name for output in graph.output}
-    value, nodes = graph.input[0].name, []
+    value, nodes = picture_of(graph).value, []
     kinds = ["Transpose", "Cast", "Sub", "Div", "Conv"]
     while kinds:
         following = users[value]

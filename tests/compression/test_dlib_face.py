@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,22 @@ from torch import fx, nn
 from lathe.errors import BadVariant, NotFound
 from lathe_compression import dlib_face as module
 from lathe_compression.channels import find_groups
-from lathe_compression.dlib_face import MEAN, STD, Residual, dlib_face, weights_file
+from lathe_compression.dlib_face import (
+    MEAN,
+    STD,
+    Residual,
+    cropped_dlib_face,
+    dlib_face,
+    middle_dlib_face,
+    weights_file,
+)
 from lathe_compression.export import Normalisation, export
 from lathe_compression.hygiene import clean
 from lathe_compression.prune import Prune, cost_of, prune_once
 from lathe_compression.quantize import Quantize, assert_int8_kernels, quantize
 from lathe_compression.taps import shapes, traced
 from lathe_compression.unit_vectors import ending_in_unit_vectors
-from tests.compression.graphs import pixels
+from tests.compression.graphs import count, pixels
 from tests.compression.networks import planes
 
 NORMALISATION = Normalisation(MEAN, STD)
@@ -67,6 +76,62 @@ def test_down_block_averages_and_fills_up_with_zeros() -> None:
     given = block.shortcut(features)
     torch.testing.assert_close(given[:, :8], nn.functional.avg_pool2d(features, 2, 2))
     assert not given[:, 8:].any()
+
+
+def test_down_block_of_as_many_channels_averages_each_by_itself() -> None:
+    block = Residual(8, 8, down=True)
+    features = torch.rand(1, 8, 7, 7)
+    assert block.shortcut is not None
+    torch.testing.assert_close(block.shortcut(features), nn.functional.avg_pool2d(features, 2, 2))
+
+
+def test_last_block_sees_the_middle_of_a_kernel_alone(network: nn.Module) -> None:
+    """A 3×3 kernel, as the file has it, with zeros around a single cell."""
+    block = network.get_submodule("blocks.13")
+    assert isinstance(block, Residual)
+    cell = torch.rand(2, 256, 1, 1)
+    kernel = torch.rand(256, 256, 3, 3)
+    kernel[:, :, 1:2, 1:2] = block.second.weight.detach()
+    with torch.no_grad():
+        torch.testing.assert_close(block.second(cell), nn.functional.conv2d(cell, kernel, block.second.bias, padding=1))
+
+
+@pytest.mark.parametrize(
+    ("factory", "seen", "early"), [(cropped_dlib_face, (148, 116), (17, 13)), (middle_dlib_face, (116, 116), (13, 13))]
+)
+def test_cropped_network_sees_the_middle_and_is_whole_again_in_the_end(
+    factory: Callable[[], nn.Module], seen: tuple[int, int], early: tuple[int, int], whole: fx.GraphModule
+) -> None:
+    cropped = ending_in_unit_vectors(traced(factory()))
+    face = planes(1, 150, 150) / 256
+    rows, columns = ((150 - side) // 2 for side in seen)
+    other = torch.zeros_like(face)
+    other[:, :, rows : 150 - rows, columns : 150 - columns] = face[:, :, rows : 150 - rows, columns : 150 - columns]
+    with torch.no_grad():
+        assert torch.equal(cropped(face), cropped(other))
+        other[:, :, rows, columns] += 1
+        assert not torch.equal(cropped(face), cropped(other))
+    assert shapes(cropped, face)["blocks_6_end"][2:] == early
+    ends = [f"blocks_{number}_end" for number in range(10, 14)]
+    assert [shapes(cropped, face)[end] for end in ends] == [shapes(whole, face)[end] for end in ends]
+
+
+def test_cropped_network_begins_where_its_teacher_is(whole: fx.GraphModule) -> None:
+    """On smooth pictures; on faces the mean cosine is 0.94."""
+    cropped = ending_in_unit_vectors(traced(cropped_dlib_face()))
+    faces = NORMALISATION.apply(nn.functional.interpolate(planes(8, 10, 10), (150, 150), mode="bicubic"))
+    with torch.no_grad():
+        assert float((cropped(faces) * whole(faces)).sum(1).mean()) > 0.85
+
+
+@pytest.mark.usefixtures("network")
+def test_cropped_network_runs_in_int8_from_its_pixels_on() -> None:
+    whole = ending_in_unit_vectors(traced(cropped_dlib_face()))
+    graph = clean(export(whole, NORMALISATION, ("embedding",), 150, fixed_wh=(150, 150)))[0]
+    quantized, done = quantize(graph, Quantize(), [pixels(150, 150)], 150)
+    assert "layout: the stem takes 4 pixels at a time" in done
+    assert count(quantized, "Pad") == 2  # of the blocks that come out short: the stem's columns need none
+    assert assert_int8_kernels(quantized) == 33
 
 
 def test_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
