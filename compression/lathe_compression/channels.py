@@ -181,7 +181,8 @@ def parameters_by_layer(network: nn.Module) -> dict[str, float]:
 
 
 def _dependencies(network: nn.Module, planes: Tensor) -> Any:
-    return tp.DependencyGraph().build_dependency(network, example_inputs=planes, verbose=False)
+    # A batch that is no tuple would first be taken for as many inputs as it has pictures.
+    return tp.DependencyGraph().build_dependency(network, example_inputs=(planes,), verbose=False)
 
 
 def _producers(network: nn.Module, end: fx.Node) -> list[fx.Node]:

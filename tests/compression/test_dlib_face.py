@@ -125,6 +125,14 @@ def test_cropped_network_begins_where_its_teacher_is(whole: fx.GraphModule) -> N
 
 
 @pytest.mark.usefixtures("network")
+def test_groups_of_a_cropped_network_are_found_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
+    """It is asked about batches alone: of a picture without one, `Crop` would raise, and fx would print that."""
+    groups = find_groups(ending_in_unit_vectors(traced(cropped_dlib_face())), planes(1, 150, 150) / 256, "hidden")
+    assert len(groups) == 14
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("network")
 def test_cropped_network_runs_in_int8_from_its_pixels_on() -> None:
     whole = ending_in_unit_vectors(traced(cropped_dlib_face()))
     graph = clean(export(whole, NORMALISATION, ("embedding",), 150, fixed_wh=(150, 150)))[0]
