@@ -1,8 +1,10 @@
-"""Folders that the demo makes anew on every run, and never anybody else's."""
+"""Folders that a demo makes anew on every run, and never anybody else's."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lathe.errors import InvalidInput
@@ -22,3 +24,13 @@ def fresh_folder(path: Path) -> Path:
     path.mkdir(parents=True)
     (path / MARKER).touch()
     return path
+
+
+@contextmanager
+def passing_folder(path: Path) -> Iterator[Path]:
+    """As `fresh_folder`; removed in the end, whatever happens."""
+    folder = fresh_folder(path)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
