@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lathe.demo.workspace import fresh_folder
+from lathe.demo.workspace import fresh_folder, passing_folder
 from lathe.errors import InvalidInput
 
 
@@ -23,3 +23,14 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="is not the demo's"):
         fresh_folder(tmp_path / "models")
     assert precious.is_dir()
+
+
+def test_what_passes_is_gone_though_something_fails(tmp_path: Path) -> None:
+    def fail() -> None:
+        with passing_folder(tmp_path / "gallery") as folder:
+            (folder / "people").touch()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert not (tmp_path / "gallery").exists()
