@@ -23,7 +23,7 @@ from lathe.demo.gallery_acts import Deletion, Planned, Unplanned, delete, swap_p
 from lathe.demo.portraits import Cast, cast, load_portraits
 from lathe.demo.searches import Searches, search_all
 from lathe.demo.two_spaces import DETECTOR, EMBEDDER, TwoSpaces, choose
-from lathe.demo.workspace import fresh_folder, passing_folder
+from lathe.demo.workspace import fresh_folder, orderly_end, passing_folder
 from lathe.pipeline_file import PipelineSpec
 from lathe.progress import Progress
 from lathe.repository import Repository
@@ -58,7 +58,7 @@ class BiometricDemo:
             people = cast(load_portraits(), spaces.made(), spaces.seen())
         self.output.mkdir(parents=True, exist_ok=True)
         models = self._copy(spaces)
-        with passing_folder(self.output / "gallery") as gallery:
+        with orderly_end(), passing_folder(self.output / "gallery") as gallery:
             flags = ["--gallery", str(gallery / "people.gallery"), "--gallery-keep-faces", "on"]
             flags += ["--gallery-model", PIPELINE, "--gallery-fmr", str(FMR)]
             key = {"LATHE_GALLERY_KEY_HEX": secrets.token_hex(32)}

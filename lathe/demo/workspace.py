@@ -1,8 +1,9 @@
-"""Folders that a demo makes anew on every run, and never anybody else's."""
+"""Folders that a demo makes anew on every run, and never anybody else's; and an end in which they are cleared away."""
 
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,3 +35,13 @@ def passing_folder(path: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def orderly_end() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does, with all that is to be done at its end. For the main thread."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
