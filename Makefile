@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: gallery-kills help demo test check proto dashboards panels bench peers clients verdicts swaps soak load fuzz results faults clean
+.PHONY: gallery-kills help demo demo-biometric test check proto dashboards panels bench peers clients verdicts swaps soak load fuzz results faults clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -19,6 +19,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt recipes/face-data.txt tests/t
 
 demo: $(VENV)/.installed ## compress a face detector, serve it, swap it in mid-stream, report
 	$(BIN)/lathe demo $(if $(LATHE_DATA),--data $(LATHE_DATA)/widerface-dev)
+
+demo-biometric: $(VENV)/.installed ## enrol people, identify them, change the embedding network, delete one
+	$(BIN)/lathe demo --biometric
 
 test: $(VENV)/.installed ## run the tests
 	$(BIN)/python -m pytest

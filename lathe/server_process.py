@@ -8,8 +8,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from lathe.errors import Unavailable
@@ -24,6 +25,9 @@ STOP_SECONDS = 30.0
 class ServerProcess:
     """Starts a server and waits until it takes frames; a context that ends it.
 
+    Args:
+        variables: `LATHE_…`, of its environment: what must lie in no file, and in no list of processes, such as a key.
+
     Attributes:
         grpc, http, control: its addresses.
         ready_seconds: from the start of the process until it takes frames.
@@ -32,13 +36,21 @@ class ServerProcess:
         Unavailable: it did not start; the message is the last line of its log.
     """
 
-    def __init__(self, repository: Path | str, log: Path, flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        repository: Path | str,
+        log: Path,
+        flags: Sequence[str] = (),
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         command = [sys.executable, "-m", "lathe", "serve", str(repository)]
         for port in ("--grpc", "--http", "--control"):
             if port not in flags:
                 command += [port, "127.0.0.1:0"]
         # Settings of the surroundings are another server's.
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("LATHE_")}
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("LATHE_")} | dict(
+            variables
+        )
         began = time.monotonic()
         with log.open("w", encoding="utf-8") as errors:
             self.process = subprocess.Popen(

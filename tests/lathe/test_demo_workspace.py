@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
-from lathe.demo.workspace import fresh_folder
+from lathe.demo.workspace import fresh_folder, orderly_end, passing_folder
 from lathe.errors import InvalidInput
 
 
@@ -23,3 +24,27 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="is not the demo's"):
         fresh_folder(tmp_path / "models")
     assert precious.is_dir()
+
+
+def test_what_passes_is_gone_though_something_fails(tmp_path: Path) -> None:
+    def fail() -> None:
+        with passing_folder(tmp_path / "gallery") as folder:
+            (folder / "people").touch()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert not (tmp_path / "gallery").exists()
+
+
+def test_sigterm_clears_away(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def be_ended() -> None:
+        with orderly_end(), passing_folder(tmp_path / "gallery"):
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        be_ended()
+    assert not (tmp_path / "gallery").exists()
+    assert signal.getsignal(signal.SIGTERM) == before
