@@ -186,7 +186,7 @@ class Recipe:
     def _check_detection(self) -> None:
         if self.verification:
             raise ValueError("[verification] is of the task embedding")
-        self._refuse_augment(("scale", "turn", "shift"), "embedding")
+        self._refuse_augment(("scale", "turn", "shift", "mix", "bend"), "embedding")
         steps = [step.distill for variant in self.variant for step in variant.steps if step.distill]
         for losses in (self.training.losses, *(step.losses for step in steps)):
             if losses and losses.relations != Losses().relations:

@@ -36,6 +36,9 @@ class Augment:
         scale: largest share by which an aligned face is larger or smaller than it should be.
         turn: largest angle by which it is turned, degrees.
         shift: largest distance from its place, across and down, as a share of the network's input.
+        mix: share of scenes in which an aligned face is two people's.
+        bend: largest distance by which the parts of an aligned face are moved against each other (the standard
+            deviation over the face), as a share of the network's input.
     """
 
     cells: tuple[float, float] = (24.0, 320.0)
@@ -48,10 +51,14 @@ class Augment:
     scale: float = 0.06
     turn: float = 5.0
     shift: float = 0.03
+    mix: float = 0.0
+    bend: float = 0.0
 
     def __post_init__(self) -> None:
         if not (0 <= self.scale < 0.5 and 0 <= self.turn <= 45 and 0 <= self.shift < 0.5):
             raise ValueError("scale and shift must be from 0 to below 0.5, and turn from 0 to 45")
+        if not (0 <= self.mix <= 1 and 0 <= self.bend < 0.5):
+            raise ValueError("mix must be from 0 to 1, and bend from 0 to below 0.5")
         if not 8 <= self.cells[0] <= self.cells[1]:
             raise ValueError("cells must be at least 8, the smaller side first")
         if self.zoom < 1:

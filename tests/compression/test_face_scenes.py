@@ -85,3 +85,39 @@ def test_faces_leave_their_place_as_far_as_they_are_told(change: dict[str, float
             assert 0.4 * change[name] < value < 1.2 * change[name]
         else:
             assert value < {"scale": 0.02, "turn": 1.0, "shift": 0.01}[name]
+
+
+def test_mixed_faces_are_two_in_one(pool: FramePool) -> None:
+    """Each pixel lies between those of two faces, of which one may be mirrored; in some scenes one face is seen through
+    the other everywhere alike, in others parts of the one are in the other."""
+    augment = Augment(colour=0, grey=0, blur=0, jpeg=0, flip=False, scale=0, turn=0, shift=0, mix=1.0)
+    inner = [face(seed)[MARGIN:-MARGIN, MARGIN:-MARGIN].astype(int) for seed in range(3)]
+    spreads = []
+    for number in range(40):
+        scene = made(pool, number, augment).astype(int)
+        pairs = [(one, other) for one in inner for seen in inner for other in (seen, seen[:, ::-1]) if one is not other]
+        outside = [
+            np.maximum(np.minimum(one, other) - scene, scene - np.maximum(one, other)).max() for one, other in pairs
+        ]
+        assert min(outside) <= 1
+        one, other = pairs[int(np.argmin(outside))]
+        differs = np.abs(one - other) > 60
+        spreads.append(float(np.std(((scene - other) / np.where(differs, one - other, 1))[differs])))
+    assert 8 <= sum(spread < 0.02 for spread in spreads) <= 32
+
+
+def test_bent_faces_keep_their_place_and_change_their_shape(pool: FramePool) -> None:
+    """Each is still nearest to the face that it was, and no two of the same face are bent alike."""
+    augment = Augment(colour=0, grey=0, blur=0, jpeg=0, flip=False, scale=0, turn=0, shift=0, bend=0.05)
+    inner = [face(seed)[MARGIN:-MARGIN, MARGIN:-MARGIN].astype(int) for seed in range(3)]
+    scenes = [made(pool, number, augment).astype(int) for number in range(20)]
+    differences = [min(np.abs(scene - one).mean() for one in inner) for scene in scenes]
+    assert float(np.median(differences)) > 2
+    assert max(differences) < np.abs(inner[0] - inner[1]).mean() / 2
+    assert len({scene.tobytes() for scene in scenes}) > 15
+
+
+@pytest.mark.parametrize("wrong", [{"mix": 1.1}, {"mix": -0.1}, {"bend": 0.5}, {"bend": -0.1}])
+def test_mixes_and_bends_have_bounds(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="mix must be from 0 to 1, and bend from 0 to below"):
+        Augment(**wrong)  # type: ignore[arg-type]
