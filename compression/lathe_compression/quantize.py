@@ -34,6 +34,7 @@ from lathe_compression.export import INPUT_NAME
 from lathe_compression.fake_quantize import LARGEST_WEIGHT, WeightGrid
 from lathe_compression.float_layers import hold_in_float
 from lathe_compression.half import halve
+from lathe_compression.hygiene import prelu_as_convolutions
 from lathe_compression.int8_layout import (
     PIXELS_A_GROUP,
     feed_pixels_directly,
@@ -164,6 +165,8 @@ def quantize(
     done = []
     if step.equalize and ranges is None and (count := equalize(prepared, calibration)):
         done.append(f"equalize: {count} hidden tensors")
+    if count := prelu_as_convolutions(prepared):
+        done.append(f"layout: {count} PReLUs as depthwise convolutions")
     if folded := fold_normalisation(prepared, kept):
         done.append(folded)
     if (size_multiple % PIXELS_A_GROUP == 0 and regroup_stem(prepared, kept)) or regroup_wide_stem(prepared, kept):
