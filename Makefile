@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: gallery-kills help demo demo-biometric test check proto dashboards panels bench peers clients verdicts swaps soak load fuzz results faults clean
+.PHONY: gallery-kills help demo demo-biometric test check proto dashboards panels bench peers clients verdicts swaps soak load fuzz results results-embed faults clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -112,16 +112,31 @@ fuzz: $(VENV)/.installed ## any messages to every method for ten minutes: no cra
 
 # Variants of the results that stay in the repository: models/NOTICE says what is in them.
 KEPT = int8 pruned-int8 student-int8
+KEPT_EMBED = int8 pruned-int8
+NEEDS_DATA = @test -n "$(LATHE_DATA)" || { echo "LATHE_DATA must name the folder of training frames"; exit 2; }
+# $(call keep,REPOSITORY,MODEL,VARIANTS): their newest versions, in the place of those that were kept before
+define keep
+	rm -rf $(addprefix models/$(2)/,$(3))
+	for name in $(3); do \
+		newest=$$(ls $(1)/$(2)/$$name | sort -n | tail -1) && mkdir -p models/$(2)/$$name && \
+		cp -r $(1)/$(2)/$$name/$$newest models/$(2)/$$name/ || exit 1; \
+	done
+endef
 results: $(VENV)/.installed ## train the face plan in full: hours, in parts that go on where they were stopped
-	@test -n "$(LATHE_DATA)" || { echo "LATHE_DATA must name the folder of training frames"; exit 2; }
+	$(NEEDS_DATA)
 	$(BIN)/lathe compress recipes/face-results.toml --repository work/results/models
 	$(BIN)/lathe report work/results/models/face --data $(LATHE_DATA)/widerface-dev --size 512 \
 		--output work/results/report.html --markdown docs/results/face.md --preface recipes/face-results.md
-	rm -rf $(KEPT:%=models/face/%)
-	for name in $(KEPT); do \
-		newest=$$(ls work/results/models/face/$$name | sort -n | tail -1) && mkdir -p models/face/$$name && \
-		cp -r work/results/models/face/$$name/$$newest models/face/$$name/ || exit 1; \
-	done
+	$(call keep,work/results/models,face,$(KEPT))
+
+EMBED = work/face-embed/models
+# int8 learns nothing, and is made without the pictures that the others learn from.
+results-embed: $(VENV)/.installed ## make the variants of models/face-embed: hours, in parts as well
+	$(NEEDS_DATA)
+	$(BIN)/lathe compress recipes/face-embed.toml --only int8 --repository $(EMBED)
+	$(BIN)/lathe compress recipes/face-embed-results.toml \
+		$(addprefix --only ,$(filter-out int8,$(KEPT_EMBED))) --repository $(EMBED)
+	$(call keep,$(EMBED),face-embed,$(KEPT_EMBED))
 
 faults: $(VENV)/.installed ## the fault list, each line with its test
 	@$(BIN)/python -m pytest --collect-only -qq --faults 2>/dev/null | grep -E '^ ?[0-9]+  '

@@ -54,7 +54,7 @@ def add_command(commands: Any) -> None:
         help="for the scenario's actions (default %(default)s)",
     )
     parser.add_argument("--serve", type=Path, metavar="REPOSITORY", help="start a server of its own, for restarts")
-    parser.add_argument("--model", help="(default: the scenario's, or the server's only one)")
+    parser.add_argument("--model", help="(default: the scenario's, or the server's only one that detects)")
     parser.add_argument("--protocol", choices=("stream", "unary", "tensors"), help="(default stream)")
     parser.add_argument("--seconds", type=float, help="(default 30)")
     parser.add_argument("--cameras", type=int, metavar="N", help="(default 1)")

@@ -1,7 +1,7 @@
 """The scenarios in the box, and how those that name no model of anybody's fit the server that they meet.
 
-Such a scenario says `$model` for the server's model, and `$1`, `$2`, … for its variants, the dearest first. Its rates
-may be shares of what the server can do (`of_capacity`), and its times stretch with its length.
+Such a scenario says `$model` for the server's model that detects, and `$1`, `$2`, … for its variants, the dearest
+first. Its rates may be shares of what the server can do (`of_capacity`), and its times stretch with its length.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lathe.config import nearest
 from lathe.errors import InvalidInput, NotFound
-from lathe.v1 import control_pb2
+from lathe.v1 import card_pb2, control_pb2
 from lathe_loadtest.scenario import Action, Cameras, Scenario, load_scenario
 
 MODEL = "$model"
@@ -51,7 +51,7 @@ def _checked(scenario: Scenario) -> Scenario:
         if name.startswith("$") and not _PLACE.fullmatch(name):
             raise InvalidInput(f"{scenario.name}: {name} is no place of a variant: those are $1 to $99")
     if scenario.model.startswith("$") and scenario.model != MODEL:
-        raise InvalidInput(f"{scenario.name}: {scenario.model} is no model; {MODEL} is the server's only one")
+        raise InvalidInput(f"{scenario.name}: {scenario.model} is no model; {MODEL} is the server's own")
     return scenario
 
 
@@ -103,14 +103,11 @@ def fitted(scenario: Scenario, served: Sequence[control_pb2.VariantStatus]) -> S
         served: variants of all models.
 
     Raises:
-        InvalidInput: the server has several models and the scenario does not say which, or too few variants.
+        InvalidInput: the scenario does not say which of the server's models it means, or there are too few variants.
     """
     model = scenario.model
     if model == MODEL:
-        models = sorted({status.card.model for status in served})
-        if len(models) != 1:
-            raise InvalidInput(f"say which model: the server has {', '.join(models) or 'none'}")
-        [model] = models
+        model = _only_model(served)
     macs = {status.card.variant: status.card.macs for status in served if status.card.model == model}
     variants = sorted(macs, key=lambda name: (-macs[name], name))
 
@@ -142,6 +139,20 @@ def fitted(scenario: Scenario, served: Sequence[control_pb2.VariantStatus]) -> S
             for one in scenario.expect
         ),
     )
+
+
+def _only_model(served: Sequence[control_pb2.VariantStatus]) -> str:
+    """The server's only model, or, of several, the only one that detects: cameras send frames to be detected in.
+
+    Raises:
+        InvalidInput: there are more, or none.
+    """
+    tasks = {status.card.model: status.card.task for status in served}
+    detectors = [model for model, task in tasks.items() if task == card_pb2.TASK_DETECTION]
+    found = list(tasks) if len(tasks) == 1 else detectors
+    if len(found) != 1:
+        raise InvalidInput(f"say by --model which model: the server has {', '.join(sorted(tasks)) or 'none'}")
+    return found[0]
 
 
 def is_open(scenario: Scenario) -> bool:

@@ -81,12 +81,13 @@ async def saturated(
     """Frames a second that the server judges when it is never idle, of the first cameras' pictures.
 
     Raises:
-        Unavailable: it judged none, or was stopped.
+        Unavailable: it judged none, and why, where it told; or it was stopped.
         LatheError: it is not there, or refuses the streams.
     """
     first = scenario.cameras[0]
     pictures = jpegs(scenario.footage, first.size_wh, first.quality)
     end = time.monotonic() + seconds
+    reasons: set[str] = set()
 
     async def frames(number: int) -> AsyncIterator[tuple[bytes, float]]:
         while time.monotonic() < end and not (stop and stop.is_set()):
@@ -98,13 +99,18 @@ async def saturated(
         async def answered(number: int) -> int:
             name = f"saturating-{number}"
             results = client.detect_stream(scenario.model, frames(number), stream_id=name, variant=first.variant)
-            return sum([result.answered async for result in results])
+            answers = 0
+            async for result in results:
+                answers += result.answered
+                if result.error:
+                    reasons.add(result.error)
+            return answers
 
         began = time.monotonic()
         total = sum(await asyncio.gather(*(answered(number) for number in range(SATURATING_STREAMS))))
     _check(stop)
     if not total:
-        raise Unavailable("the server has judged no frame")
+        raise Unavailable(": ".join(["the server has judged no frame", *sorted(reasons)[:1]]))
     return total / (time.monotonic() - began)
 
 

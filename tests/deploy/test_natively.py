@@ -98,7 +98,7 @@ def seeded(models: Path, folder: Path, seed: Path) -> str:
 def test_the_volume_gets_whole_versions_and_keeps_its_routes(tmp_path: Path) -> None:
     """A seed with a route of its own, over a volume with another one and with what an interrupted copy has left."""
     source, models = tmp_path / "seed", tmp_path / "models"
-    shutil.copytree(ROOT / "models", source)
+    shutil.copytree(ROOT / "models/face", source / "face")
     models.mkdir()
     live = Repository(models)
     assert seeded(models, tmp_path, source).count(": copied\n") == 3

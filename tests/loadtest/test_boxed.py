@@ -29,10 +29,12 @@ NAMES = (
 )
 
 
-def served(*names: str, model: str = "face") -> list[control_pb2.VariantStatus]:
+def served(
+    *names: str, model: str = "face", task: card_pb2.Task = card_pb2.TASK_DETECTION
+) -> list[control_pb2.VariantStatus]:
     """Variants of which each is cheaper than the one before."""
     return [
-        control_pb2.VariantStatus(card=card_pb2.Card(model=model, variant=name, macs=1000 - number))
+        control_pb2.VariantStatus(card=card_pb2.Card(model=model, task=task, variant=name, macs=1000 - number))
         for number, name in enumerate(names)
     ]
 
@@ -82,10 +84,25 @@ def test_a_scenario_that_needs_more_variants_than_there_are_is_refused() -> None
         boxed.fitted(boxed.find("ab-split"), served("only"))
 
 
-def test_of_several_models_one_must_be_named() -> None:
-    both = [*served("a", "b"), *served("x", "y", model="plates")]
-    with pytest.raises(InvalidInput, match="say which model: the server has face, plates"):
+def test_of_several_models_the_only_one_that_detects_is_meant() -> None:
+    embedding = served("x", "y", "z", model="faces", task=card_pb2.TASK_EMBEDDING)
+    tensors = served("any", model="a", task=card_pb2.TASK_TENSORS)
+    for models in ([*embedding, *tensors, *served("dear", "cheap")], [*served("dear", "cheap"), *embedding]):
+        fitted = boxed.fitted(boxed.find("swap-storm"), models)
+        assert fitted.model == "face"
+        assert {name for action in fitted.actions for name in action.weights} == {"dear", "cheap"}
+    assert boxed.fitted(boxed.find("steady"), tensors).model == "a"
+
+
+def test_of_several_that_detect_one_must_be_named() -> None:
+    both = [*served("x", "y", model="plates"), *served("a", "b")]
+    with pytest.raises(InvalidInput, match="say by --model which model: the server has face, plates"):
         boxed.fitted(boxed.find("steady"), both)
+    neither = [served("x", model=name, task=card_pb2.TASK_EMBEDDING)[0] for name in ("b", "a")]
+    with pytest.raises(InvalidInput, match="the server has a, b"):
+        boxed.fitted(boxed.find("steady"), neither)
+    with pytest.raises(InvalidInput, match="the server has none"):
+        boxed.fitted(boxed.find("steady"), [])
     named = Scenario("plates", (Cameras(),), actions=(Action(1.0, "route", weights={"$1": 1}),))
     assert boxed.fitted(named, both).actions[0].weights == {"x": 1}
 

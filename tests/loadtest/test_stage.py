@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lathe.client import Client
-from lathe.errors import InvalidInput, Refused
+from lathe.errors import InvalidInput, Refused, Unavailable
 from lathe.repository import Repository
 from lathe.server_error import ServerError
 from lathe_loadtest import boxed
@@ -25,8 +25,9 @@ from lathe_loadtest.result import DISCONNECTED, LoadResult
 from lathe_loadtest.scenario import Action, Cameras, Scenario
 from lathe_loadtest.stage import OwnServer, Stage, Target, staged
 from tests.calls import until
-from tests.conftest import RunningServer
+from tests.conftest import RunningServer, start_server
 from tests.loadtest.synthetic import synthetic_result
+from tests.server.faces import publish_faces
 
 OF_TIME: dict[str, Any] = {"p50_seconds": None, "p99_seconds": None, "dropped_share": None, "silent_seconds": None}
 """What a machine that runs other tests, too, may spoil; and who sends may be late on it."""
@@ -154,6 +155,18 @@ def test_rates_of_a_share_are_of_what_the_server_was_seen_to_do(server: RunningS
     assert measured.of_capacity == 0.0
     assert boxed.total_fps(given) == pytest.approx(50.0)
     assert (result.of_capacity, result.address) == (0.25, server.grpc), "so that who compares can say why rates differ"
+
+
+def test_beside_an_embedding_network_the_detector_is_driven(tmp_path: Path) -> None:
+    scenario = replace(boxed.find("steady"), of_capacity=0.25)
+    with (
+        start_server(publish_faces(tmp_path / "models").root, tmp_path / "server.log") as server,
+        on(server, scenario, tmp_path) as stage,
+    ):
+        fitted, _ = prepared(scenario, stage)
+        assert fitted.model == "face"
+        with pytest.raises(Unavailable, match="judged no frame: model face-embed detects nothing"):
+            prepared(replace(scenario, model="face-embed"), stage)
 
 
 def test_the_driver_does_one_action_after_the_other_and_keeps_their_errors() -> None:
