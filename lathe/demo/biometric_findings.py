@@ -22,6 +22,8 @@ from lathe.repository import VariantRef
 from lathe.v1 import card_pb2
 
 RANK1_BAR = 0.99
+LARGEST_LOSS = 0.02
+"""Of rank-1, that the cheaper variant may have against the recommended one."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,16 @@ class BiometricFindings:
     def bars(self) -> list[Bar]:
         """What has to be so, for the exit code 0."""
         before, after, gone = self.before.variant, self.after.variant, self.deletion
+        least = self.before.searches.rank1.value - LARGEST_LOSS
         found = [
             Bar(
-                f"{judged.variant} finds the right person first: {_share(judged.searches)}; bar {100 * RANK1_BAR:g} %",
-                judged.searches.rank1.value >= RANK1_BAR,
+                f"{judged.variant} finds the right person first: {_share(judged.searches)}; bar {bar}",
+                judged.searches.rank1.value >= enough,
             )
-            for judged in (self.before, self.after)
+            for judged, bar, enough in (
+                (self.before, f"{100 * RANK1_BAR:g} %", RANK1_BAR),
+                (self.after, f"{100 * LARGEST_LOSS:g} points below {before}", least),
+            )
         ]
         return [
             found[0],

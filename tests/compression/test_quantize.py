@@ -143,14 +143,14 @@ def test_prelus_run_in_int8_kernels() -> None:
     """Left as they are they would cut the graph into float and INT8 parts."""
     constants = {"k": random(8, 3, 3, 3) / 8, "slope": np.full((8, 1, 1), 0.25, np.float32), "k2": random(4, 8, 1, 1)}
     nodes = [
-        helper.make_node("Transpose", ["x"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("Cast", ["planes"], ["float"], to=onnx.TensorProto.FLOAT),
         helper.make_node("Conv", ["float", "k"], ["conv"], strides=[2, 2], pads=[1, 1, 1, 1]),
         helper.make_node("PRelu", ["conv", "slope"], ["bent"]),
         helper.make_node("Conv", ["bent", "k2"], ["y"]),
     ]
     model = graph(nodes, constants)
-    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", onnx.TensorProto.UINT8, ("b", "h", "w", 3)))
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("pixels", onnx.TensorProto.UINT8, ("b", "h", "w", 3)))
     quantized, done = quantize(clean(model)[0], Quantize(equalize=False), CALIBRATION, 32)
     assert "layout: 1 PReLUs as depthwise convolutions" in done
     assert assert_int8_kernels(quantized) == count(quantized, "Conv") == 4

@@ -56,7 +56,7 @@ def test_known_people_are_found_before_the_swap_and_after(report: dict[str, Any]
     assert len(report["variants"]) == 2
     for figures in report["variants"].values():
         assert figures["probes"] == report["probes"]
-        assert figures["rank1"]["value"] >= 0.99
+        assert figures["rank1"]["value"] >= 0.97
         assert figures["fnmr"]["value"] < 0.1
         unseen = figures["seen_by_no_network"]
         assert unseen["probes"] == unseen["hits"] + round((1 - unseen["rank1"]["value"]) * unseen["probes"])
