@@ -57,7 +57,11 @@ class ServerProcess:
                 [*command, *flags], stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
             )
         self.log = log
-        addresses = self._wait_until_ready()
+        try:
+            addresses = self._wait_until_ready()
+        except BaseException:  # Ctrl-C too: nobody else knows of the process yet
+            self.close()
+            raise
         self.ready_seconds = time.monotonic() - began
         self.grpc, self.http, self.control = addresses["grpc"], addresses["http"], addresses["control"]
 
@@ -65,10 +69,13 @@ class ServerProcess:
         assert self.process.stdout
         watchdog = threading.Timer(START_SECONDS, self.process.kill)
         watchdog.start()
-        line = self.process.stdout.readline()
-        watchdog.cancel()
+        try:
+            line = self.process.stdout.readline()
+        finally:
+            watchdog.cancel()
         if not line.startswith("ready "):
-            self.close()
+            self.process.kill()
+            self.process.wait()  # its log is whole
             lines = self.log.read_text("utf-8").strip().splitlines() or ["it said nothing"]
             raise Unavailable(f"the server did not start: {lines[-1]}")
         return dict(word.split("=", 1) for word in line.split()[1:])

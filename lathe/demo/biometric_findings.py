@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -139,7 +140,7 @@ class BiometricFindings:
             "no_face_found": sum(not one.shows_face for one in searches.done),
             "latency_p50_ms": searches.milliseconds(0.5),
             "latency_p99_ms": searches.milliseconds(0.99),
-            "embed_ms": judged.embed_seconds * 1e3,
+            "embed_ms": None if math.isnan(judged.embed_seconds) else judged.embed_seconds * 1e3,
             "seen_by_no_network": _figures(self.unseen(judged)),
         }
 
@@ -224,9 +225,12 @@ def _account(findings: BiometricFindings, judged: Judged) -> str:
     searches, unseen = judged.searches, findings.unseen(judged)
     blind = sum(not one.shows_face for one in searches.done)
     because = f", {blind} of them because no face was found" if blind else ""
+    new = (
+        f" Of pictures that did not make the detector, either: {unseen.hits} of {len(unseen.done)} right, "
+        f"{unseen.false_matches} of {unseen.impostor_comparisons} comparisons false."
+    )
     return (
         f"{judged.variant}: {searches.false_matches} false matches, where the card's rate makes "
-        f"{judged.fmr * searches.impostor_comparisons:.0f}; {searches.false_non_matches} false non-matches{because}. "
-        f"Of pictures that did not make the detector, either: {unseen.hits} of {len(unseen.done)} right, "
-        f"{unseen.false_matches} of {unseen.impostor_comparisons} comparisons false."
+        f"{judged.fmr * searches.impostor_comparisons:.0f}; {searches.false_non_matches} false non-matches{because}."
+        f"{new if unseen.done else ''}"
     )

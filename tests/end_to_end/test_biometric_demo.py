@@ -59,7 +59,7 @@ def test_known_people_are_found_before_the_swap_and_after(report: dict[str, Any]
         assert figures["rank1"]["value"] >= 0.97
         assert figures["fnmr"]["value"] < 0.1
         unseen = figures["seen_by_no_network"]
-        assert unseen["probes"] == unseen["hits"] + round((1 - unseen["rank1"]["value"]) * unseen["probes"])
+        assert 50 < unseen["probes"] < figures["probes"]
         assert unseen["rank1"]["value"] >= 0.98
         assert 0 < figures["embed_ms"] < figures["latency_p50_ms"] <= figures["latency_p99_ms"]
 

@@ -105,6 +105,12 @@ def test_what_is_shown_fits_a_terminal_and_marks_what_is_missed() -> None:
     assert "✗" not in shown(GOOD)
 
 
+def test_nothing_is_said_of_pictures_that_there_are_not() -> None:
+    told = "did not make the detector"
+    assert told in " ".join(shown(GOOD).split())
+    assert told not in " ".join(shown(replace(GOOD, people=replace(GOOD.people, unseen=frozenset()))).split())
+
+
 def test_figures_of_what_no_network_has_seen_stand_apart() -> None:
     figures = findings(3).as_json()["variants"]["a"]
     assert (figures["hits"], figures["probes"]) == (197, 200)

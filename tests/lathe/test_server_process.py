@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,3 +24,23 @@ def test_those_of_the_surroundings_do_not(
     monkeypatch.setenv("LATHE_GALLERY_FMR", "2")
     with ServerProcess(repository.root, tmp_path / "log") as server:
         assert server.stop() == 0
+
+
+def test_it_ends_where_its_start_is_interrupted(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    start = subprocess.Popen
+
+    def remember(*command: Any, **how: Any) -> Any:
+        started.append(start(*command, **how))
+        return started[-1]
+
+    def interrupt(server: ServerProcess) -> dict[str, str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lathe.server_process.subprocess.Popen", remember)
+    monkeypatch.setattr(ServerProcess, "_wait_until_ready", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        ServerProcess(repository.root, tmp_path / "log")
+    assert [one.returncode is not None for one in started] == [True]
