@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,6 +118,49 @@ def test_a_first_face_waits_for_a_route_that_changes(tmp_path: Path) -> None:
         with pytest.raises(Refused, match="no decision threshold"):
             await footing.entry(card_pb2.Embedding(space="face/c")).__aenter__()
         assert not routes.turn.locked()
+        await desk.close()
+
+    asyncio.run(whole())
+
+
+def test_a_first_face_whose_caller_goes_away_holds_the_routes_until_it_is_written(tmp_path: Path) -> None:
+    class NoRoutes:
+        def __init__(self) -> None:
+            self.turn = asyncio.Lock()
+
+        def route(self, model: str) -> None:
+            return None
+
+    begun, may_end = threading.Event(), threading.Event()
+
+    def enroll(gallery: Gallery) -> None:
+        begun.set()
+        assert may_end.wait(10)
+        gallery.enroll("ann", ANN)
+
+    async def whole() -> None:
+        desk = Desk(tmp_path / "people", KEY, GallerySettings())
+        await desk.open()
+        routes: Any = NoRoutes()
+        nothing: Any = None
+        footing = Footing(desk, routes, nothing, 0.001)
+
+        async def call() -> None:
+            async with footing.entry(ANN.made_by):
+                await desk.ask(enroll)
+
+        calling = asyncio.create_task(call())
+        await asyncio.to_thread(begun.wait, 10)
+        for _ in range(2):
+            calling.cancel()
+            await asyncio.sleep(0.05)
+            assert routes.turn.locked()
+        assert desk.enrolled == ("", 0)
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+        assert not routes.turn.locked()
+        assert desk.enrolled == (ANN.made_by.space, 1)
         await desk.close()
 
     asyncio.run(whole())

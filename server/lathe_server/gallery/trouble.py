@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from lathe.errors import DiskFull, LatheError, Refused, Unavailable
 
-DAMAGED = "the gallery's file is damaged, or no gallery; put back a copy of it"
+DAMAGED = "the gallery's file is damaged, or no gallery; put back a copy of it, without the -wal file that lies there"
 
 
 @contextmanager
