@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 import pytest
 
-from lathe.errors import Refused
+from lathe.errors import Overloaded, Refused
 from lathe.repository import VariantRef
 from lathe.v1 import card_pb2, gallery_pb2
 from lathe_server.access.gate import Gate
-from lathe_server.gallery.audit import Entry
+from lathe_server.gallery.audit import Entry, audit_file
 from lathe_server.gallery.desk import Desk
 from lathe_server.gallery.footing import Footing
 from lathe_server.gallery.gallery import Gallery, GallerySettings
@@ -164,3 +164,31 @@ def test_a_first_face_whose_caller_goes_away_holds_the_routes_until_it_is_writte
         await desk.close()
 
     asyncio.run(whole())
+
+
+def test_a_full_line_takes_changes_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lathe_server.gallery.desk.MOST_WAITING", 3)
+    monkeypatch.setattr("lathe_server.gallery.desk.KEPT_FOR_CHANGES", 1)
+    may_end = threading.Event()
+
+    async def whole() -> None:
+        desk = Desk(tmp_path / "people", KEY, GallerySettings())
+        await desk.open()
+        look, change = Entry("verify"), Entry("delete", is_change=True)
+        holding = asyncio.create_task(desk.ask(lambda gallery: may_end.wait(10)))
+        waiting = [asyncio.create_task(desk.do(look, len)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="more calls than it can answer"):
+            await desk.do(look, len)
+        waiting.append(asyncio.create_task(desk.do(change, len)))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await desk.do(change, len)
+        may_end.set()
+        assert await asyncio.gather(holding, *waiting) == [True, 0, 0, 0]
+        assert await desk.do(look, len) == 0
+        await desk.close()
+
+    asyncio.run(whole())
+    lines = audit_file(tmp_path / "people").read_text("utf-8").splitlines()
+    assert sum('"verify"' in line for line in lines) == 3

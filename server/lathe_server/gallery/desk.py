@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from lathe.errors import LatheError, Unavailable
+from lathe.errors import LatheError, Overloaded, Unavailable
 from lathe_server.boundary import detail_of
 from lathe_server.gallery.audit import Audit, Entry, audit_file
 from lathe_server.gallery.gallery import Gallery, GallerySettings
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 EXPIRY_SECONDS = 3600.0
+MOST_WAITING, KEPT_FOR_CHANGES = 256, 256
+"""Calls in the line, and how many more where the next one changes something."""
 
 
 class Desk:
@@ -34,6 +36,7 @@ class Desk:
         self._open = lambda: _opened(path, key, settings)
         self._thread = ThreadPoolExecutor(1, "lathe-gallery")
         self._gallery: Gallery | None = None
+        self._waiting = 0
 
     async def open(self) -> None:
         """Reads the file, and lets go of what is too old.
@@ -61,9 +64,12 @@ class Desk:
             after: done when that is written.
 
         Raises:
+            Overloaded: the line is full; nothing was done, and nothing is written down.
             LatheError: of the work, or of what comes after; or its line cannot be written, and then what was changed
                 stays so.
         """
+        if self._waiting >= MOST_WAITING + KEPT_FOR_CHANGES * entry.is_change:
+            raise Overloaded("the gallery has more calls than it can answer soon; send less, or later")
 
         def whole() -> T:
             said = "INTERNAL"
@@ -133,6 +139,7 @@ class Desk:
     async def _on_thread(self, work: Callable[[], T]) -> T:
         """A caller that goes away goes when it is done: what he holds meanwhile, as the routes' turn, it relies on."""
         job = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        self._waiting += 1
         try:
             return await asyncio.shield(job)
         except asyncio.CancelledError:
@@ -142,6 +149,8 @@ class Desk:
             if not job.cancelled():
                 job.exception()  # looked at, or asyncio complains that nobody has
             raise
+        finally:
+            self._waiting -= 1
 
 
 def _opened(path: Path, key: bytes, settings: GallerySettings) -> tuple[Gallery, Audit]:
