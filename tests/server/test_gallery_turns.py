@@ -50,6 +50,14 @@ class Mirror:
         return self.sees[kept]
 
 
+class NoRoutes:
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+
+    def route(self, model: str) -> None:
+        return None
+
+
 class BusyDesk(Desk):
     """At which somebody is served right before a re-enrolment."""
 
@@ -96,13 +104,6 @@ def test_a_re_enrolment_from_which_everybody_goes_ends(tmp_path: Path) -> None:
 def test_a_first_face_waits_for_a_route_that_changes(tmp_path: Path) -> None:
     """And none changes while it is enrolled; later ones wait for nobody."""
 
-    class NoRoutes:
-        def __init__(self) -> None:
-            self.turn = asyncio.Lock()
-
-        def route(self, model: str) -> None:
-            return None
-
     async def whole() -> None:
         desk = Desk(tmp_path / "people", KEY, GallerySettings())
         await desk.open()
@@ -124,13 +125,6 @@ def test_a_first_face_waits_for_a_route_that_changes(tmp_path: Path) -> None:
 
 
 def test_a_first_face_whose_caller_goes_away_holds_the_routes_until_it_is_written(tmp_path: Path) -> None:
-    class NoRoutes:
-        def __init__(self) -> None:
-            self.turn = asyncio.Lock()
-
-        def route(self, model: str) -> None:
-            return None
-
     begun, may_end = threading.Event(), threading.Event()
 
     def enroll(gallery: Gallery) -> None:
