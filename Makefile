@@ -116,6 +116,7 @@ KEPT_EMBED = int8 pruned-int8
 NEEDS_DATA = @test -n "$(LATHE_DATA)" || { echo "LATHE_DATA must name the folder of training frames"; exit 2; }
 # $(call keep,REPOSITORY,MODEL,VARIANTS): their newest versions, in the place of those that were kept before
 define keep
+	for name in $(3); do test -d $(1)/$(2)/$$name || { echo "$(1)/$(2) has no $$name"; exit 1; }; done
 	rm -rf $(addprefix models/$(2)/,$(3))
 	for name in $(3); do \
 		newest=$$(ls $(1)/$(2)/$$name | sort -n | tail -1) && mkdir -p models/$(2)/$$name && \

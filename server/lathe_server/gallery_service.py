@@ -70,12 +70,20 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
         subject = check_subject(request.subject)
         shown = await self._shown(request.face, context)
         kept = await self._eyes.keepsake(shown.seen) if self._keeps_faces and shown.seen else b""
-        async with self._footing.entry(shown.probe.made_by):
-            record, templates = await self._desk.do(
-                _entry("enroll", subject, is_change=True, space=shown.probe.made_by.space),
-                lambda gallery: (gallery.enroll(subject, shown.probe, kept), gallery.templates(subject)),
-            )
-        return gallery_pb2.EnrollResponse(record=record, space=shown.probe.made_by.space, templates=templates)
+        try:
+            return await self._enroll(subject, shown.probe, kept)
+        except Conflict:  # whoever was there is gone: the face is the first now
+            return await self._enroll(subject, shown.probe, kept)
+
+    async def _enroll(self, subject: str, probe: Probe, kept: bytes) -> gallery_pb2.EnrollResponse:
+        async with self._footing.entry(probe.made_by) as may_be_first:
+
+            def work(gallery: Gallery) -> tuple[str, int]:
+                return gallery.enroll(subject, probe, kept, may_be_first=may_be_first), gallery.templates(subject)
+
+            space = probe.made_by.space
+            record, templates = await self._desk.do(_entry("enroll", subject, is_change=True, space=space), work)
+        return gallery_pb2.EnrollResponse(record=record, space=space, templates=templates)
 
     async def Verify(  # noqa: N802
         self, request: gallery_pb2.VerifyRequest, context: Context

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 import pytest
 
-from lathe.errors import Overloaded, Refused
+from lathe.errors import DiskFull, Overloaded, Refused
 from lathe.repository import VariantRef
 from lathe.v1 import card_pb2, gallery_pb2
 from lathe_server.access.gate import Gate
-from lathe_server.gallery.audit import Entry, audit_file
+from lathe_server.gallery.audit import Audit, Entry, audit_file
 from lathe_server.gallery.desk import Desk
 from lathe_server.gallery.footing import Footing
 from lathe_server.gallery.gallery import Gallery, GallerySettings
@@ -49,6 +49,9 @@ class Mirror:
     async def again(self, kept: bytes, by: VariantRef) -> Probe:
         return self.sees[kept]
 
+    def meaning(self, space: str) -> card_pb2.Embedding:
+        return self.made_by
+
 
 class NoRoutes:
     def __init__(self) -> None:
@@ -58,13 +61,21 @@ class NoRoutes:
         return None
 
 
+async def opened(folder: Path) -> tuple[Desk, NoRoutes, Footing]:
+    desk = BusyDesk(folder / "people", KEY, GallerySettings())
+    await desk.open()
+    routes: Any = NoRoutes()
+    nothing: Any = None
+    return desk, routes, Footing(desk, routes, nothing, 0.001)
+
+
 class BusyDesk(Desk):
-    """At which somebody is served right before a re-enrolment."""
+    """At which somebody is served right before a re-enrolment, or an enrolment."""
 
     before: Callable[[Gallery], object] | None = None
 
     async def do(self, entry: Entry, work: Callable[[Gallery], T], *how: Any, **more: Any) -> T:
-        if entry.what == "re-enroll" and self.before:
+        if entry.what in ("re-enroll", "enroll") and self.before:
             before, self.before = self.before, None
             await self.ask(before)
         return await super().do(entry, work, *how, **more)
@@ -105,11 +116,7 @@ def test_a_first_face_waits_for_a_route_that_changes(tmp_path: Path) -> None:
     """And none changes while it is enrolled; later ones wait for nobody."""
 
     async def whole() -> None:
-        desk = Desk(tmp_path / "people", KEY, GallerySettings())
-        await desk.open()
-        routes: Any = NoRoutes()
-        nothing: Any = None
-        footing = Footing(desk, routes, nothing, 0.001)
+        desk, routes, footing = await opened(tmp_path)
         async with footing.entry(ANN.made_by):
             assert routes.turn.locked()
             await desk.ask(lambda gallery: gallery.enroll("ann", ANN))
@@ -133,11 +140,7 @@ def test_a_first_face_whose_caller_goes_away_holds_the_routes_until_it_is_writte
         gallery.enroll("ann", ANN)
 
     async def whole() -> None:
-        desk = Desk(tmp_path / "people", KEY, GallerySettings())
-        await desk.open()
-        routes: Any = NoRoutes()
-        nothing: Any = None
-        footing = Footing(desk, routes, nothing, 0.001)
+        desk, routes, footing = await opened(tmp_path)
 
         async def call() -> None:
             async with footing.entry(ANN.made_by):
@@ -186,3 +189,56 @@ def test_a_full_line_takes_changes_alone(tmp_path: Path, monkeypatch: pytest.Mon
     asyncio.run(whole())
     lines = audit_file(tmp_path / "people").read_text("utf-8").splitlines()
     assert sum('"verify"' in line for line in lines) == 3
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_face_that_comes_as_the_last_person_goes_is_looked_at_as_the_first(tmp_path: Path, *, fits: bool) -> None:
+    """One whose space nobody can decide in is not let in because somebody was there when it came."""
+    made_by = embedding("face/a" if fits else "face/c")
+    if not fits:
+        del made_by.thresholds[:]
+    shown = gallery_pb2.Face(embedding=gallery_pb2.FaceVector(values=BOB.vector.tolist(), space=made_by.space))
+
+    async def whole() -> list[tuple[str, str]]:
+        desk, _, footing = await opened(tmp_path)
+        assert isinstance(desk, BusyDesk)
+        await desk.ask(lambda gallery: gallery.enroll("ann", ANN))
+        desk.before = lambda gallery: gallery.delete("ann")
+        eyes: Any = Mirror({}, made_by)
+        here: Any = Here()
+        service = GalleryService(desk, eyes, footing, Gate(None), 0.001, keeps_faces=False)
+        try:
+            enrolment = service.Enroll(gallery_pb2.EnrollRequest(subject="bob", face=shown), here)
+            if fits:
+                assert (await enrolment).templates == 1
+            else:
+                with pytest.raises(Refused, match="no decision threshold"):
+                    await enrolment
+            return [(record.subject, record.space) for record in await desk.ask(lambda gallery: list(gallery.export()))]
+        finally:
+            await desk.close()
+
+    assert asyncio.run(whole()) == ([("bob", "face/a")] if fits else [])
+
+
+def test_what_comes_after_a_change_comes_also_where_its_line_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(audit: Audit, entry: Entry, outcome: str) -> None:
+        raise DiskFull("no room for the audit log")
+
+    tidied = []
+
+    async def whole() -> None:
+        desk, _, _ = await opened(tmp_path)
+        await desk.ask(lambda gallery: gallery.enroll("ann", ANN))
+        with monkeypatch.context() as patch:
+            patch.setattr(Audit, "write", full)
+            with pytest.raises(DiskFull):
+                await desk.do(Entry("delete"), lambda gallery: gallery.delete("ann"), after=tidied.append)
+            with pytest.raises(DiskFull):
+                await desk.do(Entry("delete"), lambda gallery: gallery.delete("ann"), after=tidied.append)
+        await desk.close()
+
+    asyncio.run(whole())
+    assert len(tidied) == 1, "after the one that deleted her"

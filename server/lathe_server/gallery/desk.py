@@ -61,7 +61,7 @@ class Desk:
 
         Args:
             outcome: of what `work` returns, for the audit log.
-            after: done when that is written.
+            after: done after the work when that is written, or could not be.
 
         Raises:
             Overloaded: the line is full; nothing was done, and nothing is written down.
@@ -73,15 +73,17 @@ class Desk:
 
         def whole() -> T:
             said = "INTERNAL"
-            try:
-                done = work(self._held())
-                said = outcome(done)
-            except LatheError as error:
-                said = error.status
-                raise
-            finally:
-                self._audit.write(entry, said)
-            after(self._held())
+            with contextlib.ExitStack() as then:
+                try:
+                    gallery = self._held()
+                    done = work(gallery)
+                    then.callback(after, gallery)
+                    said = outcome(done)
+                except LatheError as error:
+                    said = error.status
+                    raise
+                finally:
+                    self._audit.write(entry, said)
             return done
 
         return await self._on_thread(whole)
@@ -100,9 +102,12 @@ class Desk:
 
         def whole() -> int:
             gallery = self._held()
-            if subjects := gallery.expire():
-                self._audit.write_all((Entry("expire", subject=subject, is_change=True) for subject in subjects), "OK")
-            gallery.tidy()
+            try:
+                if subjects := gallery.expire():
+                    gone = (Entry("expire", subject=subject, is_change=True) for subject in subjects)
+                    self._audit.write_all(gone, "OK")
+            finally:
+                gallery.tidy()
             return len(subjects)
 
         if count := await self._on_thread(whole):

@@ -53,21 +53,24 @@ class Footing:
             raise Refused(f"the gallery cannot decide at its false match rate: {self._unmeasured.message}")
 
     @asynccontextmanager
-    async def entry(self, made_by: card_pb2.Embedding) -> AsyncIterator[None]:
+    async def entry(self, made_by: card_pb2.Embedding) -> AsyncIterator[bool]:
         """Whoever enrols a face goes through here: the first one decides the space, so the route has to fit it, and
         none can change meanwhile.
+
+        Yields:
+            Whether the face may be the first.
 
         Raises:
             Refused: the gallery could not decide about the face by the vectors that the present route makes.
         """
         if self._desk.enrolled[0]:
-            yield
+            yield False
             return
         async with self._routes.turn:
             threshold(made_by, made_by.space, self._fmr)
             if route := self._route(_model_of(made_by.space)):
                 self._check(route, made_by.space, 1)
-            yield
+            yield True
 
     def _check(self, route: Route, enrolled: str, records: int) -> None:
         for ref in route.needs():

@@ -83,22 +83,26 @@ class Gallery:
         """How many a person has."""
         return len(self._templates.get(subject, ()))
 
-    def enroll(self, subject: str, face: Probe, kept: bytes = b"") -> str:
+    def enroll(self, subject: str, face: Probe, kept: bytes = b"", *, may_be_first: bool = True) -> str:
         """Adds a template to a person, who may be new.
 
         Args:
             kept: of the face, for re-enrolment (`kept_face`), where that is allowed.
+            may_be_first: the space is one that the gallery may have, should nobody be enrolled.
 
         Returns:
             The record's id. The record is on the disk.
 
         Raises:
             InvalidInput: no such name can be, or the vector is no unit vector.
+            Conflict: nobody is enrolled, and the face may not be the first.
             Refused: the templates lie in another space, the gallery is full, or the person has as many templates as can
                 be.
         """
         check_subject(subject)
         vector = unit_vector(face)
+        if not (self._space or may_be_first):
+            raise Conflict("everybody was deleted meanwhile; enrol the face again")
         if self._space not in ("", face.made_by.space):
             raise Refused(
                 f"the gallery's faces are in the embedding space {self._space}, this one is in {face.made_by.space}: "
