@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from lathe.errors import InvalidInput
+from lathe_compression.embedding_losses import mean_direction
 from lathe_compression.label_losses import LabelLoss
 from lathe_compression.labels import Objects
 from lathe_compression.losses import FeatureKind, FeatureLoss, OutputLoss
@@ -32,6 +33,8 @@ class Losses:
         labels: distance from the boxes that people drew, where frames have them; 0 leaves it out.
         relations: of an embedding network: how the vectors of a batch lie to each other, against where each lies;
             0 leaves it out.
+        mirrored: of an embedding network: what is to be learnt is the mean of the teacher's vectors of a picture and of
+            its mirror image.
         at: names of the graph's nodes to compare; where none are given, the outputs of all blocks that both
             networks have at the same place in the grid.
     """
@@ -41,6 +44,7 @@ class Losses:
     kind: FeatureKind = "normalised"
     labels: float = 1.0
     relations: float = 1.0
+    mirrored: bool = False
     at: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -91,6 +95,7 @@ class Lesson:
         names: of its outputs, in order.
         probe: batches N×3×H×W that show how far the teacher's features spread.
         label_loss: where frames have labels.
+        relation_loss: of embedding networks.
     """
 
     def __init__(
@@ -101,11 +106,13 @@ class Lesson:
         losses: Losses,
         probe: Sequence[Tensor],
         label_loss: LabelLoss | None = None,
+        relation_loss: OutputLoss | None = None,
     ) -> None:
         self._teacher = teacher
         self._names = tuple(names)
         self._output_loss = output_loss
         self._label_loss = label_loss
+        self._relation_loss = relation_loss
         self._losses = losses
         self._planes = probe[0][:1]
         self._shapes = shapes(teacher, self._planes)
@@ -127,6 +134,7 @@ class Lesson:
         widths = shapes(student, self._planes)
         features = FeatureLoss(losses.kind, [widths[name][1] for name in taps], [self._spread(name) for name in taps])
         label_loss = self._label_loss if losses.labels else None
+        relation_loss = self._relation_loss if losses.relations else None
         answers = losses.outputs > 0 or label_loss is not None
         if not answers and not taps:
             raise InvalidInput("student and teacher have no feature in common, and the outputs weigh nothing")
@@ -135,11 +143,16 @@ class Lesson:
 
         def loss(planes: Tensor, objects: Sequence[Objects] = ()) -> Tensor:
             wanted, wanted_features = teacher(planes, taps) if teacher else ([], [])
+            if teacher and losses.mirrored:
+                wanted = [mean_direction(*both) for both in zip(wanted, teacher(planes.flip(3), ())[0], strict=True)]
             given, given_features = own(planes)
             value = planes.new_zeros(())
             named = dict(zip(self._names, given, strict=True)) if answers else {}
             if losses.outputs:
-                value = value + losses.outputs * self._output_loss(named, dict(zip(self._names, wanted, strict=True)))
+                targets = dict(zip(self._names, wanted, strict=True))
+                value = value + losses.outputs * self._output_loss(named, targets)
+                if relation_loss:
+                    value = value + losses.outputs * losses.relations * relation_loss(named, targets)
             if label_loss and any(len(one.known) for one in objects):
                 value = value + losses.labels * label_loss(named, objects)
             if taps:

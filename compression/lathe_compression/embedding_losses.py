@@ -10,30 +10,37 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lathe_compression.losses import OutputLoss, Outputs
+from lathe_compression.losses import Outputs
 
 ANGLES_TO_DISTANCES = 2.0
 """How much angles weigh against distances, as in the paper."""
 _TINY = 1e-6
 
 
-def embedding_loss(relations: float) -> OutputLoss:
-    """The loss of a batch.
+def vector_loss(student: Outputs, teacher: Outputs) -> Tensor:
+    """Of a batch of N×D vectors, how far each lies from its own target: `cosine_loss`."""
+    (own,), (wanted,) = student.values(), teacher.values()
+    return cosine_loss(own, wanted)
 
-    Args:
-        relations: what the relations of its vectors weigh against the vectors themselves; 0 leaves them out.
+
+def relation_loss(student: Outputs, teacher: Outputs) -> Tensor:
+    """Of a batch of N×D vectors, how they lie to each other: distances from two on, and angles from three."""
+    (own,), (wanted,) = student.values(), teacher.values()
+    value = own.new_zeros(())
+    if len(own) > 1:
+        value = value + distance_loss(own, wanted)
+    if len(own) > 2:
+        value = value + ANGLES_TO_DISTANCES * angle_loss(own, wanted)
+    return value
+
+
+def mean_direction(one: Tensor, other: Tensor) -> Tensor:
+    """The mean of N×D unit vectors with others, of unit length itself.
+
+    Of a picture and its mirror image it matches better than either: what a network sees in one of them alone is mostly
+    chance.
     """
-
-    def loss(student: Outputs, teacher: Outputs) -> Tensor:
-        (own,), (wanted,) = student.values(), teacher.values()
-        value = cosine_loss(own, wanted)
-        if relations and len(own) > 1:
-            value = value + relations * distance_loss(own, wanted)
-        if relations and len(own) > 2:
-            value = value + relations * ANGLES_TO_DISTANCES * angle_loss(own, wanted)
-        return value
-
-    return loss
+    return functional.normalize(one + other, dim=1)
 
 
 def cosine_loss(own: Tensor, wanted: Tensor) -> Tensor:

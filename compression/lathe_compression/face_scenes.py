@@ -74,7 +74,7 @@ def _mixed(one: Pixels, other: Pixels, random: np.random.Generator) -> Pixels:
         height, width = one.shape[:2]
         field = _smooth((width, height), int(random.integers(3, 7)), random)
         share = 1 / (1 + np.exp(STEEPNESS * field + random.normal(0, 0.5)))[:, :, None]
-    mixed: Pixels = (share * one + (1 - share) * other).astype(np.uint8)
+    mixed: Pixels = np.rint(share * one + (1 - share) * other).astype(np.uint8)
     return mixed
 
 
@@ -84,7 +84,7 @@ def _bent(
     """The face in its place, with its parts moved against each other: longer, broader, on one side.
 
     Args:
-        distance: that parts are moved by, pixels: the standard deviation.
+        distance: that parts are moved by, pixels: about the standard deviation.
     """
     columns, rows = np.meshgrid(*(np.arange(side, dtype=np.float64) for side in size_wh))
     (a, b, c), (d, e, f) = cv2.invertAffineTransform(matrix)

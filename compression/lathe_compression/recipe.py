@@ -189,8 +189,9 @@ class Recipe:
         self._refuse_augment(("scale", "turn", "shift", "mix", "bend"), "embedding")
         steps = [step.distill for variant in self.variant for step in variant.steps if step.distill]
         for losses in (self.training.losses, *(step.losses for step in steps)):
-            if losses and losses.relations != Losses().relations:
-                raise ValueError("losses.relations is of the task embedding")
+            for name in ("relations", "mirrored"):
+                if losses and getattr(losses, name) != getattr(Losses(), name):
+                    raise ValueError(f"losses.{name} is of the task embedding")
 
     def _refuse_augment(self, names: Sequence[str], task: str) -> None:
         """Raises ValueError where one of them is set, which only another task knows."""

@@ -37,8 +37,8 @@ class Augment:
         turn: largest angle by which it is turned, degrees.
         shift: largest distance from its place, across and down, as a share of the network's input.
         mix: share of scenes in which an aligned face is two people's.
-        bend: largest distance by which the parts of an aligned face are moved against each other (the standard
-            deviation over the face), as a share of the network's input.
+        bend: largest distance by which the parts of an aligned face are moved against each other (about the
+            standard deviation over the face), as a share of the network's input.
     """
 
     cells: tuple[float, float] = (24.0, 320.0)

@@ -25,7 +25,7 @@ from lathe.used_pictures import UsedPictures
 from lathe_compression import carry_out, frames
 from lathe_compression.channels import fit_to
 from lathe_compression.distill import Distill, Lesson
-from lathe_compression.embedding_losses import embedding_loss
+from lathe_compression.embedding_losses import relation_loss, vector_loss
 from lathe_compression.export import TOLERANCE, Normalisation, export
 from lathe_compression.face_scenes import face_scene
 from lathe_compression.hygiene import clean
@@ -279,9 +279,10 @@ class Workshop:
     def lesson(self) -> Lesson:
         model = self.recipe.model
         losses = self.recipe.training.losses
-        loss = embedding_loss(losses.relations) if model.embeds else OUTPUT_LOSSES[model.decoder_name]
+        loss = vector_loss if model.embeds else OUTPUT_LOSSES[model.decoder_name]
         label_loss = LABEL_LOSSES[model.decoder_name] if self.frames.labelled else None
-        return Lesson(self.teacher, model.output_names, loss, losses, self.probe(LESSON_PROBE), label_loss)
+        relations = relation_loss if model.embeds else None
+        return Lesson(self.teacher, model.output_names, loss, losses, self.probe(LESSON_PROBE), label_loss, relations)
 
     @cached_property
     def watch(self) -> Watch:

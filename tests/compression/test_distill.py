@@ -8,16 +8,19 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, fx
+from torch.nn import functional
 
 from lathe.errors import InvalidInput
 from lathe_compression.channels import take_out
 from lathe_compression.distill import Distill, Lesson, Losses
+from lathe_compression.embedding_losses import cosine_loss, relation_loss, vector_loss
 from lathe_compression.losses import heatmap_loss
 from lathe_compression.scenes import Scene
 from lathe_compression.student import Student
 from lathe_compression.taps import traced
 from lathe_compression.training import Schedule, train
-from tests.compression.networks import OUTPUTS, block_detector, planes, shaken, tiny_detector
+from lathe_compression.unit_vectors import ending_in_unit_vectors
+from tests.compression.networks import OUTPUTS, block_detector, planes, shaken, tiny_detector, tiny_embedder
 
 KINDS = ("normalised", "channelwise", "relation")
 
@@ -33,6 +36,21 @@ def student(*, narrow: bool = False) -> fx.GraphModule:
     if narrow:
         take_out(network, planes(1), {"blocks.1.project": range(8)})
     return network.eval()
+
+
+FACES = planes(4, 32, 32)
+
+
+def embedder() -> fx.GraphModule:
+    return ending_in_unit_vectors(traced(tiny_embedder())).eval()
+
+
+def other_embedder() -> fx.GraphModule:
+    return ending_in_unit_vectors(traced(shaken(tiny_embedder()))).eval()
+
+
+def faces_lesson() -> Lesson:
+    return Lesson(embedder(), ("embedding",), vector_loss, Losses(), [FACES], relation_loss=relation_loss)
 
 
 def lost(losses: Losses, network: fx.GraphModule) -> float:
@@ -113,6 +131,27 @@ def test_feature_of_another_grid_is_told() -> None:
 def test_nothing_left_to_compare_is_told() -> None:
     with pytest.raises(InvalidInput):
         lesson(Losses(0, 1)).loss_for(traced(tiny_detector()))[0](planes()).backward()  # type: ignore[no-untyped-call]
+
+
+def test_of_vectors_the_relations_weigh_as_the_step_says() -> None:
+    def lost_of(losses: Losses) -> float:
+        return float(faces_lesson().loss_for(other_embedder(), losses)[0](FACES).detach())
+
+    alone, once, thrice = (lost_of(Losses(2, 0, relations=weight)) for weight in (0, 1, 3))
+    vectors = [{"embedding": network(FACES)} for network in (other_embedder(), embedder())]
+    assert alone == pytest.approx(2 * float(vector_loss(*vectors).detach()), rel=1e-4)
+    assert once - alone == pytest.approx(2 * float(relation_loss(*vectors).detach()), rel=1e-3)
+    assert thrice - alone == pytest.approx(3 * (once - alone), rel=1e-3)
+
+
+def test_mirrored_target_is_the_mean_of_picture_and_mirror_image() -> None:
+    loss, _ = faces_lesson().loss_for(other_embedder(), Losses(1, 0, relations=0, mirrored=True))
+    teacher, learner = embedder(), other_embedder()
+    with torch.no_grad():
+        wanted = functional.normalize(teacher(FACES) + teacher(FACES.flip(3)), dim=1)
+        plain = float(cosine_loss(learner(FACES), teacher(FACES)))
+        assert float(loss(FACES)) == pytest.approx(float(cosine_loss(learner(FACES), wanted)), rel=1e-4)
+        assert abs(float(loss(FACES)) - plain) > 1e-3
 
 
 def test_teachers_weights_and_statistics_stay() -> None:

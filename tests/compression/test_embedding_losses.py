@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lathe_compression.embedding_losses import angle_loss, cosine_loss, distance_loss, embedding_loss
+from lathe_compression.embedding_losses import (
+    angle_loss,
+    cosine_loss,
+    distance_loss,
+    mean_direction,
+    relation_loss,
+    vector_loss,
+)
 
 
 def vectors(count: int = 6, dimensions: int = 8, seed: int = 0) -> Tensor:
@@ -60,23 +67,29 @@ def test_angles_are_the_corners_of_every_three() -> None:
     assert float(angle_loss(own, wanted)) == pytest.approx(float(expected), abs=1e-4)
 
 
-def test_relations_weigh_as_they_are_told() -> None:
-    own, wanted = {"embedding": vectors(seed=1)}, {"embedding": vectors()}
-    alone = float(embedding_loss(0)(own, wanted))
-    parts = [float(embedding_loss(weight)(own, wanted)) - alone for weight in (1.0, 3.0)]
-    assert alone == pytest.approx(float(cosine_loss(own["embedding"], wanted["embedding"])))
-    assert parts[1] == pytest.approx(3 * parts[0], rel=1e-4)
+def test_relations_are_of_distances_and_of_angles_twice() -> None:
+    own, wanted = vectors(seed=1), vectors()
+    loss = relation_loss({"embedding": own}, {"embedding": wanted})
+    assert float(loss) == pytest.approx(float(distance_loss(own, wanted) + 2 * angle_loss(own, wanted)))
+    assert float(vector_loss({"embedding": own}, {"embedding": wanted})) == float(cosine_loss(own, wanted))
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_few_vectors_have_few_relations(count: int) -> None:
-    loss = float(embedding_loss(1)({"embedding": vectors(count, seed=1)}, {"embedding": vectors(count)}))
-    assert loss == pytest.approx(float(cosine_loss(vectors(count, seed=1), vectors(count))), abs=1e-6)
+def test_few_vectors_have_few_relations() -> None:
+    own, wanted = vectors(2, seed=1), vectors(2)
+    one = relation_loss({"embedding": own[:1]}, {"embedding": wanted[:1]})
+    assert float(one) == 0
+    assert float(relation_loss({"embedding": own}, {"embedding": wanted})) == float(distance_loss(own, wanted))
 
 
 def test_gradients_are_numbers_where_two_vectors_are_the_same() -> None:
     own = vectors()[[0, 0, 1, 2]].clone().requires_grad_()
-    embedding_loss(1)({"embedding": own}, {"embedding": vectors(4, seed=2)}).backward()
+    relation_loss({"embedding": own}, {"embedding": vectors(4, seed=2)}).backward()
     assert own.grad is not None
     assert torch.isfinite(own.grad).all()
-    assert own.grad.abs().sum() > 0
+
+
+def test_the_mean_direction_lies_between_and_is_of_unit_length() -> None:
+    one, other = vectors(), vectors(seed=1)
+    mean = mean_direction(one, other)
+    assert torch.allclose(mean.norm(dim=1), torch.ones(len(one)))
+    assert torch.allclose((mean * one).sum(1), (mean * other).sum(1), atol=1e-6)

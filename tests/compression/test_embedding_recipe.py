@@ -184,6 +184,7 @@ def test_detectors_have_neither_alignment_nor_detector(added: str, tmp_path: Pat
         ("augment = { turn = 0 }", "augment.turn"),
         ("augment = { shift = 0.1 }", "augment.shift"),
         ("losses = { relations = 0 }", "losses.relations"),
+        ("losses = { mirrored = true }", "losses.mirrored"),
     ],
 )
 def test_detectors_do_not_learn_as_embeddings_do(training: str, told: str, tmp_path: Path) -> None:
