@@ -33,8 +33,8 @@ class Losses:
         labels: distance from the boxes that people drew, where frames have them; 0 leaves it out.
         relations: of an embedding network: how the vectors of a batch lie to each other, against where each lies;
             0 leaves it out.
-        mirrored: of an embedding network: what is to be learnt is the mean of the teacher's vectors of a picture and of
-            its mirror image.
+        mirrored: of an embedding network: a picture and its mirror image are learnt from together, and both are to give
+            the mean of the teacher's vectors of the two.
         at: names of the graph's nodes to compare; where none are given, the outputs of all blocks that both
             networks have at the same place in the grid.
     """
@@ -142,9 +142,11 @@ class Lesson:
         own = with_taps(student, taps, outputs=answers)
 
         def loss(planes: Tensor, objects: Sequence[Objects] = ()) -> Tensor:
+            if losses.mirrored:
+                planes = torch.cat([planes, planes.flip(3)])
             wanted, wanted_features = teacher(planes, taps) if teacher else ([], [])
-            if teacher and losses.mirrored:
-                wanted = [mean_direction(*both) for both in zip(wanted, teacher(planes.flip(3), ())[0], strict=True)]
+            if losses.mirrored:
+                wanted = [mean_direction(vectors, vectors.roll(len(vectors) // 2, 0)) for vectors in wanted]
             given, given_features = own(planes)
             value = planes.new_zeros(())
             named = dict(zip(self._names, given, strict=True)) if answers else {}
