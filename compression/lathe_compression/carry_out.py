@@ -75,11 +75,11 @@ def prune(shop: Workshop, task: Task, folder: Path) -> None:
 
 
 def _prune_channels(shop: Workshop, task: Task, settings: Prune, folder: Path) -> None:
-    parent = shop.network(task.parent)
-    network = copy.deepcopy(parent)
+    network = shop.network(task.parent)
     dropped = _dropped_blocks(shop, task, settings, folder, network)
     drop_blocks(network, dropped)
     composed = compose_linear(network)
+    whole = {group.name: group.width for group in find_groups(network, shop.example, settings.channels)}
 
     def cut(network: fx.GraphModule, share: float, number: int) -> fx.GraphModule:
         return _cut(shop, network, settings, share, folder, number)
@@ -98,7 +98,6 @@ def _prune_channels(shop: Workshop, task: Task, settings: Prune, folder: Path) -
     sentences += [f"compose: {name} and the layer after it are one" for name in composed]
     sentences.append(f"{settings.describe()}; {reached:.1%} are left")
     kept = {group.name: group.width for group in find_groups(network, shop.example, settings.channels)}
-    whole = {group.name: group.width for group in find_groups(parent, shop.example, settings.channels)}
     channels = {
         name: {"width": whole[name], "kept": kept[name], "losses": losses}
         for name, losses in json.loads((folder / SENSITIVITY_FILE).read_text("utf-8")).items()
@@ -113,7 +112,10 @@ def _dropped_blocks(shop: Workshop, task: Task, settings: Prune, folder: Path, n
     if settings.blocks and not path.exists():
         with shop.progress.step(f"{task.name}: blocks to spare"):
             chosen = blocks_to_spare(
-                network, settings.blocks, lambda one: shop.lesson.loss_for(one)[0], shop.probe(settings.probe)
+                network,
+                settings.blocks,
+                lambda one: shop.lesson.loss_for(one, settings.losses)[0],
+                shop.probe(settings.probe),
             )
         write_whole(path, json.dumps(chosen).encode())
     return [name for name, _ in json.loads(path.read_text("utf-8"))] if settings.blocks else []
@@ -164,7 +166,7 @@ def _in_rounds(
             if not taught.exists():
                 checkpoint, title = folder / f"checkpoint-{number}.pt", f"round {number + 1} of {settings.rounds}"
                 schedule = Schedule(settings.pictures, shop.recipe.training.batch, settings.rate)
-                lesson = shop.lesson.loss_for(network)
+                lesson = shop.lesson.loss_for(network, settings.losses)
                 _train(shop, network, lesson, schedule, FIRST_SEED + number, checkpoint, task, title)
                 _save_state(taught, network)
             _load_state(network, taught)
@@ -190,7 +192,7 @@ def _cut(
         aim /= _left(shop, network, settings, folder, f"before {number}")
     for attempt in range(LATENCY_ATTEMPTS):
         cut = copy.deepcopy(network)
-        loss, _ = shop.lesson.loss_for(cut)
+        loss, _ = shop.lesson.loss_for(cut, settings.losses)
         rankings = prune_once(cut, settings, loss, probe, groups, aim * whole)
         left = _left(shop, cut, settings, folder, f"cut {number}.{attempt}")
         if settings.target != "latency" or abs(left / share - 1) < LATENCY_TOLERANCE:

@@ -20,6 +20,7 @@ from lathe_compression.channels import (
     parameters_by_layer,
     take_out,
 )
+from lathe_compression.distill import Losses
 from lathe_compression.importance import (
     Criterion,
     by_score,
@@ -50,6 +51,7 @@ class Prune:
         pictures: seen after each round but the last, by which the next step's training goes on.
         rate: of that training.
         probe: pictures that show what a channel is worth.
+        losses: how the loss's parts weigh in this step, where that is not as in the others.
     """
 
     keep: float
@@ -65,6 +67,7 @@ class Prune:
     pictures: int = 2000
     rate: float = 0.001
     probe: int = 128
+    losses: Losses | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.keep < 1:

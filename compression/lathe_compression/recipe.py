@@ -187,8 +187,8 @@ class Recipe:
         if self.verification:
             raise ValueError("[verification] is of the task embedding")
         self._refuse_augment(("scale", "turn", "shift", "mix", "bend"), "embedding")
-        steps = [step.distill for variant in self.variant for step in variant.steps if step.distill]
-        for losses in (self.training.losses, *(step.losses for step in steps)):
+        steps = [step.distill or step.prune for variant in self.variant for step in variant.steps]
+        for losses in (self.training.losses, *(step.losses for step in steps if step)):
             for name in ("relations", "mirrored"):
                 if losses and getattr(losses, name) != getattr(Losses(), name):
                     raise ValueError(f"losses.{name} is of the task embedding")

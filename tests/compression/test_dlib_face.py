@@ -18,6 +18,7 @@ from lathe_compression.dlib_face import (
     MEAN,
     STD,
     Residual,
+    brief_dlib_face,
     cropped_dlib_face,
     dlib_face,
     middle_dlib_face,
@@ -140,6 +141,20 @@ def test_cropped_network_runs_in_int8_from_its_pixels_on() -> None:
     assert "layout: the stem takes 4 pixels at a time" in done
     assert count(quantized, "Pad") == 2  # of the blocks that come out short: the stem's columns need none
     assert assert_int8_kernels(quantized) == 33
+
+
+@pytest.mark.usefixtures("network")
+def test_brief_network_runs_in_int8_without_any_pad() -> None:
+    brief = ending_in_unit_vectors(traced(brief_dlib_face()))
+    face = planes(1, 150, 150) / 256
+    assert [shapes(brief, face)[f"blocks_{number}_end"][2:] for number in (1, 4, 5, 6, 7)] == [
+        (27, 27), (13, 13), (6, 6), (3, 3), (1, 1)
+    ]  # fmt: skip
+    assert len(find_groups(brief, face, "hidden")) == 8
+    graph = clean(export(brief, NORMALISATION, ("embedding",), 150, fixed_wh=(150, 150)))[0]
+    quantized, _ = quantize(graph, Quantize(), [pixels(150, 150)], 150)
+    assert count(quantized, "Pad") == 0
+    assert assert_int8_kernels(quantized) == 1 + 2 * 8 + 4  # the stem, the blocks, and their shortcuts to coarser grids
 
 
 def test_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

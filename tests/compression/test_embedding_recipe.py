@@ -192,8 +192,9 @@ def test_detectors_do_not_learn_as_embeddings_do(training: str, told: str, tmp_p
         load_recipe(write(tmp_path, f"{DETECTOR}\n[training]\n{training}\n"))
 
 
-def test_a_step_of_a_detector_does_not_either(tmp_path: Path) -> None:
-    step = "{ distill = { pictures = 8, losses = { relations = 2 } } }"
+@pytest.mark.parametrize("kind", ["distill = { pictures = 8", "prune = { keep = 0.5"])
+def test_a_step_of_a_detector_does_not_either(kind: str, tmp_path: Path) -> None:
+    step = f"{{ {kind}, losses = {{ relations = 2 }} }} }}"
     text = TRAINED.replace("{ distill = { pictures = 16 } }", step)
     assert text != TRAINED
     with pytest.raises(InvalidInput, match=r"losses\.relations is of the task embedding"):

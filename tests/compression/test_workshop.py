@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from lathe.errors import InvalidInput
 from lathe.repository import Repository
 from lathe.used_pictures import UsedPictures
 from lathe_compression.pictures import file_digest
@@ -194,6 +195,19 @@ def test_blocks_go_with_channels_and_the_variant_is_served_so(tmp_path: Path) ->
     assert end.parent
     assert len(residual_sums(shop.network(end.parent))) == 1
     assert len(residual_sums(shop.teacher)) == 2
+
+
+def test_pruning_weighs_the_loss_as_the_step_says(tmp_path: Path) -> None:
+    """Blocks, channels and the rounds' training: all of them would look for a feature that is not there."""
+    prune = "{ prune = { keep = 0.5, blocks = 1, rounds = 2, pictures = 8, probe = 4, losses = { features = 0.0 } } }"
+    text = recipe(prune, teacher="block_detector")
+    elsewhere = text.replace("batch = 4", 'batch = 4\nlosses = { at = ["nothing"] }')
+    assert elsewhere != text
+    write_recipe(tmp_path, elsewhere)
+    run(tmp_path)
+    write_recipe(tmp_path, elsewhere.replace(", losses = { features = 0.0 }", ""))
+    with pytest.raises(InvalidInput, match="have no feature nothing"):
+        run(tmp_path)
 
 
 def test_labels_of_the_teacher_are_known_by_all_that_they_depend_on(tmp_path: Path) -> None:
