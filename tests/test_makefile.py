@@ -1,4 +1,4 @@
-"""What make keeps of long trainings: nothing is removed before all of it is there, and no two recipes share a folder."""
+"""What make keeps of trainings: nothing is removed before all of it is there, and no two recipes share a folder."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from lathe.errors import InvalidInput
 
-
 OF_CAMERAS = ("recipe", "source", "frames", "data", "seconds", "price_per_core_hour", "experiment")
 """Options that the biometric demo has not; None where they are not given."""
 

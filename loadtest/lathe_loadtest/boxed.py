@@ -154,7 +154,9 @@ def _only_model(served: Sequence[control_pb2.VariantStatus], *, detects: bool) -
     tasks = {status.card.model: status.card.task for status in served}
     detectors = [model for model, task in tasks.items() if task == card_pb2.TASK_DETECTION]
     if len(tasks) == 1 and not detectors and detects:
-        raise InvalidInput(f"frames are sent to be detected in, and the server's only model, {min(tasks)}, detects nothing")
+        raise InvalidInput(
+            f"frames are sent to be detected in, and the server's only model, {min(tasks)}, detects nothing"
+        )
     found = list(tasks) if len(tasks) == 1 else detectors
     if len(found) != 1:
         raise InvalidInput(f"say by --model which model: the server has {', '.join(sorted(tasks)) or 'none'}")

@@ -116,9 +116,7 @@ def test_nothing_is_said_of_pictures_that_there_are_not() -> None:
 @pytest.mark.parametrize("unseen", [frozenset(), frozenset({GOOD.people.enrolled[0].digest})], ids=["none", "enrolled"])
 def test_what_is_not_known_is_null(unseen: frozenset[str]) -> None:
     """No face embedded, no picture that no network has seen."""
-    unknown = replace(
-        GOOD, before=replace(GOOD.before, embed_seconds=None), people=replace(GOOD.people, unseen=unseen)
-    )
+    unknown = replace(GOOD, before=replace(GOOD.before, embed_seconds=None), people=replace(GOOD.people, unseen=unseen))
     figures = json.loads(json.dumps(unknown.as_json(), allow_nan=False))["variants"]["a"]
     assert figures["embed_ms"] is None
     assert figures["seen_by_no_network"]["probes"] == 0

@@ -114,9 +114,7 @@ def test_what_the_biometric_demo_has_not_is_refused(
     assert f"alone, not with {flag.partition('=')[0]}\n" in capsys.readouterr().err
 
 
-def test_models_are_of_the_biometric_demo(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_models_are_of_the_biometric_demo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Demo, "run", lambda _: 0)
     assert main(["demo", "--models", "models"]) == 1
     assert "--models goes with --biometric" in capsys.readouterr().err
@@ -126,6 +124,8 @@ def test_the_demo_with_cameras_takes_what_is_given_and_its_defaults(monkeypatch:
     run: list[Demo] = []
     monkeypatch.setattr(Demo, "run", lambda demo: run.append(demo) or 0)
     assert main(["demo"]) == 0
-    assert main(["demo", "--recipe", "own.toml", "--source=a.mp4", "--source=b.mp4", "--seconds=6", "--experiment"]) == 0
+    assert (
+        main(["demo", "--recipe", "own.toml", "--source=a.mp4", "--source=b.mp4", "--seconds=6", "--experiment"]) == 0
+    )
     given = {"recipe": Path("own.toml"), "sources": [Path("a.mp4"), Path("b.mp4")], "seconds": 6.0, "experiment": True}
     assert run == [Demo(Path("work/demo")), Demo(Path("work/demo"), **given)]  # type: ignore[arg-type]
