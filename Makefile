@@ -116,7 +116,7 @@ KEPT_EMBED = int8 pruned-int8
 NEEDS_DATA = @test -n "$(LATHE_DATA)" || { echo "LATHE_DATA must name the folder of training frames"; exit 2; }
 # $(call keep,REPOSITORY,MODEL,VARIANTS): their newest versions, in the place of those that were kept before
 define keep
-	for name in $(3); do test -d $(1)/$(2)/$$name || { echo "$(1)/$(2) has no $$name"; exit 1; }; done
+	for name in $(3); do ls $(1)/$(2)/$$name/*/card.json >/dev/null || { echo "$(1)/$(2) has no $$name"; exit 1; }; done
 	rm -rf $(addprefix models/$(2)/,$(3))
 	for name in $(3); do \
 		newest=$$(ls $(1)/$(2)/$$name | sort -n | tail -1) && mkdir -p models/$(2)/$$name && \
@@ -130,14 +130,16 @@ results: $(VENV)/.installed ## train the face plan in full: hours, in parts that
 		--output work/results/report.html --markdown docs/results/face.md --preface recipes/face-results.md
 	$(call keep,work/results/models,face,$(KEPT))
 
-EMBED = work/face-embed/models
-# int8 learns nothing, and is made without the pictures that the others learn from.
+# int8 learns nothing, and is made without the pictures that the others learn from. Each recipe has a repository of its
+# own: in one they would take turns in publishing their fp32.
+EMBED = work/face-embed
 results-embed: $(VENV)/.installed ## make the variants of models/face-embed: hours, in parts as well
 	$(NEEDS_DATA)
-	$(BIN)/lathe compress recipes/face-embed.toml --only int8 --repository $(EMBED)
+	$(BIN)/lathe compress recipes/face-embed.toml --only int8 --repository $(EMBED)/calibrated
 	$(BIN)/lathe compress recipes/face-embed-results.toml \
-		$(addprefix --only ,$(filter-out int8,$(KEPT_EMBED))) --repository $(EMBED)
-	$(call keep,$(EMBED),face-embed,$(KEPT_EMBED))
+		$(addprefix --only ,$(filter-out int8,$(KEPT_EMBED))) --repository $(EMBED)/learnt
+	$(call keep,$(EMBED)/calibrated,face-embed,int8)
+	$(call keep,$(EMBED)/learnt,face-embed,$(filter-out int8,$(KEPT_EMBED)))
 
 faults: $(VENV)/.installed ## the fault list, each line with its test
 	@$(BIN)/python -m pytest --collect-only -qq --faults 2>/dev/null | grep -E '^ ?[0-9]+  '

@@ -5,19 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from lathe.figures import AGREEMENT, AP, Comparison, Figures, Quality, common_reference, reference_first
+from lathe.figures import (
+    AGREEMENT,
+    AP,
+    COSINE,
+    TMR,
+    Comparison,
+    Figures,
+    Quality,
+    common_reference,
+    reference_first,
+)
 from lathe.v1 import card_pb2
 
 
 def compare_cards(cards: Mapping[str, card_pb2.Card]) -> Comparison:
     """Average precision decides where every card has it for the same data and size, else agreement.
 
-    Cards hold no intervals, so none are given.
+    Of embedding networks the true match rate does, at one false match rate and on the same faces, else the cosine.
+    Cards hold no intervals of differences, so none are given.
     """
     reference = common_reference(cards)
     ordered = reference_first(cards, reference)
-    measured = _precision_of_all(ordered)
-    quality_name = f"{AP} {measured[0]}" if measured else AGREEMENT
+    if measured := _precision_of_all(ordered):
+        quality_name = f"{AP} {measured[0]}"
+    else:
+        quality_name = _match_rate_of_all(ordered) or _likeness(ordered[reference])
     figures = {name: _figures(card, name == reference, reference, quality_name) for name, card in ordered.items()}
     return Comparison(
         reference,
@@ -36,6 +49,21 @@ def _precision_of_all(cards: Mapping[str, card_pb2.Card]) -> tuple[str, int, int
     return next((kind for kind in shared if "medium" in kind[0]), shared[0] if shared else None)
 
 
+def _match_rate_of_all(cards: Mapping[str, card_pb2.Card]) -> str:
+    """The name of a true match rate that all cards have, that at 1 in 1 000 first; empty where there is none."""
+    first, *others = ([_match_rate(one).name for one in card.embedding.thresholds] for card in cards.values())
+    shared = [name for name in first if all(name in known for known in others)]
+    return min(shared, key=lambda name: not name.startswith(f"{TMR}0.001 "), default="")
+
+
+def _match_rate(threshold: card_pb2.MatchThreshold) -> Quality:
+    return Quality(f"{TMR}{threshold.fmr:g} {threshold.data}", 1 - threshold.fnmr)
+
+
+def _likeness(card: card_pb2.Card) -> str:
+    return COSINE if card.task == card_pb2.TASK_EMBEDDING else AGREEMENT
+
+
 def _kind(quality: card_pb2.Quality) -> tuple[str, int, int]:
     return quality.data, quality.size.width, quality.size.height
 
@@ -45,8 +73,9 @@ def _figures(card: card_pb2.Card, is_reference: bool, reference: str, quality_na
     for one in card.quality:
         name = f"{AP} {one.data}" if one.metric == "ap50" else one.metric
         qualities.setdefault(name, Quality(name, one.value))
+    qualities |= {one.name: one for one in map(_match_rate, card.embedding.thresholds)}
     if is_reference:  # its own card has another's only where that one is not published here
-        qualities.setdefault(AGREEMENT, Quality(AGREEMENT, 1.0))
+        qualities.setdefault(_likeness(card), Quality(_likeness(card), 1.0))
     decides = qualities.pop(quality_name, None)
     latency = serving_latency(card)
     if not latency:
@@ -76,12 +105,20 @@ def _source(cards: Mapping[str, card_pb2.Card], figures: Mapping[str, Figures], 
         sentences.append(f"Latencies are of different machines or runtimes and not comparable: {'; '.join(machines)}.")
     sizes = sorted({f"{latency.size.width}×{latency.size.height}" for latency in latencies})
     if len(sizes) == 1:
-        sentences.append(f"Pictures are scaled to fit into {sizes[0]}.")
+        embeds = cards[reference].task == card_pb2.TASK_EMBEDDING
+        sentences.append(
+            f"Faces are aligned to {sizes[0]}." if embeds else f"Pictures are scaled to fit into {sizes[0]}."
+        )
     elif sizes:
         sentences.append(f"Latencies are of different sizes and not comparable: {', '.join(sizes)}.")
     fewest = min((latency.runs for latency in latencies), default=0)
     if latencies and fewest < 30:
         sentences.append(f"The latency of a card rests on {fewest} pictures: it is a hint, not a measurement.")
+    if any(one.name.startswith(TMR) for figure in figures.values() for one in figure.qualities):
+        sentences.append(
+            f"{TMR}0.001 is the share of comparisons of one person that match (1 − FNMR) where one of 1 000 "
+            "comparisons of two people does."
+        )
     incomplete = [name for name, one in figures.items() if not one.is_complete]
     if incomplete:
         sentences.append(f"Without quality or latency in their cards, and so in no plot: {', '.join(incomplete)}.")

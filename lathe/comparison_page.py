@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lathe.card import enum_word
-from lathe.figures import AGREEMENT, Comparison, Quality, Rates
+from lathe.figures import Comparison, Quality, Rates
 from lathe.fronts import Front, choose, fronts
 from lathe.making import Making
 from lathe.recommend import Limits, Recommendation
@@ -54,10 +54,11 @@ def _add_recommendation(report: Report, comparison: Comparison, chosen: Recommen
     else:
         report.paragraph("No variant can be recommended.", "big bad")
     report.paragraph(" ".join(chosen.reasons))
-    if comparison.quality_name == AGREEMENT:
+    if comparison.is_likeness:
+        judges = "Thresholds on known faces" if comparison.embeds else "Labelled pictures (--data)"
         report.paragraph(
-            f"Agreement is with {comparison.reference} itself, which so agrees wholly and wins unless a limit rules "
-            "it out. Labelled pictures (--data) would tell which variant is better.",
+            f"{comparison.quality_name.capitalize()} is with {comparison.reference} itself, which so agrees wholly and "
+            f"wins unless a limit rules it out. {judges} would tell which variant is better.",
             "note",
         )
     if not _has_intervals(comparison):
@@ -102,15 +103,12 @@ def _fronts_of(name: str, drawn: Sequence[Front]) -> str:
 
 
 def _how_to_read(comparison: Comparison, rates: Rates) -> str:
-    interval = (
-        "of the agreement"
-        if comparison.quality_name == AGREEMENT
-        else f"of the paired difference to {comparison.reference}"
-    )
+    interval = "of the agreement" if comparison.is_likeness else f"of the paired difference to {comparison.reference}"
     told = f"{INTERVAL} is the interval {interval}. " if _has_intervals(comparison) else ""
+    frame = "from a picture's landmarks to the vector" if comparison.embeds else "from bytes to detections"
     return (
-        f"{told}Infer is the network alone, frame all from bytes to detections, both on one "
-        f"thread. Energy is an estimate: CPU time of a frame at {rates.watts_per_core:g} watts a core, not measured. "
+        f"{told}Infer is the network alone, frame all {frame}, both on one thread. Energy is an estimate: CPU time "
+        f"of a frame at {rates.watts_per_core:g} watts a core, not measured. "
         f"Cost is the same CPU time at {rates.price_per_core_hour:g} USD a core-hour."
     )
 

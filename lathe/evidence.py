@@ -74,14 +74,14 @@ def bootstrap(
         level: share of the resamples within the interval.
 
     Returns:
-        The statistic with every unit counted once, and the interval; NaN where there are no units.
+        The statistic with every unit counted once, and the interval; NaN where there are no units, or no such
+        statistic of them.
     """
     if not units:
         return Interval(float("nan"), float("nan"), float("nan"), level)
     value = statistic(np.ones(units, np.int64))
     values = [statistic(counts) for counts in resamples_of(units, resamples, seed)]
-    low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(value), float(low), float(high), level)
+    return Resampled(float(value), np.array(values)).interval(level)
 
 
 def student_bootstrap(

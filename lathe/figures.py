@@ -16,7 +16,12 @@ from lathe.repository import Repository
 from lathe.v1 import card_pb2
 
 AGREEMENT = "agreement"
+COSINE = "cosine"
+"""The mean cosine of an embedding network's vectors to the reference's: what agreement is among detectors."""
 AP = "AP@.5"
+TMR = "TMR@"
+"""True match rate at a false match rate: the share of comparisons of one person that reach a threshold which that share
+of comparisons of two people reaches."""
 
 Pictures = Sequence[tuple[bytes, str]]
 """JPEGs with what is said under each."""
@@ -27,7 +32,8 @@ class Quality:
     """One quality figure.
 
     Attributes:
-        name: `agreement`, or `AP@.5` with the name of the label file or the data.
+        name: `agreement` or `cosine`; `AP@.5` with the name of the label file or the data; `TMR@` with the rate and the
+            data.
         interval: of the paired difference to the reference; for agreement, which is a comparison with
             the reference itself, of the figure. None where nothing was resampled.
     """
@@ -96,6 +102,16 @@ class Comparison:
     disagreements: Mapping[str, Pictures] = field(default_factory=dict)
     legend: str = ""
     facts: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def embeds(self) -> bool:
+        """They are of an embedding network."""
+        return self.cards[self.reference].task == card_pb2.TASK_EMBEDDING
+
+    @property
+    def is_likeness(self) -> bool:
+        """The figure that decides compares with the reference, not with the truth."""
+        return self.quality_name in (AGREEMENT, COSINE)
 
 
 @dataclass(frozen=True)

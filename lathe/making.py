@@ -40,7 +40,7 @@ class LayerTrial:
 @dataclass(frozen=True)
 class Standing:
     """Attributes:
-    agreement: with the reference, on the recipe's evaluation pictures.
+    agreement: with the reference, on the recipe's evaluation pictures; of embedding networks the mean cosine.
     speedup: of the network against the reference.
     """
 
@@ -125,7 +125,8 @@ def _step(step: _Part) -> Step:
 
 
 def _standing(step: _Part) -> Standing:
-    return Standing(step.whole("size_bytes"), step.optional_number("agreement"), step.optional_number("speedup"))
+    likeness = step.optional_number("cosine" if step.has("cosine") else "agreement")
+    return Standing(step.whole("size_bytes"), likeness, step.optional_number("speedup"))
 
 
 def _channels(part: _Part) -> Channels:

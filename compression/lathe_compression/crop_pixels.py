@@ -38,7 +38,7 @@ def picture_of(graph: onnx.GraphProto) -> Picture:
     sides = source.type.tensor_type.shape.dim
     width = sides[2].dim_value if len(sides) == 4 else 0
     users = users_of(graph)[source.name]
-    if len(users) != 1 or users[0].output[0] != CROPPED:
+    if len(users) != 1 or users[0].op_type != "Slice" or users[0].output[0] != CROPPED:
         return Picture(source.name, width)
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     starts, ends, axes = (constants[name] for name in users[0].input[1:4])
@@ -52,6 +52,7 @@ def crop_pixels(model: onnx.ModelProto) -> bool:
     """Moves slices of the first planes in front of what makes planes of pixels, in place.
 
     Applies to N×H×W×C of a fixed size → transpose → cast → (− constant) → (÷ constant) → slices of rows and columns.
+    The constants are single numbers, or one for each channel: 1×C×1×1 or C×1×1.
 
     Returns:
         Whether it applied.
@@ -94,13 +95,17 @@ def _chain(graph: onnx.GraphProto, constants: dict[str, NDArray[np.generic]]) ->
             if kind in ("Transpose", "Cast"):
                 return []
             continue
-        # A constant of one number for each channel is the same wherever the planes are cut.
-        if kind in ("Sub", "Div") and not (node.input[1] in constants and constants[node.input[1]].shape[2:] == (1, 1)):
+        if kind in ("Sub", "Div") and not _is_even(constants.get(node.input[1])):
             return []
         chain.append(node)
         value = node.output[0]
     is_planes = chain and list(attributes(chain[0]).get("perm", [])) == [0, 3, 1, 2]
     return chain if is_planes and value not in outputs else []
+
+
+def _is_even(constant: NDArray[np.generic] | None) -> bool:
+    """Whether planes take the same numbers from it wherever they are cut."""
+    return constant is not None and constant.ndim <= 4 and all(side == 1 for side in constant.shape[-2:])
 
 
 def _box(

@@ -6,6 +6,7 @@ Their gain is not compression's: a variant's speed is quoted against the clean F
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,12 +119,15 @@ def prelu_as_arithmetic(model: onnx.ModelProto) -> int:
     return len(prelus)
 
 
-def prelu_as_convolutions(model: onnx.ModelProto) -> int:
+def prelu_as_convolutions(model: onnx.ModelProto, kept: Collection[str] = ()) -> int:
     """Writes PReLU, also where `prelu_as_arithmetic` has been, as two depthwise 1×1 convolutions and their sum.
 
     For graphs that are to be INT8: the same four inverted residuals take 0.82 to 0.88 of the quantized arithmetic's
     time, and 0.29 to 0.31 of a quantized graph's that keeps PReLU. In float it is no faster than the arithmetic, so
     `clean` leaves it to the INT8 path.
+
+    Args:
+        kept: names of layers that stay in float; a PReLU of what one of them gives stays arithmetic, in float too.
 
     Returns:
         How many were rewritten: those over height and width whose number of channels is known, from the slopes
@@ -131,7 +135,8 @@ def prelu_as_convolutions(model: onnx.ModelProto) -> int:
     """
     prelu_as_arithmetic(model)
     graph = model.graph
-    found = _written_prelus(graph)
+    in_float = {name for node in graph.node if node.name in kept for name in node.output}
+    found = [prelu for prelu in _written_prelus(graph) if prelu.values[0] not in in_float]
     for prelu in found:
         channels = len(prelu.slopes)
         for scale, slopes in ((prelu.line, prelu.slopes), (prelu.bend, 1 - prelu.slopes)):

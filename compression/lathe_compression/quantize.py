@@ -165,7 +165,7 @@ def quantize(
     done = []
     if step.equalize and ranges is None and (count := equalize(prepared, calibration)):
         done.append(f"equalize: {count} hidden tensors")
-    if count := prelu_as_convolutions(prepared):
+    if count := prelu_as_convolutions(prepared, kept):
         done.append(f"layout: {count} PReLUs as depthwise convolutions")
     if folded := fold_normalisation(prepared, kept):
         done.append(folded)

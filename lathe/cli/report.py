@@ -75,9 +75,10 @@ def run(options: argparse.Namespace) -> None:
     repository, model = parse_model_path(options.model)
     makings = {}
     cards = load_cards(repository, model)
-    if any(card.task == card_pb2.TASK_EMBEDDING for card in cards.values()):
+    embeds = any(card.task == card_pb2.TASK_EMBEDDING for card in cards.values())
+    if embeds and (options.data or options.min_ap is not None):
         raise InvalidInput(
-            f"{model} is an embedding network, and reports are of detectors; "
+            f"{model} is an embedding network, whose report is of its cards, without --data and --min-ap; "
             "lathe evaluate judges one of its variants on faces of known people"
         )
     for name, card in cards.items():

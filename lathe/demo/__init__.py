@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 class Demo:
     """Attributes:
     output: everything that is made goes there; its `models` are made anew.
+    recipe: of the detector.
     sources: the user's own videos; the packages' where there are none.
     frames: the user's own pictures for evaluation; frames of the videos where there are none.
     data: labelled pictures for average precision.
@@ -42,8 +43,8 @@ class Demo:
     experiment: go on with an A/B test, to its verdict.
     """
 
-    recipe: Path
     output: Path
+    recipe: Path = Path("recipes/face.toml")
     sources: Sequence[Path] = ()
     frames: Path | None = None
     data: Path | None = None

@@ -120,7 +120,7 @@ async def _judge(
         - before.total(name, model=card.model, variant=card.variant, stage="infer")
         for name in ("lathe_stage_seconds_sum", "lathe_stage_seconds_count")
     )
-    return Judged(card, FMR, searches, spent / faces if faces else float("nan"))
+    return Judged(card, FMR, searches, spent / faces if faces else None)
 
 
 def _best_known(searches: Searches) -> str:

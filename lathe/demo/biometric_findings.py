@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -33,13 +32,17 @@ class Judged:
 
     Attributes:
         fmr: false match rate of the card's threshold that decided.
-        embed_seconds: of the network, for a face; the mean.
+        embed_seconds: of the network, for a face; the mean. None where no face was embedded.
     """
 
     card: card_pb2.Card
     fmr: float
     searches: Searches
-    embed_seconds: float
+    embed_seconds: float | None
+
+    @property
+    def embed_milliseconds(self) -> float | None:
+        return None if self.embed_seconds is None else self.embed_seconds * 1e3
 
     @property
     def variant(self) -> str:
@@ -140,7 +143,7 @@ class BiometricFindings:
             "no_face_found": sum(not one.shows_face for one in searches.done),
             "latency_p50_ms": searches.milliseconds(0.5),
             "latency_p99_ms": searches.milliseconds(0.99),
-            "embed_ms": None if math.isnan(judged.embed_seconds) else judged.embed_seconds * 1e3,
+            "embed_ms": judged.embed_milliseconds,
             "seen_by_no_network": _figures(self.unseen(judged)),
         }
 
@@ -183,7 +186,7 @@ def _cells(judged: Judged) -> Sequence[str]:
         f"{100 * searches.rank1.value:.2f}",
         _percent(searches.fmr, 2),
         _percent(searches.fnmr),
-        f"{judged.embed_seconds * 1e3:.2f}",
+        "" if judged.embed_milliseconds is None else f"{judged.embed_milliseconds:.2f}",
         f"{searches.milliseconds(0.5):.1f}",
         f"{searches.milliseconds(0.99):.1f}",
     )

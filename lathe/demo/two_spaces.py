@@ -51,10 +51,8 @@ def choose(shipped: Path, fmr: float) -> TwoSpaces:
 
     Raises:
         NotFound: the repository, a model or a second variant is missing; the message says how to get it.
-        Refused: every other variant's card permits the comparison, so that there is nothing to refuse.
+        Refused: every other variant's card permits the comparison at that rate, so that there is nothing to refuse.
     """
-    from lathe_server.gallery.decision import is_comparable
-
     repository = Repository(shipped)
     detector = _recommended(_cards(repository, DETECTOR))
     cards = [card for card in _cards(repository, EMBEDDER) if has_threshold(card, fmr)]
@@ -65,12 +63,24 @@ def choose(shipped: Path, fmr: float) -> TwoSpaces:
             "LATHE_DATA=… lathe compress recipes/face-embed-results.toml"
         )
     before = _recommended(cards)
-    others = [card for card in cards if not is_comparable(card.embedding, before.embedding.space)]
+    others = [card for card in cards if not _permits(card, before.embedding.space, fmr)]
     if not others:
         raise Refused(
-            f"each other variant's vectors may be compared with those of {before.variant}: no swap is refused"
+            f"each other variant's vectors may be compared with those of {before.variant} at a false match rate of "
+            f"{fmr:g}: no swap is refused"
         )
     return TwoSpaces(repository, _ref(detector), _ref(before), _ref(min(others, key=lambda card: card.macs)))
+
+
+def _permits(card: card_pb2.Card, enrolled: str, fmr: float) -> bool:
+    """Whether a gallery would go on to decide at a false match rate, of faces enrolled in a space."""
+    from lathe_server.gallery.decision import threshold
+
+    try:
+        threshold(card.embedding, enrolled, fmr)
+    except Refused:
+        return False
+    return True
 
 
 def has_threshold(card: card_pb2.Card, fmr: float) -> bool:

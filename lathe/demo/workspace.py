@@ -39,9 +39,16 @@ def passing_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def orderly_end() -> Iterator[None]:
-    """SIGTERM ends the command as Ctrl-C does, with all that is to be done at its end. For the main thread."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """SIGTERM, and the end of the terminal, end the command as Ctrl-C does, with all that is to be done at its end.
+
+    What is ignored, as SIGHUP is by `nohup`, stays ignored. For the main thread.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -103,11 +103,12 @@ def fitted(scenario: Scenario, served: Sequence[control_pb2.VariantStatus]) -> S
         served: variants of all models.
 
     Raises:
-        InvalidInput: the scenario does not say which of the server's models it means, or there are too few variants.
+        InvalidInput: the scenario does not say which of the server's models it means, that one detects nothing, or
+            there are too few variants.
     """
     model = scenario.model
     if model == MODEL:
-        model = _only_model(served)
+        model = _only_model(served, detects=scenario.protocol != "tensors")
     macs = {status.card.variant: status.card.macs for status in served if status.card.model == model}
     variants = sorted(macs, key=lambda name: (-macs[name], name))
 
@@ -141,14 +142,21 @@ def fitted(scenario: Scenario, served: Sequence[control_pb2.VariantStatus]) -> S
     )
 
 
-def _only_model(served: Sequence[control_pb2.VariantStatus]) -> str:
-    """The server's only model, or, of several, the only one that detects: cameras send frames to be detected in.
+def _only_model(served: Sequence[control_pb2.VariantStatus], *, detects: bool) -> str:
+    """The server's only model, or, of several, the only one that detects.
+
+    Args:
+        detects: it has to, because cameras send frames to be detected in.
 
     Raises:
         InvalidInput: there are more, or none.
     """
     tasks = {status.card.model: status.card.task for status in served}
     detectors = [model for model, task in tasks.items() if task == card_pb2.TASK_DETECTION]
+    if len(tasks) == 1 and not detectors and detects:
+        raise InvalidInput(
+            f"frames are sent to be detected in, and the server's only model, {min(tasks)}, detects nothing"
+        )
     found = list(tasks) if len(tasks) == 1 else detectors
     if len(found) != 1:
         raise InvalidInput(f"say by --model which model: the server has {', '.join(sorted(tasks)) or 'none'}")

@@ -89,6 +89,14 @@ def test_crops_of_planes_become_crops_of_pixels(slices: Sequence[Slice], width: 
     np.testing.assert_array_equal(run(graph, picture)[0], before)
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (3, 1, 1), (1, 1, 1, 1)])
+def test_constants_of_a_channel_have_any_such_shape(shape: tuple[int, ...]) -> None:
+    graph = cropped(ROWS, mean=MEAN.reshape(-1)[: int(np.prod(shape))].reshape(shape))
+    (before,) = run(graph, pixels(40, 50))
+    assert crop_pixels(graph)
+    np.testing.assert_array_equal(run(graph, pixels(40, 50))[0], before)
+
+
 OTHERS = {
     "no crop": cropped(),
     "a free height": cropped(ROWS, height="h"),
@@ -96,6 +104,7 @@ OTHERS = {
     "channels too": cropped(([0], [3], [1], [1]), ROWS),
     "rows twice": cropped(ROWS, ([1], [30], [2], [1])),
     "a mean for each row": cropped(ROWS, mean=np.ones((1, 1, 40, 1), np.float32)),
+    "a mean for each column": cropped(([1], [39], [2], [1]), mean=np.ones(50, np.float32)),
     "others see what is cut off": cropped(ROWS, outputs=("y", "normal")),
     "others see what is left": cropped(ROWS, outputs=("y", "cut0")),
 }
@@ -110,6 +119,14 @@ def test_other_graphs_stay_as_they_are(name: str) -> None:
 
 def test_a_picture_that_is_not_cut_is_the_input() -> None:
     assert picture_of(cropped().graph) == Picture("pixels", 50)
+
+
+def test_what_is_no_crop_may_be_called_so() -> None:
+    nodes = [
+        helper.make_node("Transpose", ["pixels"], [CROPPED], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", [CROPPED], ["y"], to=TensorProto.FLOAT),
+    ]
+    assert picture_of(model(nodes, {}, 40, ["y"]).graph) == Picture("pixels", 50)
 
 
 def test_cropped_stem_takes_its_normalisation_and_four_pixels_at_a_time() -> None:

@@ -380,11 +380,6 @@ def test_card_without_an_alignment(models: Path, people: Path, capsys: pytest.Ca
     assert "the card of face-embed/odd names no alignment" in capsys.readouterr().err
 
 
-def test_a_report_is_of_detectors(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", str(models / "face-embed"), "--output", str(tmp_path / "report.html")]) == 1
-    assert "face-embed is an embedding network, and reports are of detectors" in capsys.readouterr().err
-
-
 WITHOUT_TORCH = """
 import sys
 for name in ("torch", "onnx"):

@@ -139,20 +139,34 @@ def test_quantized_nodes_that_do_not_fuse_are_told(int8: onnx.ModelProto) -> Non
         assert_int8_kernels(model)
 
 
-def test_prelus_run_in_int8_kernels() -> None:
-    """Left as they are they would cut the graph into float and INT8 parts."""
+def bent_between() -> onnx.ModelProto:
+    """Convolution `first`, PReLU, convolution, over pixels."""
     constants = {"k": random(8, 3, 3, 3) / 8, "slope": np.full((8, 1, 1), 0.25, np.float32), "k2": random(4, 8, 1, 1)}
     nodes = [
         helper.make_node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("Cast", ["planes"], ["float"], to=onnx.TensorProto.FLOAT),
-        helper.make_node("Conv", ["float", "k"], ["conv"], strides=[2, 2], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["float", "k"], ["conv"], "first", strides=[2, 2], pads=[1, 1, 1, 1]),
         helper.make_node("PRelu", ["conv", "slope"], ["bent"]),
         helper.make_node("Conv", ["bent", "k2"], ["y"]),
     ]
     model = graph(nodes, constants)
     model.graph.input[0].CopyFrom(helper.make_tensor_value_info("pixels", onnx.TensorProto.UINT8, ("b", "h", "w", 3)))
+    return model
+
+
+def test_prelus_run_in_int8_kernels() -> None:
+    """Left as they are they would cut the graph into float and INT8 parts."""
+    model = bent_between()
     quantized, done = quantize(clean(model)[0], Quantize(equalize=False), CALIBRATION, 32)
     assert "layout: 1 PReLUs as depthwise convolutions" in done
     assert assert_int8_kernels(quantized) == count(quantized, "Conv") == 4
     ours, reference = run(quantized, pixels(64, 96))[0], run(model, pixels(64, 96))[0]
     assert float(np.abs(ours - reference).mean()) < 0.02 * float(np.ptp(reference))
+
+
+def test_a_prelu_behind_a_layer_in_float_is_in_float_too() -> None:
+    step = Quantize(equalize=False, float_layers=("first",))
+    quantized, done = quantize(clean(bent_between())[0], step, CALIBRATION, 32)
+    assert not any("PReLU" in sentence for sentence in done)
+    operators = optimised_operators(quantized)
+    assert (operators["QLinearConv"], operators["QLinearMul"]) == (1, 0)

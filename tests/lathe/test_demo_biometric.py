@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +110,18 @@ def test_nothing_is_said_of_pictures_that_there_are_not() -> None:
     told = "did not make the detector"
     assert told in " ".join(shown(GOOD).split())
     assert told not in " ".join(shown(replace(GOOD, people=replace(GOOD.people, unseen=frozenset()))).split())
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("unseen", [frozenset(), frozenset({GOOD.people.enrolled[0].digest})], ids=["none", "enrolled"])
+def test_what_is_not_known_is_null(unseen: frozenset[str]) -> None:
+    """No face embedded, no picture that no network has seen."""
+    unknown = replace(GOOD, before=replace(GOOD.before, embed_seconds=None), people=replace(GOOD.people, unseen=unseen))
+    figures = json.loads(json.dumps(unknown.as_json(), allow_nan=False))["variants"]["a"]
+    assert figures["embed_ms"] is None
+    assert figures["seen_by_no_network"]["probes"] == 0
+    assert set(figures["seen_by_no_network"]["fmr"].values()) == {None}
+    assert "nan" not in shown(unknown)
 
 
 def test_figures_of_what_no_network_has_seen_stand_apart() -> None:

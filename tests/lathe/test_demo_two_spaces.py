@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from lathe.cli import main
+from lathe.demo import Demo
+from lathe.demo.biometric import BiometricDemo
 from lathe.demo.two_spaces import choose, threshold_at
 from lathe.errors import NotFound, Refused
 from lathe.repository import Repository
@@ -46,12 +48,24 @@ def test_a_variant_that_may_be_compared_is_passed_over(shipped: Repository) -> N
     before = shipped.card(shipped.newest("face-embed", "b"))
     network = face_vectors(2)
     card = embedding_card("face-embed", "a", network)
-    card.embedding.cross_spaces.add(space=before.embedding.space, variant="b")
+    card.embedding.cross_spaces.add(space=before.embedding.space, variant="b", thresholds=card.embedding.thresholds)
     shipped.publish(card, network)
     with pytest.raises(Refused, match="may be compared with those of b"):
         choose(shipped.root, 0.001)
     publish(shipped, "c", 3, macs=200)
     assert choose(shipped.root, 0.001).after.variant == "c"
+
+
+def test_a_variant_that_may_be_compared_at_another_rate_alone_is_refused_at_this_one(shipped: Repository) -> None:
+    before = shipped.card(shipped.newest("face-embed", "b"))
+    network = face_vectors(2)
+    card = embedding_card("face-embed", "a", network)
+    card.embedding.cross_spaces.add(space=before.embedding.space, variant="b", thresholds=card.embedding.thresholds)
+    del card.embedding.cross_spaces[0].thresholds[1:]
+    shipped.publish(card, network)
+    assert choose(shipped.root, 0.001).after.variant == "a"
+    with pytest.raises(Refused, match=r"with those of b at a false match rate of 0\.01: no swap is refused"):
+        choose(shipped.root, 0.01)
 
 
 def test_a_variant_without_a_threshold_does_not_count(shipped: Repository) -> None:
@@ -79,6 +93,39 @@ def test_a_missing_model_is_told_with_what_makes_it(tmp_path: Path, capsys: pyte
     assert not (tmp_path / "out").exists()
 
 
-def test_the_two_demos_do_not_mix(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--biometric", "--experiment"]) == 1
-    assert "no A/B test" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--recipe=recipes/face.toml",
+        "--source=a.mp4",
+        "--frames=frames",
+        "--data=coco",
+        "--seconds=20",
+        "--price-per-core-hour=0.04",
+        "--experiment",
+    ],
+)
+def test_what_the_biometric_demo_has_not_is_refused(
+    flag: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is what the other demo would take anyway."""
+    monkeypatch.setattr(BiometricDemo, "run", lambda _: 0)
+    assert main(["demo", "--biometric", flag]) == 1
+    assert f"alone, not with {flag.partition('=')[0]}\n" in capsys.readouterr().err
+
+
+def test_models_are_of_the_biometric_demo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Demo, "run", lambda _: 0)
+    assert main(["demo", "--models", "models"]) == 1
+    assert "--models goes with --biometric" in capsys.readouterr().err
+
+
+def test_the_demo_with_cameras_takes_what_is_given_and_its_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    run: list[Demo] = []
+    monkeypatch.setattr(Demo, "run", lambda demo: run.append(demo) or 0)
+    assert main(["demo"]) == 0
+    assert (
+        main(["demo", "--recipe", "own.toml", "--source=a.mp4", "--source=b.mp4", "--seconds=6", "--experiment"]) == 0
+    )
+    given = {"recipe": Path("own.toml"), "sources": [Path("a.mp4"), Path("b.mp4")], "seconds": 6.0, "experiment": True}
+    assert run == [Demo(Path("work/demo")), Demo(Path("work/demo"), **given)]  # type: ignore[arg-type]

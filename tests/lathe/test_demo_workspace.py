@@ -37,14 +37,30 @@ def test_what_passes_is_gone_though_something_fails(tmp_path: Path) -> None:
     assert not (tmp_path / "gallery").exists()
 
 
-def test_sigterm_clears_away(tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_clears_away(number: signal.Signals, tmp_path: Path) -> None:
     def be_ended() -> None:
         with orderly_end(), passing_folder(tmp_path / "gallery"):
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
 
-    with pytest.raises(KeyboardInterrupt):
-        be_ended()
-    assert not (tmp_path / "gallery").exists()
-    assert signal.getsignal(signal.SIGTERM) == before
+    def survive(*_: object) -> None:
+        pass
+
+    before = signal.signal(number, survive)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            be_ended()
+        assert not (tmp_path / "gallery").exists()
+        assert signal.getsignal(number) == survive
+    finally:
+        signal.signal(number, before)
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with orderly_end():
+            signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,7 +92,14 @@ def test_of_several_models_the_only_one_that_detects_is_meant() -> None:
         fitted = boxed.fitted(boxed.find("swap-storm"), models)
         assert fitted.model == "face"
         assert {name for action in fitted.actions for name in action.weights} == {"dear", "cheap"}
-    assert boxed.fitted(boxed.find("steady"), tensors).model == "a"
+
+
+@pytest.mark.parametrize("task", [card_pb2.TASK_EMBEDDING, card_pb2.TASK_TENSORS])
+def test_an_only_model_that_detects_nothing_is_sent_tensors_alone(task: card_pb2.Task) -> None:
+    only = served("any", model="a", task=task)
+    with pytest.raises(InvalidInput, match="the server's only model, a, detects nothing"):
+        boxed.fitted(boxed.find("steady"), only)
+    assert boxed.fitted(replace(boxed.find("steady"), protocol="tensors"), only).model == "a"
 
 
 def test_of_several_that_detect_one_must_be_named() -> None:

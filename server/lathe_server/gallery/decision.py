@@ -45,7 +45,7 @@ class Identification:
 
 
 def is_comparable(probes: card_pb2.Embedding, enrolled: str) -> bool:
-    """Whether vectors that a network makes may be held against templates of a space.
+    """Whether vectors that a network makes may be held against templates of a space, at one false match rate or more.
 
     Args:
         probes: of the network's card.
