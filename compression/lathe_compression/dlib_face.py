@@ -152,11 +152,6 @@ def cropped_dlib_face() -> nn.Module:
     return _cropped(rows=0, columns=CUT)
 
 
-def middle_dlib_face() -> nn.Module:
-    """The same without the outer rows: less to compute, and more to learn again (`cropped_dlib_face`)."""
-    return _cropped(rows=CUT, columns=CUT)
-
-
 def brief_dlib_face() -> nn.Module:
     """Eight of the fourteen blocks on the middle of the face, where nothing becomes whole again: the last grids are 3
     cells and 1 cell wide. A third of the work, and a long way to learn again."""

@@ -21,7 +21,6 @@ from lathe_compression.dlib_face import (
     brief_dlib_face,
     cropped_dlib_face,
     dlib_face,
-    middle_dlib_face,
     weights_file,
 )
 from lathe_compression.export import Normalisation, export
@@ -97,22 +96,24 @@ def test_last_block_sees_the_middle_of_a_kernel_alone(network: nn.Module) -> Non
         torch.testing.assert_close(block.second(cell), nn.functional.conv2d(cell, kernel, block.second.bias, padding=1))
 
 
-@pytest.mark.parametrize(
-    ("factory", "seen", "early"), [(cropped_dlib_face, (148, 116), (17, 13)), (middle_dlib_face, (116, 116), (13, 13))]
-)
-def test_cropped_network_sees_the_middle_and_is_whole_again_in_the_end(
-    factory: Callable[[], nn.Module], seen: tuple[int, int], early: tuple[int, int], whole: fx.GraphModule
-) -> None:
-    cropped = ending_in_unit_vectors(traced(factory()))
+@pytest.mark.parametrize(("factory", "seen"), [(cropped_dlib_face, (148, 116)), (brief_dlib_face, (116, 116))])
+@pytest.mark.usefixtures("network")
+def test_smaller_networks_see_the_middle(factory: Callable[[], nn.Module], seen: tuple[int, int]) -> None:
+    smaller = ending_in_unit_vectors(traced(factory()))
     face = planes(1, 150, 150) / 256
     rows, columns = ((150 - side) // 2 for side in seen)
     other = torch.zeros_like(face)
     other[:, :, rows : 150 - rows, columns : 150 - columns] = face[:, :, rows : 150 - rows, columns : 150 - columns]
     with torch.no_grad():
-        assert torch.equal(cropped(face), cropped(other))
+        assert torch.equal(smaller(face), smaller(other))
         other[:, :, rows, columns] += 1
-        assert not torch.equal(cropped(face), cropped(other))
-    assert shapes(cropped, face)["blocks_6_end"][2:] == early
+        assert not torch.equal(smaller(face), smaller(other))
+
+
+def test_cropped_network_is_whole_again_in_the_end(whole: fx.GraphModule) -> None:
+    cropped = ending_in_unit_vectors(traced(cropped_dlib_face()))
+    face = planes(1, 150, 150) / 256
+    assert shapes(cropped, face)["blocks_6_end"][2:] == (17, 13)
     ends = [f"blocks_{number}_end" for number in range(10, 14)]
     assert [shapes(cropped, face)[end] for end in ends] == [shapes(whole, face)[end] for end in ends]
 
