@@ -34,7 +34,8 @@ class AsyncGallery:
         self._stub = stub
 
     async def enroll(self, subject: str, face: Face, *, largest: bool = False) -> gallery_pb2.EnrollResponse:
-        """Adds a template to a person, who may be new; it is on the server's disk when this returns.
+        """Adds a template to a person, who may be new; it is on the server's disk when this returns. Where it raises for
+        want of an answer, it may be there, too: look (`export`) before it is tried again, which adds another.
 
         Args:
             largest: of several faces in a picture the largest is meant; without it a picture has to show one.
