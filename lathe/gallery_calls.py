@@ -34,8 +34,9 @@ class AsyncGallery:
         self._stub = stub
 
     async def enroll(self, subject: str, face: Face, *, largest: bool = False) -> gallery_pb2.EnrollResponse:
-        """Adds a template to a person, who may be new; it is on the server's disk when this returns. Where it raises for
-        want of an answer, it may be there, too: look (`export`) before it is tried again, which adds another.
+        """Adds a template to a person, who may be new; it is on the server's disk when this returns.
+
+        Each call adds one: where no answer came, it may be there all the same. Look (`export`) before you try again.
 
         Args:
             largest: of several faces in a picture the largest is meant; without it a picture has to show one.
