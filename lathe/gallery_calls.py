@@ -36,6 +36,8 @@ class AsyncGallery:
     async def enroll(self, subject: str, face: Face, *, largest: bool = False) -> gallery_pb2.EnrollResponse:
         """Adds a template to a person, who may be new; it is on the server's disk when this returns.
 
+        Each call adds one: where no answer came, it may be there all the same. Look (`export`) before you try again.
+
         Args:
             largest: of several faces in a picture the largest is meant; without it a picture has to show one.
         """

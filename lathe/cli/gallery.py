@@ -155,7 +155,7 @@ def rekey(options: argparse.Namespace) -> None:
     if not options.file.is_file():
         raise NotFound(f"there is no gallery {options.file}")
     key, fresh = read_key(options.key), read_key(options.new_key)
-    store = Store(options.file, key)
+    store = Store(options.file, key, may_be_new=False)
     try:
         store.rekey(fresh)
     finally:

@@ -479,7 +479,7 @@ class DescribeResponse(_message.Message):
     records: _builtins.int
     max_records: _builtins.int
     retention_days: _builtins.float
-    """After which a record is deleted; 0 is never."""
+    """After which a record is deleted, or a day later where more than half of all are due at once; 0 is never."""
     keeps_faces: _builtins.bool
     """Faces are kept for re-enrolment."""
     fmr: _builtins.float

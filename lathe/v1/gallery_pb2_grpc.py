@@ -81,7 +81,8 @@ class GalleryServiceServicer:
     """
 
     def Enroll(self, request, context):
-        """Adds a template to a person, who may be new. It is on the disk when the response comes.
+        """Adds a template to a person, who may be new. It is on the disk when the response comes. Each call adds one: where
+        no response came, as after a deadline, it may be there all the same, so look (Export) before the call is repeated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,7 +118,7 @@ class GalleryServiceServicer:
 
     def ReEnroll(self, request, context):
         """Embeds all kept faces anew with a variant of the embedding network, so that it can take over: all or none.
-        FAILED_PRECONDITION where of a record no face was kept.
+        FAILED_PRECONDITION where of a record no face was kept, or while another ReEnroll goes on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

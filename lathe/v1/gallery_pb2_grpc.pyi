@@ -37,7 +37,9 @@ class GalleryServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> GalleryServiceAsyncStub: ...
     Enroll: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.EnrollRequest, _gallery_pb2.EnrollResponse]
-    """Adds a template to a person, who may be new. It is on the disk when the response comes."""
+    """Adds a template to a person, who may be new. It is on the disk when the response comes. Each call adds one: where
+    no response came, as after a deadline, it may be there all the same, so look (Export) before the call is repeated.
+    """
     Verify: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.VerifyRequest, _gallery_pb2.VerifyResponse]
     """Whether a face is a person's: one comparison with each of her templates."""
     Identify: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.IdentifyRequest, _gallery_pb2.IdentifyResponse]
@@ -48,7 +50,7 @@ class GalleryServiceStub:
     """What is kept of a person, or of all."""
     ReEnroll: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.ReEnrollRequest, _gallery_pb2.ReEnrollResponse]
     """Embeds all kept faces anew with a variant of the embedding network, so that it can take over: all or none.
-    FAILED_PRECONDITION where of a record no face was kept.
+    FAILED_PRECONDITION where of a record no face was kept, or while another ReEnroll goes on.
     """
     Describe: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.DescribeRequest, _gallery_pb2.DescribeResponse]
 
@@ -61,7 +63,9 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Enroll: _aio.UnaryUnaryMultiCallable[_gallery_pb2.EnrollRequest, _gallery_pb2.EnrollResponse]  # type: ignore[assignment]
-    """Adds a template to a person, who may be new. It is on the disk when the response comes."""
+    """Adds a template to a person, who may be new. It is on the disk when the response comes. Each call adds one: where
+    no response came, as after a deadline, it may be there all the same, so look (Export) before the call is repeated.
+    """
     Verify: _aio.UnaryUnaryMultiCallable[_gallery_pb2.VerifyRequest, _gallery_pb2.VerifyResponse]  # type: ignore[assignment]
     """Whether a face is a person's: one comparison with each of her templates."""
     Identify: _aio.UnaryUnaryMultiCallable[_gallery_pb2.IdentifyRequest, _gallery_pb2.IdentifyResponse]  # type: ignore[assignment]
@@ -72,7 +76,7 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     """What is kept of a person, or of all."""
     ReEnroll: _aio.UnaryUnaryMultiCallable[_gallery_pb2.ReEnrollRequest, _gallery_pb2.ReEnrollResponse]  # type: ignore[assignment]
     """Embeds all kept faces anew with a variant of the embedding network, so that it can take over: all or none.
-    FAILED_PRECONDITION where of a record no face was kept.
+    FAILED_PRECONDITION where of a record no face was kept, or while another ReEnroll goes on.
     """
     Describe: _aio.UnaryUnaryMultiCallable[_gallery_pb2.DescribeRequest, _gallery_pb2.DescribeResponse]  # type: ignore[assignment]
 
@@ -88,7 +92,9 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gallery_pb2.EnrollRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gallery_pb2.EnrollResponse, _abc.Awaitable[_gallery_pb2.EnrollResponse]]:
-        """Adds a template to a person, who may be new. It is on the disk when the response comes."""
+        """Adds a template to a person, who may be new. It is on the disk when the response comes. Each call adds one: where
+        no response came, as after a deadline, it may be there all the same, so look (Export) before the call is repeated.
+        """
 
     @_abc_1.abstractmethod
     def Verify(
@@ -129,7 +135,7 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gallery_pb2.ReEnrollResponse, _abc.Awaitable[_gallery_pb2.ReEnrollResponse]]:
         """Embeds all kept faces anew with a variant of the embedding network, so that it can take over: all or none.
-        FAILED_PRECONDITION where of a record no face was kept.
+        FAILED_PRECONDITION where of a record no face was kept, or while another ReEnroll goes on.
         """
 
     @_abc_1.abstractmethod

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 from grpc import aio
-from numpy.typing import NDArray
 
-from lathe.errors import Conflict, InvalidInput, PermissionDenied, Refused
-from lathe.repository import VariantRef
+from lathe.errors import Conflict, InvalidInput, PermissionDenied
 from lathe.v1 import gallery_pb2, gallery_pb2_grpc
 from lathe_server.access.gate import Gate
 from lathe_server.calls import deadline_of
 from lathe_server.embedding_checks import MAX_DIMENSIONS
 from lathe_server.gallery.audit import Entry
-from lathe_server.gallery.decision import Identification, Verdict, check_rate, threshold
+from lathe_server.gallery.decision import Identification, Verdict, check_rate
 from lathe_server.gallery.desk import Desk
 from lathe_server.gallery.eyes import Eyes, Seen
 from lathe_server.gallery.footing import Footing
 from lathe_server.gallery.gallery import Gallery, check_subject
 from lathe_server.gallery.probe import Probe
+from lathe_server.gallery.re_enrolment import ReEnrolment
 from lathe_server.gallery.record import Record
 from lathe_server.origin import current
 from lathe_server.peer import is_here
@@ -62,6 +59,7 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
         self._footing = footing
         self._fmr = fmr
         self._keeps_faces = keeps_faces
+        self._re_enrolment = ReEnrolment(desk, eyes, fmr)
 
     async def Enroll(  # noqa: N802  the contract's name
         self, request: gallery_pb2.EnrollRequest, context: Context
@@ -154,35 +152,8 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
         self, request: gallery_pb2.ReEnrollRequest, context: Context
     ) -> gallery_pb2.ReEnrollResponse:
         self._check_place(context)
-        by = await self._eyes.variant(request.variant)
-        made_by = self._eyes.embedding(by)
-        threshold(made_by, made_by.space, self._fmr)  # or the gallery could not decide
-        vectors: dict[str, NDArray[np.float32]] = {}
-        count = 0
-        while not count:
-            await self._look_again(vectors, by)
-            with suppress(Conflict):  # more people have come at the very end
-                count = await self._desk.do(
-                    _entry("re-enroll", is_change=True, space=made_by.space),
-                    lambda gallery: gallery.re_enroll(made_by, vectors),
-                    lambda count: f"{count} records",
-                )
-        return gallery_pb2.ReEnrollResponse(space=made_by.space, records=count)
-
-    async def _look_again(self, vectors: dict[str, NDArray[np.float32]], by: VariantRef) -> None:
-        """Embeds the kept faces that have no vector yet.
-
-        Raises:
-            Refused: there are records without one, or there is no record.
-        """
-        while others := await self._desk.ask(lambda gallery: gallery.others(vectors)):
-            if bare := await self._desk.ask(lambda gallery: gallery.bare()):
-                raise Refused(f"no face was kept of {bare} records: delete them, and enrol these people anew")
-            for record in others:
-                if kept := await self._desk.ask(partial(Gallery.kept_face, record=record)):
-                    vectors[record] = (await self._eyes.again(kept, by)).vector
-        if not await self._desk.ask(len):
-            raise Refused("nobody is enrolled: whoever is enrolled next decides the embedding space")
+        space, count = await self._re_enrolment.by(request.variant, _who())
+        return gallery_pb2.ReEnrollResponse(space=space, records=count)
 
     async def Describe(  # noqa: N802
         self, request: gallery_pb2.DescribeRequest, context: Context
@@ -236,9 +207,12 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
 
 
 def _entry(what: str, subject: str = "", *, is_change: bool = False, **about: str | float) -> Entry:
-    origin = current.get()
-    who = origin.caller.name if origin.caller else ""
-    return Entry(what, who, subject, is_change, tuple(about.items()))
+    return Entry(what, _who(), subject, is_change, tuple(about.items()))
+
+
+def _who() -> str:
+    caller = current.get().caller
+    return caller.name if caller else ""
 
 
 def _check_record(record: str) -> str:

@@ -46,8 +46,9 @@ class Pipelines:
                 log.exception("looking for pipelines failed; the next look comes")
 
     async def look(self) -> None:
-        """Serves what the repository has; one that cannot be read any more, or whose name a model has taken, is served
-        as it was, and so are all while the repository is gone."""
+        """Serves what the repository has; one whose file cannot be read any more, or whose name a model has taken, is
+        served as it was, and so are all while the repository is gone. One that can be read and has a pipeline among its
+        stages is served no more."""
         held, found = self._router.pipelines, await asyncio.to_thread(self._read)
         if held and not found and not await asyncio.to_thread(self._repository.models):
             if not self._is_away:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from lathe.errors import Conflict, InvalidInput, NotFound, Refused
 from lathe.v1 import card_pb2
 from lathe_server.gallery.decision import Unmeasured, refuse_stranger, threshold
-from lathe_server.gallery.gallery import DAY_SECONDS, MAX_TEMPLATES, Gallery, GallerySettings, check_subject
+from lathe_server.gallery.gallery import MAX_TEMPLATES, Gallery, GallerySettings, check_subject
 from lathe_server.gallery.probe import Probe
+from lathe_server.gallery.search import Index
 from lathe_server.gallery.store import Store
 
 KEY = bytes(range(32))
@@ -46,14 +47,6 @@ def face(*numbers: float, of: card_pb2.Embedding | None = None) -> Probe:
 
 
 ANN, BOB = face(1), face(0, 1)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.time = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.time
 
 
 @pytest.fixture
@@ -231,21 +224,42 @@ def test_there_is_room_for_so_many_and_no_more(store: Store) -> None:
         gallery.identify(ANN, 0.001, limit=0)
 
 
-def test_records_go_when_they_are_older_than_they_may_become(store: Store) -> None:
-    clock = Clock()
-    gallery = Gallery(store, GallerySettings(retention_days=30), clock)
-    gallery.enroll("ann", ANN)
-    clock.time += 20 * DAY_SECONDS
-    gallery.enroll("ann", ANN)
+def test_a_re_enrolment_that_is_on_its_way_leaves_the_gallery_as_it_was(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For whoever looks from another thread, too."""
+    seen, add = [], Index.add
+
+    def watched(index: Index, *record: Any) -> None:
+        add(index, *record)
+        seen.append((gallery.space, len(gallery)))
+
+    monkeypatch.setattr(Index, "add", watched)
+    gallery.re_enroll(embedding("face/b"), dict.fromkeys(gallery.others(()), ANN.vector))
+    assert seen == [("face/a", 2)] * 2
+    assert gallery.enrolled == ("face/b", 2)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_face_that_memory_has_no_room_for_is_not_enrolled(
+    store: Store, monkeypatch: pytest.MonkeyPatch, *, is_first: bool
+) -> None:
+    gallery = Gallery(store)
+    if not is_first:
+        gallery.enroll("ann", ANN)
+    before = gallery.enrolled
+
+    def full(index: Index) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Index, "make_room", full)
+        with pytest.raises(MemoryError):
+            gallery.enroll("bob", BOB)
+    assert gallery.enrolled == before
+    assert len(list(store.records())) == before[1]
     gallery.enroll("bob", BOB)
-    assert gallery.expire() == []
-    clock.time += 11 * DAY_SECONDS
-    assert gallery.expire() == ["ann"]
-    assert (len(gallery), gallery.people) == (2, 2)
-    clock.time += 20 * DAY_SECONDS
-    assert sorted(Gallery(store, GallerySettings(retention_days=30), clock).expire()) == ["ann", "bob"]
-    assert list(store.records()) == []
-    assert Gallery(store).expire() == []
+    assert gallery.verify("bob", BOB, 0.001).match
 
 
 def test_re_enrolment_moves_everybody_to_another_space(gallery: Gallery, store: Store) -> None:

@@ -61,3 +61,15 @@ def test_what_expires_together_is_brought_to_the_disk_once(tmp_path: Path, monke
     Audit(tmp_path / "log", str).write_all((Entry("expire", is_change=True) for _ in range(100)), "OK")
     assert len(synced) == 1
     assert len((tmp_path / "log").read_text().splitlines()) == 100
+
+
+def test_the_name_of_a_new_log_is_brought_to_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr("lathe_server.gallery.audit.sync_folder", synced.append)
+    audit = Audit(tmp_path / "log", str)
+    for entry in (Entry("verify"), Entry("delete", is_change=True)):
+        audit.write(entry, "OK")
+    assert synced == [tmp_path]
+    (tmp_path / "log").rename(tmp_path / "log.1")
+    audit.write(Entry("verify"), "OK")
+    assert synced == [tmp_path] * 2

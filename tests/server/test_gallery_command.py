@@ -64,6 +64,10 @@ def test_the_command_makes_keys_and_changes_them(tmp_path: Path, capsys: pytest.
     assert main(["gallery", "key", old]) == 1
     assert main(["gallery", "rekey", people, "--key", old, "--new-key", new]) == 1
     assert not Path(people).exists()
+    Path(people).touch()
+    assert main(["gallery", "rekey", people, "--key", old, "--new-key", new]) == 1
+    assert "the file is empty: there is no gallery in it" in capsys.readouterr().err
+    assert Path(people).stat().st_size == 0
     Store(Path(people), bytes.fromhex(Path(old).read_text())).close()
     assert main(["gallery", "rekey", people, "--key", new, "--new-key", old]) == 1
     assert "the key does not open this gallery" in capsys.readouterr().err

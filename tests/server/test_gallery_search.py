@@ -84,3 +84,22 @@ def test_what_is_removed_is_overwritten() -> None:
 
 def test_an_empty_index_finds_nobody() -> None:
     assert Index(4).search(unit(1, 0, 0, 0), -1.0, 5) == []
+
+
+@pytest.mark.parametrize("function", ["zeros", "concatenate"])
+def test_an_index_that_finds_no_room_is_as_it_was(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+    index, vectors = Index(16), crowd(FIRST_ROWS + 1)
+
+    def full(*how: object) -> None:
+        raise MemoryError
+
+    for number, vector in enumerate(vectors[:-1]):
+        index.add(str(number), f"person {number}", vector)
+    with monkeypatch.context() as patch:
+        patch.setattr(np, function, full)
+        with pytest.raises(MemoryError):
+            index.make_room()
+    assert [match.subject for match in index.search(vectors[7], 0.99, 5)] == ["person 7"]
+    index.add("last", "ann", vectors[-1])
+    assert [match.subject for match in index.search(vectors[-1], 0.99, 5)] == ["ann"]
+    assert [match.subject for match in index.search(vectors[7], 0.99, 5)] == ["person 7"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -379,17 +378,3 @@ def test_no_face_name_or_vector_is_told_to_log_metric_or_audit(server: RunningSe
         ("delete", "2 records"),
     ]
     assert lines[3]["subject"] == lines[5]["subject"] == lines[9]["subject"] != lines[1]["subject"]
-
-
-def test_old_records_go_when_a_server_starts(root: Path) -> None:
-    with serving(root) as first, first.client() as client:
-        client.gallery.enroll("ann", ANN)
-    with serving(root, "--gallery-retention-days", "1e-6") as second, second.client() as client:
-        assert client.gallery.describe().records == 0
-        second.stop()
-    with sqlite3.connect(root.parent / "people") as raw:
-        assert raw.execute("SELECT count(*) FROM records").fetchone() == (0,)
-    raw.close()
-    audit = [json.loads(line) for line in (root.parent / "people.audit.jsonl").read_text().splitlines()]
-    assert [line["what"] for line in audit] == ["open", "enroll", "open", "expire"]
-    assert audit[1]["subject"] == audit[3]["subject"]

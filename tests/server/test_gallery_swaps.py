@@ -12,6 +12,7 @@ import pytest
 from lathe.client import Client, ServerError
 from lathe.embeddings import Embeddings
 from lathe.errors import LatheError
+from lathe.pipeline_file import PipelineSpec
 from lathe.repository import Repository
 from tests.conftest import start_server
 from tests.models import embedding_card, face_vectors
@@ -117,6 +118,20 @@ def test_the_first_face_needs_a_route_and_a_rate_by_which_the_gallery_can_decide
         with pytest.raises(ServerError, match=r"no decision threshold was measured at a false match rate of 0\.0001"):
             client.gallery.enroll("ann", ANN)
         assert client.gallery.describe().records == 0
+
+
+def test_a_gallery_that_its_pipeline_has_left_stops_no_start(root: Path) -> None:
+    """Nothing is compared by the network that it was enrolled with."""
+    with serving(root) as running, running.client() as client:
+        client.gallery.enroll("ann", ANN)
+        running.stop()
+    repository = Repository(root)
+    repository.publish(embedding_card("elsewhere", "a", OTHER, recommended=True), OTHER)
+    repository.write_pipeline("face-id", PipelineSpec("face", "elsewhere", largest=2))
+    with serving(root, "--gallery-fmr", "0.0001") as running, running.client() as client:
+        assert client.gallery.describe().space == SPACE
+        with pytest.raises(ServerError, match="are in the embedding space"):
+            client.gallery.verify("ann", ANN_LATER)
 
 
 def test_nobody_is_re_enrolled_where_the_gallery_could_not_decide(root: Path) -> None:

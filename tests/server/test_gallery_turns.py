@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import pytest
 
-from lathe.errors import DiskFull, Overloaded, Refused
+from lathe.errors import BadPicture, DiskFull, LatheError, Overloaded, Refused, Unavailable
 from lathe.repository import VariantRef
 from lathe.v1 import card_pb2, gallery_pb2
 from lathe_server.access.gate import Gate
@@ -20,10 +21,14 @@ from lathe_server.gallery.desk import Desk
 from lathe_server.gallery.footing import Footing
 from lathe_server.gallery.gallery import Gallery, GallerySettings
 from lathe_server.gallery.probe import Probe
+from lathe_server.gallery.store import Store
 from lathe_server.gallery_service import GalleryService
 from tests.server.test_gallery import ANN, BOB, KEY, embedding, face
 
 T = TypeVar("T")
+ReEnrolling: TypeAlias = Coroutine[Any, Any, gallery_pb2.ReEnrollResponse]
+B = embedding("face/b")
+SEEN = {b"ann": face(0, 0, 1, of=B), b"bob": face(0, 0, 0, 1, of=B)}
 
 
 class Here:
@@ -35,10 +40,15 @@ class Here:
 
 @dataclass
 class Mirror:
-    """Eyes that take what was kept of a face for the face."""
+    """Eyes that take what was kept of a face for the face.
+
+    Attributes:
+        fails: with these first.
+    """
 
     sees: dict[bytes, Probe]
-    made_by: card_pb2.Embedding = field(default_factory=lambda: embedding("face/b"))
+    made_by: card_pb2.Embedding = field(default_factory=lambda: B)
+    fails: list[LatheError] = field(default_factory=list)
 
     async def variant(self, name: str) -> VariantRef:
         return VariantRef("face", name, 1)
@@ -47,6 +57,8 @@ class Mirror:
         return self.made_by
 
     async def again(self, kept: bytes, by: VariantRef) -> Probe:
+        if self.fails:
+            raise self.fails.pop(0)
         return self.sees[kept]
 
     def meaning(self, space: str) -> card_pb2.Embedding:
@@ -66,7 +78,7 @@ async def opened(folder: Path) -> tuple[Desk, NoRoutes, Footing]:
     await desk.open()
     routes: Any = NoRoutes()
     nothing: Any = None
-    return desk, routes, Footing(desk, routes, nothing, 0.001)
+    return desk, routes, Footing(desk, routes, nothing, nothing, 0.001)
 
 
 class BusyDesk(Desk):
@@ -81,23 +93,32 @@ class BusyDesk(Desk):
         return await super().do(entry, work, *how, **more)
 
 
-def re_enrolled(folder: Path, before: Callable[[Gallery], object]) -> tuple[gallery_pb2.ReEnrollResponse, set[str]]:
+@asynccontextmanager
+async def moving(folder: Path, eyes: Mirror) -> AsyncIterator[tuple[BusyDesk, Callable[[], ReEnrolling]]]:
+    """A desk where Ann is enrolled, and what begins a re-enrolment."""
+    desk = BusyDesk(folder / "people", KEY, GallerySettings(keep_faces=True))
+    await desk.open()
+    await desk.ask(lambda gallery: gallery.enroll("ann", ANN, b"ann"))
+    nothing: Any = None
+    here: Any = Here()
+    seeing: Any = eyes
+    service = GalleryService(desk, seeing, nothing, Gate(None), 0.001, keeps_faces=True)
+    try:
+        yield desk, lambda: service.ReEnroll(gallery_pb2.ReEnrollRequest(variant="b"), here)
+    finally:
+        await desk.close()
+
+
+def re_enrolled(
+    folder: Path, before: Callable[[Gallery], object] = len, eyes: Mirror | None = None
+) -> tuple[gallery_pb2.ReEnrollResponse, set[str]]:
     """The answer, and the vectors' spaces afterwards."""
 
     async def whole() -> tuple[gallery_pb2.ReEnrollResponse, set[str]]:
-        desk = BusyDesk(folder / "people", KEY, GallerySettings(keep_faces=True))
-        await desk.open()
-        await desk.ask(lambda gallery: gallery.enroll("ann", ANN, b"ann"))
-        desk.before = before
-        eyes: Any = Mirror({b"ann": face(0, 0, 1), b"bob": face(0, 0, 0, 1)})
-        nothing: Any = None
-        here: Any = Here()
-        service = GalleryService(desk, eyes, nothing, Gate(None), 0.001, keeps_faces=True)
-        try:
-            done = await service.ReEnroll(gallery_pb2.ReEnrollRequest(variant="b"), here)
+        async with moving(folder, eyes or Mirror(dict(SEEN))) as (desk, begin):
+            desk.before = before
+            done = await begin()
             return done, {record.space for record in await desk.ask(lambda gallery: list(gallery.export()))}
-        finally:
-            await desk.close()
 
     return asyncio.run(whole())
 
@@ -110,6 +131,66 @@ def test_whoever_comes_at_the_very_end_of_a_re_enrolment_is_looked_at_too(tmp_pa
 def test_a_re_enrolment_from_which_everybody_goes_ends(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="nobody is enrolled"):
         re_enrolled(tmp_path, lambda gallery: gallery.delete("ann"))
+
+
+@pytest.mark.fault(72)
+def test_a_re_enrolment_asks_again_where_the_server_is_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lathe_server.gallery.re_enrolment.PAUSES_SECONDS", (0.0, 0.0))
+    done, spaces = re_enrolled(tmp_path, eyes=Mirror(dict(SEEN), fails=[Overloaded("busy"), Unavailable("just gone")]))
+    assert (done.records, spaces) == (1, {"face/b"})
+
+
+@pytest.mark.parametrize("fails", [[BadPicture("no JPEG", detail="more")], [Overloaded("busy")] * 3])
+def test_a_re_enrolment_that_fails_on_a_face_names_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: list[LatheError]
+) -> None:
+    monkeypatch.setattr("lathe_server.gallery.re_enrolment.PAUSES_SECONDS", (0.0, 0.0))
+    kind, words = type(fails[0]), fails[0].message
+    with pytest.raises(kind, match=rf"the kept face of record [0-9a-f]{{32}}: {words}") as caught:
+        re_enrolled(tmp_path, eyes=Mirror(dict(SEEN), fails=list(fails)))
+    assert caught.value.detail == fails[0].detail
+
+
+def test_a_re_enrolment_takes_no_vectors_of_another_space_than_it_was_begun_for(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="face/b/1 has become another network meanwhile"):
+        re_enrolled(tmp_path, eyes=Mirror({b"ann": face(0, 0, 1, of=embedding("face/c"))}))
+
+
+def test_one_re_enrolment_at_a_time(tmp_path: Path) -> None:
+    class Slow(Mirror):
+        may_end = asyncio.Event()
+
+        async def again(self, kept: bytes, by: VariantRef) -> Probe:
+            await self.may_end.wait()
+            return await super().again(kept, by)
+
+    async def whole() -> None:
+        eyes = Slow(dict(SEEN))
+        async with moving(tmp_path, eyes) as (_, begin):
+            for is_cancelled in (True, False):
+                first = asyncio.create_task(begin())
+                await asyncio.sleep(0)
+                with pytest.raises(Refused, match="a re-enrolment is going on"):
+                    await asyncio.wait_for(begin(), 5)
+                if is_cancelled:
+                    first.cancel()
+                    await asyncio.wait([first])
+            eyes.may_end.set()
+            assert (await first).records == 1
+
+    asyncio.run(whole())
+
+
+def test_a_gallery_with_nobody_in_it_is_closed_as_others(tmp_path: Path) -> None:
+    async def whole() -> None:
+        desk, _, _ = await opened(tmp_path)
+        await desk.ask(lambda gallery: gallery.enroll("ann", ANN))
+        await desk.ask(lambda gallery: gallery.delete("ann"))
+        await desk.close()
+        assert not (tmp_path / "people-wal").exists()
+        Store(tmp_path / "people", KEY).close()
+
+    asyncio.run(whole())
 
 
 def test_a_first_face_waits_for_a_route_that_changes(tmp_path: Path) -> None:

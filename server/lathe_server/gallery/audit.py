@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lathe.errors import DiskFull, Refused
+from lathe_server.gallery.disk import is_full, sync_folder
 
 SUFFIX = ".audit.jsonl"
 
@@ -83,10 +84,12 @@ class Audit:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 if any(entry.is_change for entry in entries):
                     os.fdatasync(descriptor)
+                if not size:  # it was just made
+                    sync_folder(self._path.parent)
             finally:
                 os.close(descriptor)
         except OSError as error:
-            kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else Refused
+            kind = DiskFull if is_full(error) else Refused
             raise kind("the gallery's audit log cannot be written", detail=str(error)) from error
 
     def _line(self, entry: Entry, outcome: str) -> bytes:

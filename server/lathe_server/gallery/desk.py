@@ -127,14 +127,14 @@ class Desk:
 
     async def close(self) -> None:
         gallery, self._gallery = self._gallery, None
-        if gallery:
+        if gallery is not None:  # an empty one, too
             await self._on_thread(gallery.close)
         self._thread.shutdown()
 
     @property
     def enrolled(self) -> tuple[str, int]:
         """The templates' embedding space, and how many there are; none before `open` and after `close`."""
-        return (self._gallery.space, len(self._gallery)) if self._gallery else ("", 0)
+        return self._gallery.enrolled if self._gallery is not None else ("", 0)
 
     def _held(self) -> Gallery:
         if self._gallery is None:

@@ -56,6 +56,11 @@ class Eyes:
         self._manager = manager
         self._max_pixels = max_pixels
 
+    def looks_by(self, model: str) -> bool:
+        """Whether a model is the embedding network of the pipeline, as that is served now."""
+        spec = self._router.pipeline(self.model)
+        return spec is not None and spec.embedder == model
+
     async def face(self, picture: Picture, deadline: float, *, largest: bool) -> Seen:
         """The face that a picture shows.
 

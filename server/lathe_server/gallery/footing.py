@@ -9,6 +9,7 @@ from lathe.errors import NotFound, Refused
 from lathe.v1 import card_pb2
 from lathe_server.gallery.decision import Unmeasured, refuse_stranger, threshold
 from lathe_server.gallery.desk import Desk
+from lathe_server.gallery.eyes import Eyes
 from lathe_server.manager import Manager
 from lathe_server.router import Route
 from lathe_server.routes import Routes
@@ -18,13 +19,15 @@ class Footing:
     """On the event loop.
 
     Args:
+        eyes: of the gallery.
         fmr: false match rate at which the gallery decides.
     """
 
-    def __init__(self, desk: Desk, routes: Routes, manager: Manager, fmr: float) -> None:
+    def __init__(self, desk: Desk, routes: Routes, manager: Manager, eyes: Eyes, fmr: float) -> None:
         self._desk = desk
         self._routes = routes
         self._manager = manager
+        self._eyes = eyes
         self._fmr = fmr
         self._unmeasured: Unmeasured | None = None
 
@@ -46,10 +49,11 @@ class Footing:
         """Asked when the routes serve that can.
 
         Raises:
-            Refused: none of the embedding network's does, because nothing was measured at the gallery's rate.
+            Refused: none of the embedding network's does, because nothing was measured at the gallery's rate. Where the
+                pipeline has another one than the gallery was enrolled by, nothing is compared.
         """
-        enrolled, _ = self._desk.enrolled
-        if self._unmeasured and enrolled and self._route(_model_of(enrolled)) is None:
+        model = _model_of(self._desk.enrolled[0])
+        if self._unmeasured and self._eyes.looks_by(model) and self._route(model) is None:
             raise Refused(f"the gallery cannot decide at its false match rate: {self._unmeasured.message}")
 
     @asynccontextmanager

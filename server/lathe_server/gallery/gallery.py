@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 from lathe.errors import Conflict, InvalidInput, LatheError, NotFound, Refused
 from lathe.v1 import card_pb2
 from lathe_server.gallery.decision import Identification, Verdict, threshold
+from lathe_server.gallery.memory import Memory, remembered
 from lathe_server.gallery.probe import Probe, unit_vector
 from lathe_server.gallery.record import Record
-from lathe_server.gallery.search import Index, reaches
+from lathe_server.gallery.retention import Retention
+from lathe_server.gallery.search import reaches
 from lathe_server.gallery.store import Store
 
 MAX_SUBJECT = 128
 MAX_TEMPLATES = 32
 """Of one person: each is one more comparison that may err."""
 MAX_CANDIDATES = 100
-DAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,32 +57,34 @@ class Gallery:
         self._store = store
         self._settings = settings or GallerySettings()
         self._now = now
-        self._enrolled_at: dict[str, int] = {}  # by record, as the index has them
-        self._templates: dict[str, list[str]] = {}  # of each subject, the oldest first
-        self._space = ""
-        self._index: Index | None = None
-        for record in store.records():
-            self._remember(record)
+        self._retention = Retention(store, self._settings.retention_days)
+        self._memory = remembered(store.records())  # exchanged as a whole: other threads look at `enrolled`
 
     @property
     def settings(self) -> GallerySettings:
         return self._settings
 
+    @property
+    def enrolled(self) -> tuple[str, int]:
+        """The templates' embedding space, empty where there are none, and how many there are; for all threads."""
+        memory = self._memory
+        return (memory.space, len(memory)) if memory is not None else ("", 0)
+
     def __len__(self) -> int:
-        return len(self._enrolled_at)
+        return self.enrolled[1]
 
     @property
     def space(self) -> str:
         """Of all templates; empty where there are none: the first one decides."""
-        return self._space
+        return self.enrolled[0]
 
     @property
     def people(self) -> int:
-        return len(self._templates)
+        return len(self._memory.templates) if self._memory is not None else 0
 
     def templates(self, subject: str) -> int:
         """How many a person has."""
-        return len(self._templates.get(subject, ()))
+        return len(self._memory.templates.get(subject, ())) if self._memory is not None else 0
 
     def enroll(self, subject: str, face: Probe, kept: bytes = b"", *, may_be_first: bool = True) -> str:
         """Adds a template to a person, who may be new.
@@ -101,20 +104,23 @@ class Gallery:
         """
         check_subject(subject)
         vector = unit_vector(face)
-        if not (self._space or may_be_first):
+        if self._memory is None and not may_be_first:
             raise Conflict("everybody was deleted meanwhile; enrol the face again")
-        if self._space not in ("", face.made_by.space):
+        memory = Memory(face.made_by.space, len(vector)) if self._memory is None else self._memory
+        if memory.space != face.made_by.space:
             raise Refused(
-                f"the gallery's faces are in the embedding space {self._space}, this one is in {face.made_by.space}: "
+                f"the gallery's faces are in the embedding space {memory.space}, this one is in {face.made_by.space}: "
                 "re-enrol the gallery first"
             )
         if len(self) >= self._settings.max_records:
             raise Refused(f"the gallery is full: it may hold {self._settings.max_records} templates")
         if self.templates(subject) >= MAX_TEMPLATES:
             raise Refused(f"a person may have {MAX_TEMPLATES} templates; delete one first")
-        record = Record(uuid.uuid4().hex, subject, face.made_by.space, int(self._now()), self._fitting(vector))
+        record = Record(uuid.uuid4().hex, subject, face.made_by.space, int(self._now()), _fitting(vector, memory))
+        memory.make_room()  # first, or the record would be on the disk and in no search
         self._store.add(record, kept if self._settings.keep_faces else b"")
-        self._remember(record)
+        memory.add(record)
+        self._memory = memory
         return record.id
 
     def verify(self, subject: str, face: Probe, fmr: float) -> Verdict:
@@ -127,10 +133,9 @@ class Gallery:
                 false match rate.
         """
         vector = unit_vector(face)
-        decision = threshold(face.made_by, self._space, fmr)
-        templates = self._of(subject)
-        assert self._index, "whoever has a template has made it"
-        best = self._index.nearest(self._fitting(vector), templates)
+        decision = threshold(face.made_by, self.space, fmr)
+        memory, templates = self._of(subject)
+        best = memory.index.nearest(_fitting(vector, memory), templates)
         match = bool(reaches(np.asarray(best.similarity, np.float32), decision.min_similarity))
         return Verdict(match, best.similarity if match else None, decision, len(templates))
 
@@ -147,8 +152,10 @@ class Gallery:
         if not 1 <= limit <= MAX_CANDIDATES:
             raise InvalidInput(f"1 to {MAX_CANDIDATES} people can be asked for")
         vector = unit_vector(face)
-        decision = threshold(face.made_by, self._space, fmr)
-        matches = self._index.search(self._fitting(vector), decision.min_similarity, limit) if self._index else []
+        decision, memory = threshold(face.made_by, self.space, fmr), self._memory
+        if memory is None:
+            return Identification([], decision, 0)
+        matches = memory.index.search(_fitting(vector, memory), decision.min_similarity, limit)
         return Identification(matches, decision, len(self))
 
     def delete(self, subject: str, record: str = "") -> int:
@@ -160,27 +167,30 @@ class Gallery:
         Raises:
             NotFound: there is no such person, or she has no such record.
         """
-        gone = list(self._of(subject))
+        memory, templates = self._of(subject)
+        gone = list(templates)
         if record:
             if record not in gone:
                 raise NotFound("this person has no such record")
             gone = [record]
-        self._forget(gone)
+        self._forget(gone, memory)
         return len(gone)
 
     def expire(self) -> list[str]:
-        """Deletes the records that are older than they may become; for good with the next `tidy`.
+        """Deletes the records that are older than they may become (`retention`); for good with the next `tidy`.
 
         Returns:
             Whose they were.
+
+        Raises:
+            DiskFull, Refused, Unavailable: they are still there.
         """
-        if not self._settings.retention_days or self._index is None:
+        memory = self._memory
+        gone = self._retention.due(memory.enrolled_at if memory is not None else {}, self._now())
+        if memory is None or not gone:
             return []
-        oldest = self._now() - self._settings.retention_days * DAY_SECONDS
-        gone = [name for name, enrolled_at in self._enrolled_at.items() if enrolled_at < oldest]
-        subjects = [self._index.subject(name) for name in gone]
-        if gone:
-            self._forget(gone)
+        subjects = [memory.index.subject(name) for name in gone]
+        self._forget(gone, memory)
         return subjects
 
     def tidy(self) -> None:
@@ -204,7 +214,7 @@ class Gallery:
         Raises:
             NotFound: there is no such person.
         """
-        wanted = list(self._of(subject) if subject else self._enrolled_at)
+        wanted = list(self._of(subject)[1]) if subject else self.others(())
         found = (self._store.record(name) for name in wanted)
         return (record for record in found if record)
 
@@ -218,7 +228,7 @@ class Gallery:
 
     def others(self, than: Collection[str]) -> list[str]:
         """Ids of the records that are not among some."""
-        return [name for name in self._enrolled_at if name not in than]
+        return [name for name in self._memory.enrolled_at if name not in than] if self._memory is not None else []
 
     def re_enroll(self, made_by: card_pb2.Embedding, vectors: Mapping[str, NDArray[np.float32]]) -> int:
         """Puts all templates into another space, all or none.
@@ -240,56 +250,39 @@ class Gallery:
             replace(record, space=made_by.space, vector=unit_vector(Probe(vectors[record.id], made_by)))
             for record in self._store.records()
         ]
+        memory = remembered(anew)
         self._store.replace(anew)
-        self._reset()
-        for record in anew:
-            self._remember(record)
+        self._exchange(memory)
         return len(anew)
 
     def close(self) -> None:
-        self._reset()
+        self._exchange(None)
         self._store.close()
 
-    def _of(self, subject: str) -> list[str]:
-        templates = self._templates.get(subject)
-        if not templates:
+    def _of(self, subject: str) -> tuple[Memory, list[str]]:
+        """A person's templates, and where they are."""
+        templates = self._memory.templates.get(subject) if self._memory is not None else None
+        if self._memory is None or not templates:
             raise NotFound("no such person is enrolled")
-        return templates
+        return self._memory, templates
 
-    def _fitting(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self._index and len(vector) != self._index.dimensions:
-            raise InvalidInput(f"the vector has {len(vector)} numbers, the gallery's have {self._index.dimensions}")
-        return vector
+    def _forget(self, records: list[str], memory: Memory) -> None:
+        self._store.remove(records)
+        for name in records:
+            memory.remove(name)
+        if not len(memory):
+            self._exchange(None)
 
-    def _remember(self, record: Record) -> None:
-        if self._index is None:
-            self._space, self._index = record.space, Index(len(record.vector))
-        if record.space != self._space or len(record.vector) != self._index.dimensions:
-            raise Refused("the gallery's records lie in several embedding spaces; put back a copy of its file")
-        self._index.add(record.id, record.subject, record.vector)
-        self._enrolled_at[record.id] = record.enrolled_at
-        self._templates.setdefault(record.subject, []).append(record.id)
+    def _exchange(self, memory: Memory | None) -> None:
+        old, self._memory = self._memory, memory
+        if old is not None:
+            old.clear()
 
-    def _forget(self, records: Iterable[str]) -> None:
-        gone = list(records)
-        self._store.remove(gone)
-        assert self._index, "there are records"
-        for name in gone:
-            subject = self._index.subject(name)
-            self._index.remove(name)
-            del self._enrolled_at[name]
-            self._templates[subject].remove(name)
-            if not self._templates[subject]:
-                del self._templates[subject]
-        if not self._enrolled_at:
-            self._reset()
 
-    def _reset(self) -> None:
-        if self._index:
-            self._index.clear()
-        self._enrolled_at.clear()
-        self._templates.clear()
-        self._index, self._space = None, ""
+def _fitting(vector: NDArray[np.float32], memory: Memory) -> NDArray[np.float32]:
+    if len(vector) != memory.index.dimensions:
+        raise InvalidInput(f"the vector has {len(vector)} numbers, the gallery's have {memory.index.dimensions}")
+    return vector
 
 
 def check_subject(subject: str) -> str:

@@ -35,7 +35,7 @@ class Room:
             settings.gallery_keep_faces == ON, settings.gallery_max_records, settings.gallery_retention_days
         )
         self._desk = Desk(Path(settings.gallery), read_key(settings.gallery_key), own)
-        footing = Footing(self._desk, routes, manager, settings.gallery_fmr)
+        footing = Footing(self._desk, routes, manager, eyes, settings.gallery_fmr)
         self.guard, self.check_start = footing.guard, footing.check_start
         self._service = GalleryService(
             self._desk, eyes, footing, gate, settings.gallery_fmr, keeps_faces=own.keep_faces

@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -18,7 +19,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from lathe.errors import AlreadyExists, InvalidInput, Refused
+from lathe.errors import AlreadyExists, DiskFull, InvalidInput, Refused
+from lathe_server.gallery.disk import is_full, sync_folder
 from lathe_server.settings import GALLERY_KEY_VARIABLE as KEY_VARIABLE
 
 log = logging.getLogger(__name__)
@@ -107,7 +109,8 @@ def write_key(path: Path) -> None:
 
     Raises:
         AlreadyExists: there is such a file.
-        InvalidInput: its folder is missing, or may not be written.
+        InvalidInput: its folder is missing, or may not be written; or the disk fails, and then there is no such file.
+        DiskFull: there is no room for it, and no such file.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -115,7 +118,14 @@ def write_key(path: Path) -> None:
         raise AlreadyExists(f"there is a file {path} already; a key that is overwritten opens nothing more") from error
     except OSError as error:
         raise InvalidInput(f"{path} cannot be written", detail=str(error)) from error
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(KEY_BYTES) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(KEY_BYTES) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            path.unlink()
+        kind = DiskFull if is_full(error) else InvalidInput
+        raise kind(f"{path} cannot be written, and no key was made", detail=str(error)) from error

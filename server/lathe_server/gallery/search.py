@@ -63,9 +63,8 @@ class Index:
         Args:
             vector: D, of length 1.
         """
+        self.make_room()
         row = len(self)
-        if row == len(self._vectors):
-            self._make_room()
         self._vectors[row], self._order[row] = vector, self._added
         self._added += 1
         self._templates.append(template)
@@ -120,9 +119,17 @@ class Index:
         self._subjects.clear()
         self._rows.clear()
 
-    def _make_room(self) -> None:
+    def make_room(self) -> None:
+        """For one more.
+
+        Raises:
+            MemoryError: there is none; all is as it was.
+        """
         old = self._vectors
-        self._vectors = np.zeros((2 * len(old), self.dimensions), np.float32)
-        self._vectors[: len(old)] = old
+        if len(self) < len(old):
+            return
+        vectors = np.zeros((2 * len(old), self.dimensions), np.float32)
         self._order = np.concatenate((self._order, np.zeros_like(self._order)))
+        vectors[: len(old)] = old
+        self._vectors = vectors
         old[:] = 0

@@ -2,6 +2,7 @@
 
     gallery   one row: the gallery's id, and its root, 32 random bytes that only the right key opens
     records   id · space · enrolled_at · template, a box of subject and vector · face, a box, or nothing
+    doubt     nothing, or one row: since when most records have been due at once (`retention`)
 
 Nothing that tells of a person is outside a box. A box opens with the gallery's key, in its own row only, and as long as
 that row's id, space and time are as they were (`sealing`).
@@ -43,6 +44,7 @@ CREATE TABLE records (
   id TEXT PRIMARY KEY, space TEXT NOT NULL, enrolled_at INTEGER NOT NULL, template BLOB NOT NULL, face BLOB
 );
 """
+_DOUBT = "CREATE TABLE IF NOT EXISTS doubt (one INTEGER PRIMARY KEY CHECK (one = 1), since INTEGER NOT NULL)"
 _RECORDS = "SELECT id, space, enrolled_at, template FROM records"
 _DAMAGES = (WrongSeal, ValueError, TypeError, struct.error)
 
@@ -52,29 +54,33 @@ class Store:
 
     Args:
         key: 32 bytes (`sealing.read_key`).
+        may_be_new: an empty gallery is made where there is none.
 
     Raises:
         Refused: the key does not open it; another process has it open; it is damaged, of a newer Lathe, or may not be
-            written.
+            written; or there is none.
     """
 
-    def __init__(self, path: Path, key: bytes) -> None:
-        with suppress(FileExistsError):  # closing a file that SQLite has open would end its lock
-            _make_private(path)
+    def __init__(self, path: Path, key: bytes, *, may_be_new: bool = True) -> None:
+        if may_be_new:
+            with suppress(FileExistsError):  # closing a file that SQLite has open would end its lock
+                _make_private(path)
         with told():
             self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             with told():
-                self._open(key)
+                self._open(key, may_be_new=may_be_new)
         except BaseException:
             self._db.close()
             raise
 
-    def _open(self, key: bytes) -> None:
+    def _open(self, key: bytes, *, may_be_new: bool) -> None:
         self._set("locking_mode = EXCLUSIVE", "cell_size_check = ON", "trusted_schema = OFF", "temp_store = MEMORY")
         is_new = not self._db.execute("SELECT 1 FROM sqlite_schema").fetchone()
         if not is_new:
             self._check_kind()  # before anything is written into it
+        elif not may_be_new:
+            raise Refused("the file is empty: there is no gallery in it")
         self._set("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON")
         if is_new:
             self._create(key)
@@ -87,6 +93,7 @@ class Store:
         except WrongSeal as error:
             raise Refused("the key does not open this gallery") from error
         self._gallery = gallery
+        self._db.execute(_DOUBT)  # which a file of an earlier Lathe has not
         self._try_to_cut_log()  # what a killed process had deleted may still be in it
 
     def _set(self, *pragmas: str) -> None:
@@ -198,6 +205,23 @@ class Store:
                 ((record.space, self._template(record), record.id) for record in records),
             )
         self._try_to_cut_log()
+
+    def doubted_since(self) -> int | None:
+        """Unix time that was told to `doubt`."""
+        with told():
+            found = self._db.execute("SELECT since FROM doubt").fetchone()
+        return int(found[0]) if found else None
+
+    def doubt(self, since: int | None) -> None:
+        """Remembers a time, or none.
+
+        Raises:
+            DiskFull, Refused, Unavailable: what was remembered before holds.
+        """
+        with self._change():
+            self._db.execute("DELETE FROM doubt")
+            if since is not None:
+                self._db.execute("INSERT INTO doubt VALUES (1, ?)", (since,))
 
     def rekey(self, key: bytes) -> None:
         """Seals everything anew; from then on only the new key opens it.
