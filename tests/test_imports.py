@@ -135,6 +135,7 @@ def distribution_names(requirements: list[str]) -> set[str]:
 
 OPTIONAL = {
     "cryptography",
+    "faiss",
     "fsspec",
     "hdrh",
     "hpack",
@@ -167,7 +168,7 @@ def test_whatever_is_imported_is_a_declared_dependency() -> None:
     [
         (("lathe",), {"grpc", "numpy", "lathe_server"}),
         (("lathe.cli",), {"grpc", "numpy", "rich", "torch", "lathe_server", "lathe_compression", "lathe_loadtest"}),
-        (("lathe_server.server",), {"torch", "onnx", "av", "lathe_compression", "lathe_loadtest"}),
+        (("lathe_server.server",), {"torch", "onnx", "av", "faiss", "lathe_compression", "lathe_loadtest"}),
         (
             ("lathe_compression.evaluate", "lathe_compression.judge", "lathe_compression.pictures"),
             {"torch", "onnx", "grpc_health", "lathe_server.server"},

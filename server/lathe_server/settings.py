@@ -23,6 +23,7 @@ WORKER_CORES = ("any", OWN_CORES := "own")
 LOG_FORMATS = ("console", JSON_LINES := "json")
 GALLERY_KEY_VARIABLE = "LATHE_GALLERY_KEY_HEX"
 """Environment variable that holds the 64 digits of a gallery's key, where it lies in no file."""
+GALLERY_SEARCH = (EXACT := "exact", FAISS := "faiss")
 SWITCH = (ON := "on", "off")
 MAX_SECONDS, MAX_STREAMS = 2_000_000, 1_000_000
 """gRPC counts milliseconds in 32 bits."""
@@ -86,6 +87,9 @@ class Settings:
     gallery_fmr: float = _setting(0.001, "false match rate at which it decides, where a request names none")
     gallery_retention_days: float = _setting(0.0, "after which a record is deleted; 0 keeps it until it is deleted")
     gallery_keep_faces: str = _setting("off", "whether it keeps the faces, for re-enrolment: on or off")
+    gallery_search: str = _setting(
+        EXACT, "how it finds whose a face is: exact, or faiss beyond 100 000 templates; that needs lathe[faiss]"
+    )
     gallery_max_records: int = _setting(100_000, "most templates that it holds")
     drain_seconds: float = _setting(10.0, "time that frames in hand get after SIGTERM")
     load_seconds: float = _setting(60.0, "longest time that a variant may take to load and warm up")
@@ -165,6 +169,7 @@ class Settings:
             "log_format": LOG_FORMATS,
             "reflection": SWITCH,
             "gallery_keep_faces": SWITCH,
+            "gallery_search": GALLERY_SEARCH,
             "log_level": LOG_LEVELS,
             "live": LIVE,
         }

@@ -124,6 +124,7 @@ class Desk:
             await self.expire()
         except LatheError as error:
             log.error("what is too old in the gallery cannot go for good: %s", error.message, extra=detail_of(error))
+        await self.ask(Gallery.arrange)
 
     async def close(self) -> None:
         gallery, self._gallery = self._gallery, None

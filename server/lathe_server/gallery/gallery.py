@@ -17,7 +17,7 @@ from lathe_server.gallery.memory import Memory, remembered
 from lathe_server.gallery.probe import Probe, unit_vector
 from lathe_server.gallery.record import Record
 from lathe_server.gallery.retention import Retention
-from lathe_server.gallery.search import reaches
+from lathe_server.gallery.search import Index, reaches
 from lathe_server.gallery.store import Store
 
 MAX_SUBJECT = 128
@@ -31,11 +31,13 @@ class GallerySettings:
     """Attributes:
     keep_faces: what `enroll` is given of a face is kept for re-enrolment.
     retention_days: after which a record goes (`expire`); 0 keeps it until it is deleted.
+    index: makes what searches, of so many dimensions.
     """
 
     keep_faces: bool = False
     max_records: int = 100_000
     retention_days: float = 0.0
+    index: Callable[[int], Index] = Index
 
 
 class Gallery:
@@ -58,7 +60,8 @@ class Gallery:
         self._settings = settings or GallerySettings()
         self._now = now
         self._retention = Retention(store, self._settings.retention_days)
-        self._memory = remembered(store.records())  # exchanged as a whole: other threads look at `enrolled`
+        # exchanged as a whole: other threads look at `enrolled`
+        self._memory = remembered(store.records(), self._settings.index)
 
     @property
     def settings(self) -> GallerySettings:
@@ -106,7 +109,9 @@ class Gallery:
         vector = unit_vector(face)
         if self._memory is None and not may_be_first:
             raise Conflict("everybody was deleted meanwhile; enrol the face again")
-        memory = Memory(face.made_by.space, len(vector)) if self._memory is None else self._memory
+        memory = self._memory
+        if memory is None:
+            memory = Memory(face.made_by.space, len(vector), self._settings.index)
         if memory.space != face.made_by.space:
             raise Refused(
                 f"the gallery's faces are in the embedding space {memory.space}, this one is in {face.made_by.space}: "
@@ -207,6 +212,11 @@ class Gallery:
                 detail=f"{error.message}: {error.detail}",
             ) from error
 
+    def arrange(self) -> None:
+        """Prepares for the search where that is due, which may take seconds (`Index.arrange`)."""
+        if self._memory is not None:
+            self._memory.index.arrange()
+
     def export(self, subject: str = "") -> Iterator[Record]:
         """The records that there are now, of one person or of all, read from the store one by one: what is deleted
         meanwhile is not among them.
@@ -250,7 +260,7 @@ class Gallery:
             replace(record, space=made_by.space, vector=unit_vector(Probe(vectors[record.id], made_by)))
             for record in self._store.records()
         ]
-        memory = remembered(anew)
+        memory = remembered(anew, self._settings.index)
         self._store.replace(anew)
         self._exchange(memory)
         return len(anew)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from lathe.errors import Refused
 from lathe_server.gallery.record import Record
@@ -12,14 +12,17 @@ from lathe_server.gallery.search import Index
 class Memory:
     """For one thread at a time.
 
+    Args:
+        index: makes one of so many dimensions.
+
     Attributes:
         enrolled_at: by record, Unix time in seconds.
         templates: of each subject, the oldest first; nobody has none.
     """
 
-    def __init__(self, space: str, dimensions: int) -> None:
+    def __init__(self, space: str, dimensions: int, index: Callable[[int], Index]) -> None:
         self.space = space
-        self.index = Index(dimensions)
+        self.index = index(dimensions)
         self.enrolled_at: dict[str, int] = {}
         self.templates: dict[str, list[str]] = {}
 
@@ -57,7 +60,7 @@ class Memory:
         self.templates.clear()
 
 
-def remembered(records: Iterable[Record]) -> Memory | None:
+def remembered(records: Iterable[Record], index: Callable[[int], Index]) -> Memory | None:
     """All of them; nothing of none.
 
     Raises:
@@ -67,7 +70,7 @@ def remembered(records: Iterable[Record]) -> Memory | None:
     memory: Memory | None = None
     for record in records:
         if memory is None:
-            memory = Memory(record.space, len(record.vector))
+            memory = Memory(record.space, len(record.vector), index)
         if record.space != memory.space or len(record.vector) != memory.index.dimensions:
             raise Refused("the gallery's records lie in several embedding spaces; put back a copy of its file")
         memory.add(record)

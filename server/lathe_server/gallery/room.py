@@ -13,6 +13,7 @@ from lathe_server.gallery.desk import Desk
 from lathe_server.gallery.eyes import Eyes
 from lathe_server.gallery.footing import Footing
 from lathe_server.gallery.gallery import GallerySettings
+from lathe_server.gallery.inverted import index_of
 from lathe_server.gallery.sealing import read_key
 from lathe_server.gallery_service import GalleryService
 from lathe_server.manager import Manager
@@ -27,12 +28,15 @@ class Room:
         check_start: asked when the routes serve.
 
     Raises:
-        Refused: there is no key.
+        Refused: there is no key, or what shall search is not installed.
     """
 
     def __init__(self, settings: Settings, eyes: Eyes, manager: Manager, routes: Routes, gate: Gate) -> None:
         own = GallerySettings(
-            settings.gallery_keep_faces == ON, settings.gallery_max_records, settings.gallery_retention_days
+            settings.gallery_keep_faces == ON,
+            settings.gallery_max_records,
+            settings.gallery_retention_days,
+            index_of(settings.gallery_search),
         )
         self._desk = Desk(Path(settings.gallery), read_key(settings.gallery_key), own)
         footing = Footing(self._desk, routes, manager, eyes, settings.gallery_fmr)

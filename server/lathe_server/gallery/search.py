@@ -119,6 +119,9 @@ class Index:
         self._subjects.clear()
         self._rows.clear()
 
+    def arrange(self) -> None:
+        """Now and then, at a time when seconds may pass: prepares for the search, which needs nothing here."""
+
     def make_room(self) -> None:
         """For one more.
 
