@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sys
 import threading
@@ -13,6 +14,9 @@ import pytest
 from numpy.typing import NDArray
 
 from lathe.errors import LatheError, Refused
+from lathe_server.gallery import desk as desks
+from lathe_server.gallery.audit import Entry
+from lathe_server.gallery.desk import Desk
 from lathe_server.gallery.gallery import Gallery, GallerySettings
 from lathe_server.gallery.inverted import EXACT_UP_TO, Inverted, index_of
 from lathe_server.gallery.probe import Probe
@@ -188,7 +192,7 @@ def no_luck(*how: object) -> None:
     raise RuntimeError("faiss says no")
 
 
-BROKEN: dict[str, tuple[str, Callable[[Inverted, Vectors], object]]] = {
+BROKEN: dict[str, tuple[str, Callable[[Index, Vectors], object]]] = {
     "adding": ("add_with_ids", lambda index, vectors: index.add("new", "zoe", vectors[-1])),
     "removing": ("remove_ids", lambda index, vectors: index.remove("t5")),
     "searching": ("range_search", lambda index, vectors: index.search(vectors[0], LEAST, MOST)),
@@ -207,7 +211,7 @@ def test_where_faiss_fails_the_search_is_exact_until_the_next_tending(
     with monkeypatch.context() as patch:
         patch.setattr(faiss.IndexIVFFlat, method, trouble)
         call(index, vectors)
-    call(exact, vectors)  # type: ignore[arg-type]
+    call(exact, vectors)
     assert index._lists is None
     assert "is searched without lists" in caplog.text
     assert index.search(vectors[-1], 0.3, MOST) == exact.search(vectors[-1], 0.3, MOST)
@@ -238,6 +242,12 @@ def test_faiss_uses_the_thread_that_calls_it_and_no_other() -> None:
     assert seen == [0]
 
 
+def has_lists(gallery: Gallery) -> bool:
+    assert gallery._memory is not None
+    assert isinstance(gallery._memory.index, Inverted)
+    return gallery._memory.index._lists is not None
+
+
 def test_a_gallery_has_the_index_of_its_settings_at_every_turn(tmp_path: Path) -> None:
     store = Store(tmp_path / "people", KEY)
     settings = GallerySettings(keep_faces=True, index=lambda dimensions: small(dimensions, 10))
@@ -246,11 +256,6 @@ def test_a_gallery_has_the_index_of_its_settings_at_every_turn(tmp_path: Path) -
     vectors = crowd(40, 8)
     for number, vector in enumerate(vectors):
         gallery.enroll(f"s{number}", Probe(vector, embedding()), b"face")
-
-    def has_lists(of: Gallery) -> bool:
-        assert of._memory is not None
-        assert isinstance(of._memory.index, Inverted)
-        return of._memory.index._lists is not None
 
     assert not has_lists(gallery)
     gallery.arrange()
@@ -266,6 +271,25 @@ def test_a_gallery_has_the_index_of_its_settings_at_every_turn(tmp_path: Path) -
         told = again.identify(Probe(vector, anew), 0.001)
         assert told.matches[0].similarity == pytest.approx(1.0)
     again.close()
+
+
+def test_a_gallery_that_grows_has_lists_after_the_next_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desks, "EXPIRY_SECONDS", 0.01)
+
+    async def grow() -> None:
+        desk = Desk(tmp_path / "people", KEY, GallerySettings(index=lambda dimensions: small(dimensions, 40)))
+        await desk.open()
+        for number, vector in enumerate(crowd(41, 8)):
+            probe = Probe(vector, embedding())
+            await desk.do(Entry("enroll"), lambda gallery, n=number, p=probe: gallery.enroll(f"s{n}", p))
+        assert not await desk.ask(has_lists)
+        tending = asyncio.create_task(desk.tend())
+        while not await desk.ask(has_lists):
+            pass  # its thread is asked
+        tending.cancel()
+        await desk.close()
+
+    asyncio.run(asyncio.wait_for(grow(), 20))
 
 
 def test_without_faiss_a_gallery_that_asks_for_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
