@@ -74,7 +74,7 @@ def _mixed(one: Pixels, other: Pixels, random: np.random.Generator) -> Pixels:
         height, width = one.shape[:2]
         field = _smooth((width, height), int(random.integers(3, 7)), random)
         share = 1 / (1 + np.exp(STEEPNESS * field + random.normal(0, 0.5)))[:, :, None]
-    mixed: Pixels = np.rint(share * one + (1 - share) * other).astype(np.uint8)
+    mixed: Pixels = (share * one + (1 - share) * other).astype(np.uint8)
     return mixed
 
 

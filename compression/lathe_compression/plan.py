@@ -14,7 +14,7 @@ from lathe_compression.store import digest
 REVISIONS = {"distill": 2, "prune": 3, "quantize": 4}
 """Of each kind of step; one goes up when the same settings come to mean something else."""
 
-EMBEDDING_REVISION = 2
+EMBEDDING_REVISION = 1
 """The same for all steps of embedding networks: their losses, their scenes, their watch."""
 
 
