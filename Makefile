@@ -114,9 +114,11 @@ fuzz: $(VENV)/.installed ## any messages to every method for ten minutes: no cra
 KEPT = int8 pruned-int8 student-int8
 KEPT_EMBED = int8 pruned-int8
 NEEDS_DATA = @test -n "$(LATHE_DATA)" || { echo "LATHE_DATA must name the folder of training frames"; exit 2; }
+# $(call has,REPOSITORY,MODEL,VARIANTS): there is a version of each
+has = for name in $(3); do ls $(1)/$(2)/$$name/*/card.json >/dev/null || { echo "$(1)/$(2) has no $$name"; exit 1; }; done
 # $(call keep,REPOSITORY,MODEL,VARIANTS): their newest versions, in the place of those that were kept before
 define keep
-	for name in $(3); do ls $(1)/$(2)/$$name/*/card.json >/dev/null || { echo "$(1)/$(2) has no $$name"; exit 1; }; done
+	$(call has,$(1),$(2),$(3))
 	rm -rf $(addprefix models/$(2)/,$(3))
 	for name in $(3); do \
 		newest=$$(ls $(1)/$(2)/$$name | sort -n | tail -1) && mkdir -p models/$(2)/$$name && \
@@ -138,6 +140,7 @@ results-embed: $(VENV)/.installed ## make the variants of models/face-embed: hou
 	$(BIN)/lathe compress recipes/face-embed.toml --only int8 --repository $(EMBED)/calibrated
 	$(BIN)/lathe compress recipes/face-embed-results.toml \
 		$(addprefix --only ,$(filter-out int8,$(KEPT_EMBED))) --repository $(EMBED)/learnt
+	$(call has,$(EMBED)/learnt,face-embed,$(filter-out int8,$(KEPT_EMBED)))
 	$(call keep,$(EMBED)/calibrated,face-embed,int8)
 	$(call keep,$(EMBED)/learnt,face-embed,$(filter-out int8,$(KEPT_EMBED)))
 

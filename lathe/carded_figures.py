@@ -117,7 +117,7 @@ def _source(cards: Mapping[str, card_pb2.Card], figures: Mapping[str, Figures], 
     if any(one.name.startswith(TMR) for figure in figures.values() for one in figure.qualities):
         sentences.append(
             f"{TMR}0.001 is the share of comparisons of one person that match (1 − FNMR) where one of 1 000 "
-            "comparisons of two people does."
+            "comparisons of two people does; other rates likewise."
         )
     incomplete = [name for name, one in figures.items() if not one.is_complete]
     if incomplete:

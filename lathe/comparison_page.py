@@ -103,7 +103,8 @@ def _fronts_of(name: str, drawn: Sequence[Front]) -> str:
 
 
 def _how_to_read(comparison: Comparison, rates: Rates) -> str:
-    interval = "of the agreement" if comparison.is_likeness else f"of the paired difference to {comparison.reference}"
+    difference = f"paired difference to {comparison.reference}"
+    interval = f"of the {comparison.quality_name if comparison.is_likeness else difference}"
     told = f"{INTERVAL} is the interval {interval}. " if _has_intervals(comparison) else ""
     frame = "from a picture's landmarks to the vector" if comparison.embeds else "from bytes to detections"
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import time
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from lathe_server.gallery import desk as desks
+from lathe_server.gallery.desk import Desk
 from lathe_server.gallery.gallery import Gallery, GallerySettings
 from lathe_server.gallery.probe import Probe
 from lathe_server.gallery.retention import DAY_SECONDS
@@ -102,6 +105,31 @@ def test_a_clock_that_is_set_right_within_a_day_costs_nobody(store: Store) -> No
 
 
 @pytest.mark.fault(80)
+def test_the_day_is_not_cut_short_by_those_who_are_enrolled_meanwhile(store: Store) -> None:
+    aging = Aging(store)
+    assert aging.look(days_later=3650) == 0
+    for number in range(6):
+        aging.opened().enroll(f"another {number}", ANN)
+    assert aging.look(days_later=0.1) == 0
+    assert aging.look(days_later=1) == 5
+    assert aging.look(days_later=0.1) == 0
+    assert len(aging.opened()) == 6
+
+
+@pytest.mark.fault(80)
+def test_the_next_wrong_clock_has_a_day_of_its_own(store: Store) -> None:
+    """Also where nobody has looked since the last day ended in a deletion."""
+    aging = Aging(store)
+    assert aging.look(days_later=20) == 0
+    for number in range(4):
+        aging.opened().enroll(f"another {number}", ANN)
+    assert aging.look(days_later=11) == 0
+    assert aging.look(days_later=1.1) == 5
+    assert aging.look(days_later=3650) == 0
+    assert len(aging.opened()) == 4
+
+
+@pytest.mark.fault(80)
 def test_a_doubt_of_a_time_that_is_yet_to_come_begins_anew(store: Store) -> None:
     aging = Aging(store)
     assert aging.look(days_later=3650) == 0
@@ -135,3 +163,31 @@ def test_old_records_go_when_a_server_starts(tmp_path: Path) -> None:
     raw.close()
     audit = [json.loads(line) for line in (tmp_path / "people.audit.jsonl").read_text().splitlines()]
     assert [(line["what"], line.get("subject")) for line in audit[:2]] == [("open", None), ("expire", pseudonym)]
+
+
+def test_one_look_that_fails_is_not_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever it fails by."""
+    monkeypatch.setattr(desks, "EXPIRY_SECONDS", 0.01)
+    looks = 0
+
+    def expire(gallery: Gallery) -> list[str]:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise MemoryError
+        return []
+
+    async def fail_once() -> None:
+        desk = Desk(tmp_path / "people", KEY, GallerySettings())
+        await desk.open()
+        monkeypatch.setattr(Gallery, "expire", expire)
+        tending = asyncio.create_task(desk.tend())
+        while looks < 3:
+            await desk.ask(len)
+        tending.cancel()
+        await desk.close()
+
+    asyncio.run(asyncio.wait_for(fail_once(), 20))
+    assert "the next look comes" in caplog.text

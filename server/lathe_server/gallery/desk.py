@@ -117,7 +117,10 @@ class Desk:
         """Until it is cancelled."""
         while True:
             await asyncio.sleep(EXPIRY_SECONDS)
-            await self._tend()
+            try:
+                await self._tend()
+            except Exception:
+                log.exception("looking after the gallery failed; the next look comes")
 
     async def _tend(self) -> None:
         try:

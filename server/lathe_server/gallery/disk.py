@@ -10,10 +10,15 @@ from pathlib import Path
 def sync_folder(folder: Path) -> None:
     """Brings the names of the files in it to the disk: without, a power cut takes a new file that was synced itself.
 
+    A folder that may be written and not read is left to the file system.
+
     Raises:
         OSError: that is not possible.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:

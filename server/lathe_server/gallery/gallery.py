@@ -195,7 +195,7 @@ class Gallery:
         if memory is None or not gone:
             return []
         subjects = [memory.index.subject(name) for name in gone]
-        self._forget(gone, memory)
+        self._forget(gone, memory, end_doubt=True)
         return subjects
 
     def tidy(self) -> None:
@@ -276,8 +276,8 @@ class Gallery:
             raise NotFound("no such person is enrolled")
         return self._memory, templates
 
-    def _forget(self, records: list[str], memory: Memory) -> None:
-        self._store.remove(records)
+    def _forget(self, records: list[str], memory: Memory, *, end_doubt: bool = False) -> None:
+        self._store.remove(records, end_doubt=end_doubt)
         for name in records:
             memory.remove(name)
         if not len(memory):

@@ -129,7 +129,7 @@ class Inverted(Index):
         try:
             yield
         except (MemoryError, RuntimeError) as error:
-            self._lists = None
+            self._let_go()
             log.error("the gallery is searched without lists, which takes longer: %s", str(error) or "no memory")
 
 

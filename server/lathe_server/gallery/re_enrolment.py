@@ -83,6 +83,8 @@ class ReEnrolment:
         self, vectors: dict[str, NDArray[np.float32]], by: VariantRef, made_by: card_pb2.Embedding
     ) -> None:
         """Embeds the kept faces that have no vector yet."""
+        for gone in set(vectors) - set(await self._desk.ask(lambda gallery: gallery.others(()))):
+            del vectors[gone]
         while others := await self._desk.ask(lambda gallery: gallery.others(vectors)):
             if bare := await self._desk.ask(lambda gallery: gallery.bare()):
                 raise Refused(f"no face was kept of {bare} records: delete them, and enrol these people anew")

@@ -51,12 +51,14 @@ class Retention:
         return [] if self._is_doubtful(len(due), len(enrolled_at), now) else due
 
     def _is_doubtful(self, due: int, records: int, now: float) -> bool:
-        since = self._store.doubted_since()
-        if 2 * due <= records:
-            if since is not None:
+        known = self._store.doubted_since()
+        since = known if known is None or known <= now else None
+        # Once begun it lasts, however many are enrolled meanwhile by a clock that is wrong.
+        if not due or (since is None and 2 * due <= records):
+            if known is not None:
                 self._store.doubt(None)
             return False
-        if since is None or since > now:
+        if since is None:
             since = int(now)
             self._store.doubt(since)
         if now >= since + DOUBT_SECONDS:

@@ -133,15 +133,20 @@ class Store:
         with self._change():
             self._db.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?)", row)
 
-    def remove(self, ids: Iterable[str]) -> None:
+    def remove(self, ids: Iterable[str], *, end_doubt: bool = False) -> None:
         """Deletes records, all or none; those that are not there are passed over. They are gone for good when the log
         is cut (`cut_log`).
+
+        Args:
+            end_doubt: what was told to `doubt` led to this, and is forgotten with it.
 
         Raises:
             DiskFull, Refused, Unavailable: they are still there.
         """
         with self._change():
             self._db.executemany("DELETE FROM records WHERE id = ?", [(name,) for name in ids])
+            if end_doubt:
+                self._db.execute("DELETE FROM doubt")
 
     def records(self) -> Iterator[Record]:
         """All of them, the oldest first.
