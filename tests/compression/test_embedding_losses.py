@@ -86,6 +86,7 @@ def test_gradients_are_numbers_where_two_vectors_are_the_same() -> None:
     relation_loss({"embedding": own}, {"embedding": vectors(4, seed=2)}).backward()
     assert own.grad is not None
     assert torch.isfinite(own.grad).all()
+    assert own.grad.abs().sum() > 0
 
 
 def test_the_mean_direction_lies_between_and_is_of_unit_length() -> None:

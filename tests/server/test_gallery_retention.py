@@ -66,11 +66,16 @@ class Aging:
     def __init__(self, store: Store) -> None:
         self.clock = Clock()
         self._store = store
-        for number in range(5):
-            self.opened().enroll(f"person {number}", ANN)
+        self.enroll(5)
 
     def opened(self) -> Gallery:
         return Gallery(self._store, GallerySettings(retention_days=30), self.clock)
+
+    def enroll(self, people: int) -> None:
+        """So many more."""
+        gallery = self.opened()
+        for number in range(people):
+            gallery.enroll(f"person {len(gallery)}.{number}", ANN)
 
     def look(self, *, days_later: float) -> int:
         """How many go."""
@@ -108,8 +113,7 @@ def test_a_clock_that_is_set_right_within_a_day_costs_nobody(store: Store) -> No
 def test_the_day_is_not_cut_short_by_those_who_are_enrolled_meanwhile(store: Store) -> None:
     aging = Aging(store)
     assert aging.look(days_later=3650) == 0
-    for number in range(6):
-        aging.opened().enroll(f"another {number}", ANN)
+    aging.enroll(6)
     assert aging.look(days_later=0.1) == 0
     assert aging.look(days_later=1) == 5
     assert aging.look(days_later=0.1) == 0
@@ -121,8 +125,7 @@ def test_the_next_wrong_clock_has_a_day_of_its_own(store: Store) -> None:
     """Also where nobody has looked since the last day ended in a deletion."""
     aging = Aging(store)
     assert aging.look(days_later=20) == 0
-    for number in range(4):
-        aging.opened().enroll(f"another {number}", ANN)
+    aging.enroll(4)
     assert aging.look(days_later=11) == 0
     assert aging.look(days_later=1.1) == 5
     assert aging.look(days_later=3650) == 0
@@ -144,6 +147,9 @@ def test_who_was_enrolled_by_a_clock_that_was_ahead_is_told_of(store: Store, cap
     assert caplog.text == ""
     assert aging.look(days_later=-1) == 0
     assert "5 records of the gallery were enrolled at a time that is yet to come" in caplog.text
+    caplog.clear()
+    assert Gallery(store, GallerySettings(), aging.clock).expire() == []
+    assert caplog.text == "", "without retention nobody stays too long"
 
 
 def test_old_records_go_when_a_server_starts(tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ class Retention:
             DiskFull, Refused, Unavailable: the file remembers nothing now.
         """
         due = [name for name, at in enrolled_at.items() if at < now - self._oldest_seconds]
-        if early := sum(at > now + DAY_SECONDS for at in enrolled_at.values()):
+        early = sum(at > now + DAY_SECONDS for at in enrolled_at.values())
+        if early and math.isfinite(self._oldest_seconds):
             log.error(
                 "%d records of the gallery were enrolled at a time that is yet to come: the clock is wrong, or was, "
                 "and then they stay too long: delete them, and enrol these people anew",
